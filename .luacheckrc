@@ -1,0 +1,25 @@
+-- As strict as Prosody's own checks: nothing is switched off but long lines.
+std = "lua54";
+cache = false;
+max_line_length = 150;
+codes = true;
+unused_secondaries = true;
+
+-- What Prosody puts into a module's environment.
+files["prosody-plugins/"] = {
+	read_globals = { "prosody" };
+	globals = {
+		module = { fields = {
+			"add_feature", "add_timer", "context", "depends", "fire_event",
+			"get_host", "get_host_type", "get_option_boolean", "get_option_number", "get_option_string", "get_option_set",
+			"get_option_array", "get_option",
+			"get_name", "hook", "hook_global", "unhook", "host", "log", "log_status", "name", "require", "send", "load_resource", "shared",
+			load = { read_only = false }, unload = { read_only = false },
+			save = { read_only = false }, restore = { read_only = false }, add_host = { read_only = false },
+			"environment", "provides", "global", "loaded", "reloading",
+		} };
+	};
+};
+
+files["tests/prosody/modules/"] = files["prosody-plugins/"];
+files["tests/lua/"] = { std = "+busted" };
