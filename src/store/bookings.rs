@@ -1,0 +1,298 @@
+//! Bookings at rest.
+
+use chrono::{DateTime, Utc};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row, SqliteExecutor};
+
+use super::{Result, Store, StoreError, Tx, conference, instant, tenant_of};
+use crate::conference::Conference;
+use crate::config::Secret;
+use crate::reservation::booking::{Booking, BookingId, Draft, Options};
+
+/// Which bookings to list; every part that is `None` doesn't narrow.
+#[derive(Clone, Debug, Default)]
+pub struct BookingFilter {
+    /// Canonical room name.
+    pub room: Option<String>,
+    /// Canonical tenant; `Some("")` is "no tenant".
+    pub tenant: Option<String>,
+    /// The owner, as it was written.
+    pub owner: Option<String>,
+    /// Those that end after this instant.
+    pub from: Option<DateTime<Utc>>,
+    /// Those that start before this instant.
+    pub to: Option<DateTime<Utc>>,
+    /// Those that come after this one in the order of the list.
+    pub after: Option<Position>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// A place in the list of bookings: they are in order of their start, then of their id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The start, in milliseconds since 1970.
+    pub start: i64,
+    /// The id.
+    pub id: i64,
+}
+
+fn booking(row: &SqliteRow, domain: &str) -> Result<Booking> {
+    let millis = |column| row.try_get::<i64, _>(column);
+    let end: Option<i64> = row.try_get("ends_at")?;
+    let starters: Option<String> = row.try_get("starters")?;
+    let starters = starters
+        .map(|text| {
+            text.parse()
+                .map_err(|_| StoreError::Corrupt(format!("starters {text:?}")))
+        })
+        .transpose()?;
+    Ok(Booking {
+        id: BookingId(row.try_get("id")?),
+        draft: Draft {
+            conference: conference(row.try_get("room")?, row.try_get("tenant")?, domain)?,
+            title: row.try_get("title")?,
+            owner: row.try_get("owner")?,
+            start: instant(millis("starts_at")?)?,
+            end: end.map(instant).transpose()?,
+            options: options(row)?,
+            starters,
+            auto_live: row
+                .try_get::<Option<i64>, _>("auto_live")?
+                .and_then(|minutes| u32::try_from(minutes).ok()),
+        },
+        created_at: instant(millis("created_at")?)?,
+        changed_at: instant(millis("changed_at")?)?,
+    })
+}
+
+/// The columns that bookings and allocations share.
+pub(super) fn options(row: &SqliteRow) -> Result<Options> {
+    let max_occupants: Option<i64> = row.try_get("max_occupants")?;
+    let password: Option<String> = row.try_get("password")?;
+    Ok(Options {
+        max_occupants: max_occupants.and_then(|n| u32::try_from(n).ok()),
+        lobby: row.try_get::<i64, _>("lobby")? != 0,
+        password: password.map(Secret::new),
+        waiting_queue: row.try_get::<i64, _>("waiting_queue")? != 0,
+    })
+}
+
+async fn booking_by_id(
+    executor: impl SqliteExecutor<'_>,
+    id: BookingId,
+    domain: &str,
+) -> Result<Option<Booking>> {
+    sqlx::query("SELECT * FROM booking WHERE id = $1")
+        .bind(id.0)
+        .fetch_optional(executor)
+        .await?
+        .map(|row| booking(&row, domain))
+        .transpose()
+}
+
+async fn bookings_ahead(
+    executor: impl SqliteExecutor<'_>,
+    conference: &Conference,
+    now: DateTime<Utc>,
+    domain: &str,
+) -> Result<Vec<Booking>> {
+    sqlx::query(
+        "SELECT * FROM booking
+         WHERE room = $1 AND tenant = $2 AND (ends_at IS NULL OR ends_at > $3)
+         ORDER BY starts_at, id
+         LIMIT 16",
+    )
+    .bind(conference.room())
+    .bind(tenant_of(conference))
+    .bind(now.timestamp_millis())
+    .fetch_all(executor)
+    .await?
+    .iter()
+    .map(|row| booking(row, domain))
+    .collect()
+}
+
+impl Store {
+    /// The bookings of a room that are not over at `now`, in order of their start.
+    pub(crate) async fn bookings_ahead(
+        &self,
+        conference: &Conference,
+        now: DateTime<Utc>,
+    ) -> Result<Vec<Booking>> {
+        bookings_ahead(&self.read, conference, now, &self.domain).await
+    }
+
+    /// The booking with this id.
+    ///
+    /// # Errors
+    ///
+    /// When the database can't be read.
+    pub async fn booking(&self, id: BookingId) -> Result<Option<Booking>> {
+        booking_by_id(&self.read, id, &self.domain).await
+    }
+
+    /// The bookings that the filter lets through, in order of their start.
+    ///
+    /// # Errors
+    ///
+    /// When the database can't be read.
+    pub async fn bookings(&self, filter: &BookingFilter) -> Result<Vec<Booking>> {
+        let after = filter.after.unwrap_or(Position {
+            start: i64::MIN,
+            id: 0,
+        });
+        sqlx::query(
+            "SELECT * FROM booking
+             WHERE (CAST($1 AS TEXT) IS NULL OR room = $1)
+               AND (CAST($2 AS TEXT) IS NULL OR tenant = $2)
+               AND (CAST($3 AS TEXT) IS NULL OR owner = $3)
+               AND (CAST($4 AS BIGINT) IS NULL OR ends_at IS NULL OR ends_at > $4)
+               AND (CAST($5 AS BIGINT) IS NULL OR starts_at < $5)
+               AND (starts_at > $6 OR (starts_at = $6 AND id > $7))
+             ORDER BY starts_at, id
+             LIMIT $8",
+        )
+        .bind(&filter.room)
+        .bind(&filter.tenant)
+        .bind(&filter.owner)
+        .bind(filter.from.map(|t| t.timestamp_millis()))
+        .bind(filter.to.map(|t| t.timestamp_millis()))
+        .bind(after.start)
+        .bind(after.id)
+        .bind(i64::from(filter.limit))
+        .fetch_all(&self.read)
+        .await?
+        .iter()
+        .map(|row| booking(row, &self.domain))
+        .collect()
+    }
+
+    /// The first booking of the draft's room that overlaps its window, other than `except`.
+    pub(crate) async fn booking_in_the_way(
+        &self,
+        draft: &Draft,
+        except: Option<BookingId>,
+    ) -> Result<Option<Booking>> {
+        sqlx::query(
+            "SELECT * FROM booking
+             WHERE room = $1 AND tenant = $2 AND id <> $3
+               AND (ends_at IS NULL OR ends_at > $4)
+               AND (CAST($5 AS BIGINT) IS NULL OR starts_at < $5)
+             ORDER BY starts_at, id
+             LIMIT 1",
+        )
+        .bind(draft.conference.room())
+        .bind(tenant_of(&draft.conference))
+        .bind(except.map_or(0, |id| id.0))
+        .bind(draft.start.timestamp_millis())
+        .bind(draft.end.map(|t| t.timestamp_millis()))
+        .fetch_optional(&self.read)
+        .await?
+        .map(|row| booking(&row, &self.domain))
+        .transpose()
+    }
+}
+
+impl Tx {
+    /// The booking with this id.
+    pub(crate) async fn booking(&mut self, id: BookingId) -> Result<Option<Booking>> {
+        booking_by_id(&mut *self.inner, id, &self.domain).await
+    }
+
+    /// The bookings of a room that are not over at `now`, in order of their start. The first few are
+    /// all that a decision needs.
+    pub(crate) async fn bookings_ahead(
+        &mut self,
+        conference: &Conference,
+        now: DateTime<Utc>,
+    ) -> Result<Vec<Booking>> {
+        bookings_ahead(&mut *self.inner, conference, now, &self.domain).await
+    }
+
+    /// Keeps a new booking; [`StoreError::Overlap`] if the room is taken.
+    pub(crate) async fn insert_booking(
+        &mut self,
+        draft: Draft,
+        now: DateTime<Utc>,
+    ) -> Result<Booking> {
+        let statement = "INSERT INTO booking
+             (room, tenant, title, owner, starts_at, ends_at, max_occupants, lobby, password,
+              waiting_queue, starters, auto_live, created_at, changed_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $13)
+             RETURNING id";
+        let row = bind(sqlx::query(statement), &draft)
+            .bind(now.timestamp_millis())
+            .fetch_one(&mut *self.inner)
+            .await?;
+        self.touches_live |= draft.auto_live.is_some();
+        let id = BookingId(row.try_get("id")?);
+        Ok(Booking {
+            id,
+            draft,
+            created_at: now,
+            changed_at: now,
+        })
+    }
+
+    /// Replaces what a booking says; [`StoreError::Overlap`] if the room is taken.
+    pub(crate) async fn update_booking(
+        &mut self,
+        before: &Booking,
+        draft: Draft,
+        now: DateTime<Utc>,
+    ) -> Result<Booking> {
+        let statement = "UPDATE booking
+             SET room = $1, tenant = $2, title = $3, owner = $4, starts_at = $5, ends_at = $6,
+                 max_occupants = $7, lobby = $8, password = $9, waiting_queue = $10, starters = $11,
+                 auto_live = $12, changed_at = $13,
+                 went_live_at = CASE WHEN starts_at = $5 THEN went_live_at END
+             WHERE id = $14";
+        bind(sqlx::query(statement), &draft)
+            .bind(now.timestamp_millis())
+            .bind(before.id.0)
+            .execute(&mut *self.inner)
+            .await?;
+        self.touches_live |= draft.auto_live.is_some();
+        Ok(Booking {
+            id: before.id,
+            draft,
+            created_at: before.created_at,
+            changed_at: now,
+        })
+    }
+
+    /// Forgets a booking.
+    pub(crate) async fn delete_booking(&mut self, id: BookingId) -> Result<()> {
+        sqlx::query("DELETE FROM booking WHERE id = $1")
+            .bind(id.0)
+            .execute(&mut *self.inner)
+            .await?;
+        Ok(())
+    }
+}
+
+type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
+
+/// Binds $1 to $12 of an insert or update.
+fn bind<'q>(query: Query<'q>, draft: &Draft) -> Query<'q> {
+    let options = &draft.options;
+    query
+        .bind(draft.conference.room().to_owned())
+        .bind(tenant_of(&draft.conference).to_owned())
+        .bind(draft.title.clone())
+        .bind(draft.owner.clone())
+        .bind(draft.start.timestamp_millis())
+        .bind(draft.end.map(|t| t.timestamp_millis()))
+        .bind(options.max_occupants.map(i64::from))
+        .bind(i64::from(options.lobby))
+        .bind(
+            options
+                .password
+                .as_ref()
+                .map(|password| password.expose().to_owned()),
+        )
+        .bind(i64::from(options.waiting_queue))
+        .bind(draft.starters.map(|starters| starters.to_string()))
+        .bind(draft.auto_live.map(i64::from))
+}

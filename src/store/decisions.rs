@@ -1,0 +1,193 @@
+//! The decision log at rest: who asked, what, when, and why it was allowed or not.
+
+use chrono::{DateTime, Utc};
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+
+use super::{Result, Store, Tx, allocation_id, conference, instant, tenant_of};
+use crate::conference::Conference;
+use crate::reservation::allocation::{Allocation, AllocationId};
+use crate::reservation::booking::BookingId;
+use crate::reservation::requester::Requester;
+
+/// One decision, as it was recorded.
+#[derive(Clone, Debug)]
+pub struct DecisionRow {
+    /// Grows with time.
+    pub id: i64,
+    /// When it was made.
+    pub at: DateTime<Utc>,
+    /// For which room.
+    pub conference: Conference,
+    /// Who asked (the fields that tell people apart; no more is kept).
+    pub requester: Requester,
+    /// `allowed`, `conflict`, `queued` or `refused`.
+    pub outcome: String,
+    /// The reason's code.
+    pub reason: String,
+    /// The reason, for people.
+    pub sentence: String,
+    /// The allocation that was made or met.
+    pub allocation: Option<AllocationId>,
+    /// The booking behind the decision.
+    pub booking: Option<BookingId>,
+}
+
+/// What is recorded with a decision.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry<'a> {
+    pub(crate) conference: &'a Conference,
+    pub(crate) requester: &'a Requester,
+    pub(crate) outcome: &'static str,
+    pub(crate) reason: &'static str,
+    pub(crate) sentence: String,
+    pub(crate) allocation: Option<AllocationId>,
+    pub(crate) booking: Option<BookingId>,
+}
+
+impl<'a> Entry<'a> {
+    /// An entry about a request, to be filled.
+    pub(crate) fn new(conference: &'a Conference, requester: &'a Requester) -> Self {
+        let (outcome, reason, sentence) = ("", "", String::new());
+        Self {
+            conference,
+            requester,
+            outcome,
+            reason,
+            sentence,
+            allocation: None,
+            booking: None,
+        }
+    }
+
+    /// What was decided, and why.
+    pub(crate) fn says(
+        self,
+        outcome: &'static str,
+        reason: &'static str,
+        sentence: String,
+    ) -> Self {
+        Self {
+            outcome,
+            reason,
+            sentence,
+            ..self
+        }
+    }
+
+    /// The allocation that was made or met.
+    pub(crate) fn about(self, allocation: &Allocation) -> Self {
+        Self {
+            allocation: Some(allocation.id),
+            booking: allocation.booking,
+            ..self
+        }
+    }
+
+    /// The booking behind the decision.
+    pub(crate) fn booked(self, booking: Option<BookingId>) -> Self {
+        Self { booking, ..self }
+    }
+}
+
+/// Which decisions to list; every part that is `None` doesn't narrow.
+#[derive(Clone, Debug, Default)]
+pub struct DecisionFilter {
+    /// Canonical room name.
+    pub room: Option<String>,
+    /// Canonical tenant; `Some("")` is "no tenant".
+    pub tenant: Option<String>,
+    /// Those older than this id: the list goes from the newest back.
+    pub before: Option<i64>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+fn decision(row: &SqliteRow, domain: &str) -> Result<DecisionRow> {
+    let allocation: Option<i64> = row.try_get("allocation_id")?;
+    let booking: Option<i64> = row.try_get("booking_id")?;
+    Ok(DecisionRow {
+        id: row.try_get("id")?,
+        at: instant(row.try_get("decided_at")?)?,
+        conference: conference(row.try_get("room")?, row.try_get("tenant")?, domain)?,
+        requester: Requester {
+            mail_owner: row.try_get("mail_owner")?,
+            user_id: row.try_get("user_id")?,
+            user_email: row.try_get("user_email")?,
+            user_name: row.try_get("user_name")?,
+            ..Requester::default()
+        },
+        outcome: row.try_get("outcome")?,
+        reason: row.try_get("reason")?,
+        sentence: row.try_get("sentence")?,
+        allocation: allocation.map(allocation_id).transpose()?,
+        booking: booking.map(BookingId),
+    })
+}
+
+impl Store {
+    /// The decisions that the filter lets through, the newest first.
+    ///
+    /// # Errors
+    ///
+    /// When the database can't be read.
+    pub async fn decisions(&self, filter: &DecisionFilter) -> Result<Vec<DecisionRow>> {
+        sqlx::query(
+            "SELECT * FROM decision
+             WHERE (CAST($1 AS TEXT) IS NULL OR room = $1)
+               AND (CAST($2 AS TEXT) IS NULL OR tenant = $2)
+               AND id < $3
+             ORDER BY id DESC
+             LIMIT $4",
+        )
+        .bind(&filter.room)
+        .bind(&filter.tenant)
+        .bind(filter.before.unwrap_or(i64::MAX))
+        .bind(i64::from(filter.limit))
+        .fetch_all(&self.read)
+        .await?
+        .iter()
+        .map(|row| decision(row, &self.domain))
+        .collect()
+    }
+}
+
+impl Tx {
+    /// Records a decision.
+    pub(crate) async fn record(&mut self, entry: Entry<'_>, now: DateTime<Utc>) -> Result<()> {
+        sqlx::query(
+            "INSERT INTO decision
+             (decided_at, room, tenant, mail_owner, user_id, user_email, user_name, outcome, reason,
+              sentence, allocation_id, booking_id)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+        )
+        .bind(now.timestamp_millis())
+        .bind(entry.conference.room())
+        .bind(tenant_of(entry.conference))
+        .bind(&entry.requester.mail_owner)
+        .bind(&entry.requester.user_id)
+        .bind(&entry.requester.user_email)
+        .bind(&entry.requester.user_name)
+        .bind(entry.outcome)
+        .bind(entry.reason)
+        .bind(entry.sentence)
+        .bind(entry.allocation.map(AllocationId::get))
+        .bind(entry.booking.map(|id| id.0))
+        .execute(&mut *self.inner)
+        .await?;
+        Ok(())
+    }
+
+    /// Forgets decisions made before `before`, and the oldest ones beyond `max` rows.
+    pub(crate) async fn purge_decisions(&mut self, before: DateTime<Utc>, max: u64) -> Result<u64> {
+        let done = sqlx::query(
+            "DELETE FROM decision
+             WHERE decided_at < $1 OR id <= (SELECT MAX(id) FROM decision) - $2",
+        )
+        .bind(before.timestamp_millis())
+        .bind(i64::try_from(max).unwrap_or(i64::MAX))
+        .execute(&mut *self.inner)
+        .await?;
+        Ok(done.rows_affected())
+    }
+}

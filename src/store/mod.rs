@@ -1,0 +1,178 @@
+//! Durable state: bookings, allocations and the decision log.
+//!
+//! What an answer says is on disk before the answer leaves. The SQL is kept to what SQLite and
+//! PostgreSQL share (numbered parameters, no vendor functions); what differs between the two lives in
+//! a file of its own ([`sqlite`]) and in the migrations.
+
+mod allocations;
+mod bookings;
+mod decisions;
+mod live;
+pub mod sqlite;
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use sqlx::pool::PoolConnection;
+use sqlx::{Sqlite, SqlitePool};
+use thiserror::Error;
+use tokio::sync::Notify;
+
+use crate::conference::Conference;
+use crate::reservation::allocation::AllocationId;
+pub use bookings::{BookingFilter, Position};
+pub(crate) use decisions::Entry;
+pub use decisions::{DecisionFilter, DecisionRow};
+
+/// The handle to the database. Cheap to clone; every clone is the same database.
+#[derive(Clone, Debug)]
+pub struct Store {
+    write: SqlitePool,
+    read: SqlitePool,
+    domain: Arc<str>,
+    live_changed: Arc<Notify>,
+}
+
+/// One transaction that may write. Dropped without [`Tx::commit`], it leaves no trace: the pool rolls
+/// back what comes back to it.
+///
+/// sqlx's own transactions count their depth, and lose count for good when SQLite has rolled back by
+/// itself, as it does on a full disk. BEGIN and COMMIT are ours, therefore.
+#[derive(Debug)]
+pub struct Tx {
+    inner: PoolConnection<Sqlite>,
+    domain: Arc<str>,
+    live_changed: Arc<Notify>,
+    touches_live: bool,
+}
+
+/// What can go wrong with the database.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// Two bookings of one room would overlap.
+    #[error("the booking overlaps another")]
+    Overlap,
+    /// The disk is full, read-only or broken, or somebody holds the database for too long. It may be
+    /// well again at the next try.
+    #[error("the database can't be used right now: {0}")]
+    Unavailable(#[source] sqlx::Error),
+    /// A row doesn't say what this version expects.
+    #[error("the database holds {0}, which this version can't read")]
+    Corrupt(String),
+    /// The schema could not be brought up to date.
+    #[error("the database schema could not be brought up to date: {0}")]
+    Migration(#[from] sqlx::migrate::MigrateError),
+    /// `database.url` can't be used.
+    #[error("database.url: {0}")]
+    Url(String),
+    /// Anything else: a fault of ours.
+    #[error("the database refused a statement: {0}")]
+    Other(#[source] sqlx::Error),
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        sqlite::classify(error)
+    }
+}
+
+/// Short for this module's results.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+impl Store {
+    /// Opens the database at `url`, making it if there is none, and brings its schema up to date.
+    /// `domain` is the XMPP domain that its rooms belong to.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Url`] for a URL of no known kind, [`StoreError::Unavailable`] where the file can't
+    /// be opened, [`StoreError::Migration`] for a schema of a later version.
+    pub async fn open(url: &str, domain: &str) -> Result<Self> {
+        let (write, read) = sqlite::open(url).await?;
+        Ok(Self {
+            write,
+            read,
+            domain: domain.into(),
+            live_changed: Arc::default(),
+        })
+    }
+
+    /// Begins a transaction that may write. One runs at a time: what is read in it holds until it is
+    /// committed.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unavailable`] if its turn doesn't come in time.
+    pub async fn begin(&self) -> Result<Tx> {
+        let mut inner = self.write.acquire().await?;
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut *inner).await?;
+        Ok(Tx {
+            inner,
+            domain: Arc::clone(&self.domain),
+            live_changed: Arc::clone(&self.live_changed),
+            touches_live: false,
+        })
+    }
+
+    /// Waits until a transaction has changed which conferences are live, or when one goes live by itself: a
+    /// hint to look, not the truth,
+    /// which is in the table.
+    pub(crate) async fn live_changed(&self) {
+        self.live_changed.notified().await;
+    }
+
+    /// Whether the database takes a durable write at this moment.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    pub async fn probe(&self, now: DateTime<Utc>) -> Result<()> {
+        let mut tx = self.begin().await?;
+        sqlx::query("UPDATE probe SET probed_at = $1")
+            .bind(now.timestamp_millis())
+            .execute(&mut *tx.inner)
+            .await?;
+        tx.commit().await
+    }
+
+    /// Closes every connection; what was committed stays.
+    pub async fn close(&self) {
+        self.read.close().await;
+        self.write.close().await;
+    }
+}
+
+impl Tx {
+    /// Makes everything done in this transaction durable.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unavailable`] if the disk doesn't take it: nothing was done then.
+    pub async fn commit(mut self) -> Result<()> {
+        sqlx::query("COMMIT").execute(&mut *self.inner).await?;
+        if self.touches_live {
+            self.live_changed.notify_one();
+        }
+        Ok(())
+    }
+}
+
+fn instant(millis: i64) -> Result<DateTime<Utc>> {
+    DateTime::from_timestamp_millis(millis)
+        .ok_or_else(|| StoreError::Corrupt(format!("the instant {millis}")))
+}
+
+fn allocation_id(id: i64) -> Result<AllocationId> {
+    AllocationId::new(id).ok_or_else(|| StoreError::Corrupt(format!("the conference id {id}")))
+}
+
+fn conference(room: &str, tenant: &str, domain: &str) -> Result<Conference> {
+    let tenant = Some(tenant).filter(|tenant| !tenant.is_empty());
+    Conference::from_names(room, tenant, domain)
+        .map_err(|_| StoreError::Corrupt(format!("the room name {room:?}")))
+}
+
+/// The stored form of a tenant: '' is none.
+fn tenant_of(conference: &Conference) -> &str {
+    conference.tenant().unwrap_or_default()
+}

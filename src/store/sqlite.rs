@@ -1,0 +1,98 @@
+//! What is SQLite's own: opening the file, its pragmas, and what its error codes mean.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::migrate::Migrator;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{SqliteConnection, SqlitePool};
+
+use super::{Result, StoreError};
+
+/// Readers beside the one writer; two cores can't use more.
+const READERS: u32 = 4;
+/// How long a statement waits for another process (a backup, `usher bookings`) to let go.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a request waits for its turn to write. Prosody gives up after 20 s.
+const TURN_TIMEOUT: Duration = Duration::from_secs(8);
+
+static MIGRATIONS: Migrator = sqlx::migrate!("src/store/migrations/sqlite");
+
+/// Opens the writer and the readers.
+pub(super) async fn open(url: &str) -> Result<(SqlitePool, SqlitePool)> {
+    let options = SqliteConnectOptions::from_str(url)
+        .map_err(|error| {
+            StoreError::Url(format!("{error}; write it as \"sqlite:/path/usher.db\""))
+        })?
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        // An answer that was given holds, even if the power fails right after it.
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(BUSY_TIMEOUT)
+        .foreign_keys(true);
+    create_private(options.get_filename());
+
+    // One writer: SQLite has one anyway, and a queue of our own is fair where its busy handler sleeps.
+    let write = pool(1).after_release(|connection, _| Box::pin(roll_back(connection)));
+    let write = write.connect_with(options.clone()).await?;
+    MIGRATIONS.run(&write).await?;
+    let read = pool(READERS)
+        .connect_with(options.read_only(true).create_if_missing(false))
+        .await?;
+    Ok((write, read))
+}
+
+fn pool(size: u32) -> SqlitePoolOptions {
+    SqlitePoolOptions::new()
+        .max_connections(size)
+        .min_connections(1)
+        .acquire_timeout(TURN_TIMEOUT)
+}
+
+/// Undoes what a transaction that was not committed left behind. After a commit, or when SQLite has
+/// rolled back by itself, there is nothing to undo, and it says so with an error.
+async fn roll_back(connection: &mut SqliteConnection) -> sqlx::Result<bool> {
+    let _ = sqlx::query("ROLLBACK").execute(connection).await;
+    Ok(true)
+}
+
+/// Makes the file readable by its owner alone before SQLite makes it readable by all: it holds
+/// passwords of rooms. A file that is there keeps its mode, and what can't be made here is reported by
+/// SQLite in the next step.
+fn create_private(file: &Path) {
+    let _ = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(file);
+}
+
+/// What an error means for the caller.
+///
+/// SQLite's primary result codes: 5 busy, 6 locked, 8 read-only, 10 I/O error, 13 full, 14 can't open,
+/// 23 authorisation, 26 not a database.
+pub(super) fn classify(error: sqlx::Error) -> StoreError {
+    match &error {
+        sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed
+        | sqlx::Error::Io(_) => StoreError::Unavailable(error),
+        sqlx::Error::Database(database) if database.message().contains("booking_overlap") => {
+            StoreError::Overlap
+        }
+        sqlx::Error::Database(database) => {
+            let code = database
+                .code()
+                .and_then(|code| code.parse::<u32>().ok())
+                .unwrap_or(0);
+            match code & 0xff {
+                5 | 6 | 8 | 10 | 13 | 14 | 23 | 26 => StoreError::Unavailable(error),
+                _ => StoreError::Other(error),
+            }
+        }
+        _ => StoreError::Other(error),
+    }
+}
