@@ -1,0 +1,467 @@
+//! Reservations: the handle that decides, allocates, finds and ends, and the bookings behind it.
+//!
+//! A *booking* is made ahead; an *allocation* is a running conference, made by `POST /conference`.
+//! Each change is one transaction: what the decision read still holds when its outcome is written.
+
+pub mod allocation;
+pub mod booking;
+pub mod policy;
+pub mod requester;
+pub mod timestamp;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use thiserror::Error;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock;
+use crate::conference::Conference;
+use crate::store::{BookingFilter, DecisionFilter, DecisionRow, Entry, Store, StoreError, Tx};
+use allocation::{Allocation, AllocationId, EndReason};
+use booking::{Booking, BookingId, Draft, DraftError};
+use policy::{Decision, Refusal, Settings};
+use requester::Requester;
+
+/// Longest sleep of the expiry loop: also how often the logs are purged.
+const HOUSEKEEPING: Duration = Duration::from_secs(60);
+/// How long the expiry loop waits after the database failed it.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// How long, and how much, is remembered of what is over.
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    /// Decisions and ended allocations older than this are forgotten.
+    pub kept: TimeDelta,
+    /// At most so many decisions.
+    pub decisions_max: u64,
+}
+
+/// The handle to reservations. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Reservations {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    store: Store,
+    settings: Settings,
+    retention: Retention,
+    /// Wakes the expiry loop: an end may have come nearer.
+    ends_changed: Notify,
+}
+
+/// A request for a conference.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Which one.
+    pub conference: Conference,
+    /// The room's node as Prosody wrote it.
+    pub name: String,
+    /// Who asks.
+    pub requester: Requester,
+}
+
+/// What became of a request.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// A new allocation.
+    Allocated(Allocation),
+    /// The room has one already.
+    Conflict(AllocationId),
+    /// A visitor who is to wait in the queue; nothing was allocated.
+    Queued,
+    /// No.
+    Refused(Refusal),
+}
+
+/// What is known of an allocation id.
+#[derive(Clone, Debug)]
+pub enum Found {
+    /// It runs.
+    Running(Box<Allocation>),
+    /// It ended at this instant.
+    Over(DateTime<Utc>),
+    /// It was never issued, or is long forgotten.
+    Unknown,
+}
+
+/// Why a booking was not made or changed.
+#[derive(Debug, Error)]
+pub enum BookingError {
+    /// The draft breaks a rule.
+    #[error(transparent)]
+    Draft(#[from] DraftError),
+    /// The room is taken; the booking in the way.
+    #[error("{}", .0.in_the_way())]
+    Overlap(Box<Booking>),
+    /// No booking has this id.
+    #[error("There is no booking {0}.")]
+    Unknown(BookingId),
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Reservations {
+    /// Reservations over `store`, decided by `settings`.
+    #[must_use]
+    pub fn new(store: Store, settings: Settings, retention: Retention) -> Self {
+        let ends_changed = Notify::new();
+        Self {
+            inner: Arc::new(Inner {
+                store,
+                settings,
+                retention,
+                ends_changed,
+            }),
+        }
+    }
+
+    /// What the operator decided.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.inner.settings
+    }
+
+    /// Decides on a request, allocates if it is allowed, and records the decision.
+    ///
+    /// # Errors
+    ///
+    /// When the database can't take it; nothing was decided then.
+    pub async fn allocate(
+        &self,
+        request: &Request,
+        now: DateTime<Utc>,
+    ) -> Result<Outcome, StoreError> {
+        let Request {
+            conference,
+            name,
+            requester,
+        } = request;
+        let mut tx = self.inner.store.begin().await?;
+        tx.end_expired(now).await?;
+        let bookings = tx.bookings_ahead(conference, now).await?;
+        let running = tx.unended(conference).await?;
+        let settings = &self.inner.settings;
+        let decision = policy::decide(
+            conference,
+            requester,
+            &bookings,
+            running.as_ref(),
+            settings,
+            now,
+        );
+
+        let room = conference.display_name();
+        let entry = Entry::new(conference, requester);
+        let (outcome, entry) = match decision {
+            Decision::Allow(allowance) => {
+                let until = policy::moment(allowance.end, settings.time_zone, now);
+                let mail_owner = &requester.mail_owner;
+                let allocation = tx
+                    .insert_allocation(conference, name, mail_owner, allowance, now)
+                    .await?;
+                let (reason, why) = match allocation.booking {
+                    Some(booking) => ("booked", format!(" under booking {booking}")),
+                    None => ("unbooked", String::new()),
+                };
+                let sentence = format!("\"{room}\" was opened{why} and runs until {until}.");
+                let entry = entry.says("allowed", reason, sentence).about(&allocation);
+                (Outcome::Allocated(allocation), entry)
+            }
+            Decision::Conflict(id) => {
+                let sentence = format!("\"{room}\" is running already, as conference {id}.");
+                let entry = entry.says("conflict", "running", sentence);
+                let entry = running
+                    .as_ref()
+                    .map_or(entry.clone(), |running| entry.about(running));
+                (Outcome::Conflict(id), entry)
+            }
+            Decision::Queue(booking) => {
+                let sentence = format!("\"{room}\" has a waiting queue: the visitor waits there.");
+                let entry = entry
+                    .says("queued", "waiting_queue", sentence)
+                    .booked(Some(booking));
+                (Outcome::Queued, entry)
+            }
+            Decision::Refuse(refusal) => {
+                let entry = entry
+                    .says("refused", refusal.reason.code(), refusal.sentence.clone())
+                    .booked(refusal.booking);
+                (Outcome::Refused(refusal), entry)
+            }
+        };
+        tracing::info!(
+            conference = conference.node(),
+            outcome = entry.outcome,
+            reason = entry.reason,
+            "decided"
+        );
+        tx.record(entry, now).await?;
+        tx.commit().await?;
+        self.inner.ends_changed.notify_one();
+        Ok(outcome)
+    }
+
+    /// Looks an allocation up.
+    ///
+    /// # Errors
+    ///
+    /// When the database can't be read.
+    pub async fn find(&self, id: AllocationId, now: DateTime<Utc>) -> Result<Found, StoreError> {
+        Ok(match self.inner.store.allocation(id).await? {
+            None => Found::Unknown,
+            Some(Allocation {
+                ended_at: Some(ended_at),
+                ..
+            }) => Found::Over(ended_at),
+            Some(allocation) if allocation.is_over(now) => Found::Over(allocation.end),
+            Some(allocation) => Found::Running(Box::new(allocation)),
+        })
+    }
+
+    /// Ends an allocation because its room is gone; the booking stays, and the room can be opened
+    /// again. Tells whether the id was ever issued; ending what is over changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// When the database can't take it.
+    pub async fn end(&self, id: AllocationId, now: DateTime<Utc>) -> Result<bool, StoreError> {
+        let mut tx = self.inner.store.begin().await?;
+        if tx.end_allocation(id, EndReason::Destroyed, now).await? {
+            tx.commit().await?;
+            tracing::info!(allocation = id.get(), "ended: the room is gone");
+            return Ok(true);
+        }
+        drop(tx);
+        Ok(self.inner.store.allocation(id).await?.is_some())
+    }
+
+    /// Whether visitors of this conference are to wait: as its running allocation says, or else the
+    /// booking that it can be opened under.
+    ///
+    /// # Errors
+    ///
+    /// When the database can't be read.
+    pub async fn has_queue(
+        &self,
+        conference: &Conference,
+        now: DateTime<Utc>,
+    ) -> Result<bool, StoreError> {
+        let store = &self.inner.store;
+        if let Some(running) = store
+            .unended(conference)
+            .await?
+            .filter(|it| !it.is_over(now))
+        {
+            return Ok(running.options.waiting_queue);
+        }
+        let early = self.inner.settings.early_start;
+        let bookings = store.bookings_ahead(conference, now).await?;
+        let nearest = bookings
+            .first()
+            .filter(|booking| booking.opens_at(early) <= now);
+        Ok(nearest.is_some_and(|booking| booking.draft.options.waiting_queue))
+    }
+
+    /// Makes a booking.
+    ///
+    /// # Errors
+    ///
+    /// [`BookingError::Draft`] or [`BookingError::Overlap`] if it can't be had.
+    pub async fn book(&self, draft: Draft, now: DateTime<Utc>) -> Result<Booking, BookingError> {
+        let draft = draft.checked(self.inner.settings.starters, now)?;
+        let mut tx = self.inner.store.begin().await?;
+        let booking = match tx.insert_booking(draft.clone(), now).await {
+            Err(StoreError::Overlap) => return Err(self.overlap(&draft, None).await),
+            other => other?,
+        };
+        self.revise(&mut tx, &[&booking.draft.conference], now)
+            .await?;
+        tx.commit().await?;
+        self.inner.ends_changed.notify_one();
+        Ok(booking)
+    }
+
+    /// Changes a booking: `change` makes the new draft from the old one. A conference that runs under
+    /// it follows.
+    ///
+    /// # Errors
+    ///
+    /// Whatever `change` fails with, and as for [`Reservations::book`]; [`BookingError::Unknown`] if
+    /// there is none.
+    pub async fn change<E: From<BookingError>>(
+        &self,
+        id: BookingId,
+        change: impl FnOnce(&Draft) -> Result<Draft, E>,
+        now: DateTime<Utc>,
+    ) -> Result<Booking, E> {
+        let store = |error: StoreError| E::from(BookingError::Store(error));
+        let mut tx = self.inner.store.begin().await.map_err(store)?;
+        let before = tx
+            .booking(id)
+            .await
+            .map_err(store)?
+            .ok_or(BookingError::Unknown(id))?;
+        let draft = change(&before.draft)?
+            .checked(self.inner.settings.starters, now)
+            .map_err(BookingError::Draft)?;
+        let booking = match tx.update_booking(&before, draft.clone(), now).await {
+            Err(StoreError::Overlap) => {
+                drop(tx);
+                return Err(E::from(self.overlap(&draft, Some(id)).await));
+            }
+            other => other.map_err(store)?,
+        };
+        let rooms = [&before.draft.conference, &booking.draft.conference];
+        self.revise(&mut tx, &rooms, now).await.map_err(store)?;
+        tx.commit().await.map_err(store)?;
+        self.inner.ends_changed.notify_one();
+        Ok(booking)
+    }
+
+    /// Cancels a booking. A conference that runs under it ends.
+    ///
+    /// # Errors
+    ///
+    /// [`BookingError::Unknown`] if there is none.
+    pub async fn cancel(&self, id: BookingId, now: DateTime<Utc>) -> Result<(), BookingError> {
+        let mut tx = self.inner.store.begin().await?;
+        let before = tx.booking(id).await?.ok_or(BookingError::Unknown(id))?;
+        tx.delete_booking(id).await?;
+        self.revise(&mut tx, &[&before.draft.conference], now)
+            .await?;
+        tx.commit().await?;
+        self.inner.ends_changed.notify_one();
+        Ok(())
+    }
+
+    /// The booking with this id.
+    ///
+    /// # Errors
+    ///
+    /// [`BookingError::Unknown`] if there is none.
+    pub async fn booking(&self, id: BookingId) -> Result<Booking, BookingError> {
+        self.inner
+            .store
+            .booking(id)
+            .await?
+            .ok_or(BookingError::Unknown(id))
+    }
+
+    /// Lists bookings, in order of their start.
+    ///
+    /// # Errors
+    ///
+    /// When the database can't be read.
+    pub async fn bookings(&self, filter: &BookingFilter) -> Result<Vec<Booking>, StoreError> {
+        self.inner.store.bookings(filter).await
+    }
+
+    /// Lists decisions, the newest first.
+    ///
+    /// # Errors
+    ///
+    /// When the database can't be read.
+    pub async fn decisions(&self, filter: &DecisionFilter) -> Result<Vec<DecisionRow>, StoreError> {
+        self.inner.store.decisions(filter).await
+    }
+
+    /// Whether the store takes a write.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    pub async fn probe(&self, now: DateTime<Utc>) -> Result<(), StoreError> {
+        self.inner.store.probe(now).await
+    }
+
+    /// Closes the database; what was answered stays.
+    pub async fn close(&self) {
+        self.inner.store.close().await;
+    }
+
+    /// Ends allocations on our own clock, and forgets what is old, until `stop`.
+    ///
+    /// Nothing that is asked depends on this loop: an allocation past its end counts as over whether
+    /// or not the loop has come by.
+    pub async fn keep_house(&self, stop: CancellationToken) {
+        let mut sleep = Duration::ZERO;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.inner.ends_changed.notified(), if !sleep.is_zero() => {}
+                () = tokio::time::sleep(sleep) => {
+                    if let Err(error) = self.expire(clock::now()).await {
+                        tracing::warn!(%error, "could not end what is over; trying again");
+                        sleep = RETRY;
+                        continue;
+                    }
+                }
+            }
+            sleep = self.until_next_end(clock::now()).await;
+        }
+    }
+
+    async fn expire(&self, now: DateTime<Utc>) -> Result<(), StoreError> {
+        let retention = self.inner.retention;
+        let mut tx = self.inner.store.begin().await?;
+        let ended = tx.end_expired(now).await?;
+        tx.purge_allocations(now - retention.kept).await?;
+        tx.purge_decisions(now - retention.kept, retention.decisions_max)
+            .await?;
+        tx.commit().await?;
+        if ended > 0 {
+            tracing::info!(allocations = ended, "ended: their time is up");
+        }
+        Ok(())
+    }
+
+    async fn until_next_end(&self, now: DateTime<Utc>) -> Duration {
+        match self.inner.store.next_end().await {
+            Ok(next) => clock::pause(next, now, HOUSEKEEPING),
+            Err(_) => RETRY,
+        }
+    }
+
+    /// Brings the running allocations of these rooms in line with their bookings.
+    async fn revise(
+        &self,
+        tx: &mut Tx,
+        rooms: &[&Conference],
+        now: DateTime<Utc>,
+    ) -> Result<(), StoreError> {
+        for room in rooms {
+            let Some(running) = tx
+                .unended(room)
+                .await?
+                .filter(|running| !running.is_over(now))
+            else {
+                continue;
+            };
+            let bookings = tx.bookings_ahead(room, now).await?;
+            match policy::revise(&running, &bookings, &self.inner.settings, now) {
+                Some(allowance) => tx.revise_allocation(running.id, &allowance).await?,
+                None => {
+                    tx.end_allocation(running.id, EndReason::Cancelled, now)
+                        .await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Names the booking that the database refused a draft for.
+    async fn overlap(&self, draft: &Draft, except: Option<BookingId>) -> BookingError {
+        match self.inner.store.booking_in_the_way(draft, except).await {
+            Ok(Some(booking)) => BookingError::Overlap(Box::new(booking)),
+            // It was cancelled in this very moment; the caller may try again.
+            Ok(None) => BookingError::Store(StoreError::Overlap),
+            Err(error) => BookingError::Store(error),
+        }
+    }
+}
