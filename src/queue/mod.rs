@@ -1,0 +1,509 @@
+//! The queue: who waits, and who is live, per conference. One handle that all sessions share.
+//!
+//! Who is live is in the store, so that it survives whatever happens to the process; who waits is in
+//! memory only, since those who wait come back by themselves. A waiting visitor looks at the newest
+//! [`Signal`] of their conference: a value, not a queue of messages, so a slow one costs nobody anything.
+
+pub mod destination;
+pub mod message;
+pub mod release;
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use thiserror::Error;
+use tokio::sync::{Mutex as TurnMutex, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock;
+use crate::conference::Conference;
+use crate::store::{Store, StoreError};
+use release::{BATCH_MILLIS, Line, Signal, Ticket};
+
+/// How often what nobody needs any more is forgotten, and the store looked at without a hint.
+const HOUSEKEEPING: Duration = Duration::from_secs(30);
+/// How long the loop waits after the database failed it.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// What the operator decided, from `[queue]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// How many are released a second; 0: all at once.
+    pub release_per_second: u32,
+    /// How long a conference is live if nobody says that it ended.
+    pub live_ttl: TimeDelta,
+    /// For how long a visitor whose connection broke keeps their place.
+    pub reconnect_grace: Duration,
+    /// How many may wait with one token.
+    pub max_per_token: u32,
+    /// How many may wait from one address.
+    pub max_per_address: u32,
+}
+
+/// What tells the bearer of a token from others without keeping the token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TokenKey(pub u128);
+
+/// Who wants to wait.
+#[derive(Clone, Copy, Debug)]
+pub struct Visitor {
+    /// Their token; `None` for service tokens, which are not counted and keep no place.
+    pub token: Option<TokenKey>,
+    /// Their address; `None` for the loopback, which is not counted.
+    pub address: Option<IpAddr>,
+}
+
+/// Why somebody can't wait. Each message fits an ERROR frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Full {
+    /// Too many wait with this token.
+    #[error(
+        "too many wait with this token already; use a token for each visitor, or raise queue.max_per_token"
+    )]
+    Token,
+    /// Too many wait from this address.
+    #[error(
+        "too many wait from this address already; try again later, or raise queue.max_per_address"
+    )]
+    Address,
+}
+
+/// What is known of a conference.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Which one.
+    pub conference: Conference,
+    /// Since when it is live, if it is.
+    pub live_since: Option<DateTime<Utc>>,
+    /// How many wait and have not been released.
+    pub waiting: usize,
+}
+
+/// The handle. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Queue {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    settings: Settings,
+    store: Store,
+    /// Held from a look at the store, or a change in it, until the state says the same: so an older look
+    /// never undoes a newer change.
+    turn: TurnMutex<()>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    rooms: HashMap<Conference, Room>,
+    by_token: HashMap<TokenKey, u32>,
+    by_address: HashMap<IpAddr, u32>,
+}
+
+/// A conference that somebody waits for, or that is live.
+#[derive(Debug, Default)]
+struct Room {
+    line: Line,
+    live_since: Option<DateTime<Utc>>,
+    signal: watch::Sender<Signal>,
+    /// How many sessions wait, those released but not gone included.
+    sessions: usize,
+    /// Places of those whose connection broke, and until when they are kept. No more than there were
+    /// sessions within the grace.
+    kept: HashMap<TokenKey, Vec<(Ticket, Instant)>>,
+}
+
+/// Somebody's place in a line. Dropping it is leaving.
+#[derive(Debug)]
+pub struct Waiting {
+    queue: Queue,
+    conference: Conference,
+    visitor: Visitor,
+    ticket: Ticket,
+    signal: watch::Receiver<Signal>,
+    at_once: bool,
+}
+
+impl Queue {
+    /// The queue over `store`.
+    #[must_use]
+    pub fn new(store: Store, settings: Settings) -> Self {
+        let (turn, state) = (TurnMutex::default(), Mutex::default());
+        Self {
+            inner: Arc::new(Inner {
+                settings,
+                store,
+                turn,
+                state,
+            }),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing that holds the lock panics; if it did, the state is still the best there is.
+        self.inner
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a place in the line of `conference`.
+    ///
+    /// # Errors
+    ///
+    /// [`Full`] where too many wait already.
+    pub fn arrive(&self, conference: &Conference, visitor: Visitor) -> Result<Waiting, Full> {
+        let settings = &self.inner.settings;
+        let mut state = self.state();
+        let State {
+            rooms,
+            by_token,
+            by_address,
+        } = &mut *state;
+        count(by_token, visitor.token, settings.max_per_token, Full::Token)?;
+        if let Err(full) = count(
+            by_address,
+            visitor.address,
+            settings.max_per_address,
+            Full::Address,
+        ) {
+            discount(by_token, visitor.token);
+            return Err(full);
+        }
+        let room = rooms.entry(conference.clone()).or_default();
+        let kept = visitor.token.and_then(|token| room.take_kept(token));
+        let (ticket, at_once) = room.line.arrive(kept, settings.release_per_second);
+        room.sessions += 1;
+        let signal = room.signal.subscribe();
+        drop(state);
+        Ok(Waiting {
+            queue: self.clone(),
+            conference: conference.clone(),
+            visitor,
+            ticket,
+            signal,
+            at_once,
+        })
+    }
+
+    fn leave(&self, waiting: &Waiting) {
+        let grace = self.inner.settings.reconnect_grace;
+        let mut state = self.state();
+        discount(&mut state.by_token, waiting.visitor.token);
+        discount(&mut state.by_address, waiting.visitor.address);
+        let Some(room) = state.rooms.get_mut(&waiting.conference) else {
+            return;
+        };
+        room.line.leave(waiting.ticket);
+        room.sessions -= 1;
+        if let Some(token) = waiting.visitor.token
+            && !grace.is_zero()
+        {
+            let place = (waiting.ticket, Instant::now() + grace);
+            room.kept.entry(token).or_default().push(place);
+        } else if room.is_idle() {
+            state.rooms.remove(&waiting.conference);
+        }
+    }
+
+    /// How many wait for `conference`.
+    #[must_use]
+    pub fn waiting(&self, conference: &Conference) -> usize {
+        self.state()
+            .rooms
+            .get(conference)
+            .map_or(0, |room| room.line.waiting())
+    }
+
+    /// What is known of `conference`.
+    #[must_use]
+    pub fn status(&self, conference: &Conference) -> Status {
+        let state = self.state();
+        let room = state.rooms.get(conference);
+        Status {
+            conference: conference.clone(),
+            live_since: room.and_then(|room| room.live_since),
+            waiting: room.map_or(0, |room| room.line.waiting()),
+        }
+    }
+
+    /// Every conference that is live or waited for, by name.
+    #[must_use]
+    pub fn conferences(&self) -> Vec<Status> {
+        let state = self.state();
+        let mut all: Vec<_> = state
+            .rooms
+            .iter()
+            .map(|(conference, room)| Status {
+                conference: conference.clone(),
+                live_since: room.live_since,
+                waiting: room.line.waiting(),
+            })
+            .filter(|status| status.live_since.is_some() || status.waiting > 0)
+            .collect();
+        drop(state);
+        all.sort_by(|a, b| a.conference.cmp(&b.conference));
+        all
+    }
+
+    /// Marks `conference` as live, durably, and lets those in who wait. Again is fine.
+    ///
+    /// # Errors
+    ///
+    /// When the database can't take it; nobody was let in then.
+    pub async fn go_live(
+        &self,
+        conference: &Conference,
+        now: DateTime<Utc>,
+    ) -> Result<(), StoreError> {
+        let _turn = self.inner.turn.lock().await;
+        let mut tx = self.inner.store.begin().await?;
+        tx.set_live(conference, now, now + self.inner.settings.live_ttl)
+            .await?;
+        tx.went_live(conference, now).await?;
+        tx.commit().await?;
+        self.apply_live(conference, now);
+        Ok(())
+    }
+
+    /// Marks `conference` as over, durably: whoever comes now waits. Again is fine.
+    ///
+    /// # Errors
+    ///
+    /// When the database can't take it.
+    pub async fn end_live(&self, conference: &Conference) -> Result<(), StoreError> {
+        let _turn = self.inner.turn.lock().await;
+        let mut tx = self.inner.store.begin().await?;
+        tx.end_live(conference).await?;
+        tx.commit().await?;
+        self.apply_end(conference);
+        Ok(())
+    }
+
+    fn apply_live(&self, conference: &Conference, since: DateTime<Utc>) {
+        let mut state = self.state();
+        let room = state.rooms.entry(conference.clone()).or_default();
+        if room.live_since.is_some() {
+            return;
+        }
+        tracing::info!(
+            conference = conference.node(),
+            waiting = room.line.waiting(),
+            "live"
+        );
+        room.live_since = Some(since);
+        if let Some(signal) = room.line.go_live(self.inner.settings.release_per_second) {
+            room.signal.send_replace(signal);
+        }
+    }
+
+    fn apply_end(&self, conference: &Conference) {
+        let mut state = self.state();
+        let Some(room) = state.rooms.get_mut(conference) else {
+            return;
+        };
+        if room.live_since.take().is_some() {
+            tracing::info!(conference = conference.node(), "not live any more");
+        }
+        room.line.end_live();
+        if room.is_idle() {
+            state.rooms.remove(conference);
+        }
+    }
+
+    /// Makes the state say what the store says: what has expired is ended, what is to go live by itself
+    /// does, and what others changed is taken over.
+    ///
+    /// # Errors
+    ///
+    /// When the database can't be used.
+    pub async fn sync(&self, now: DateTime<Utc>) -> Result<(), StoreError> {
+        let _turn = self.inner.turn.lock().await;
+        let store = &self.inner.store;
+        if store
+            .next_live_change()
+            .await?
+            .is_some_and(|next| next <= now)
+        {
+            let mut tx = store.begin().await?;
+            tx.end_live_expired(now).await?;
+            for conference in tx.take_auto_live(now).await? {
+                tracing::info!(conference = conference.node(), "goes live by itself");
+                tx.set_live(&conference, now, now + self.inner.settings.live_ttl)
+                    .await?;
+            }
+            tx.commit().await?;
+        }
+        let live: HashMap<_, _> = store
+            .live()
+            .await?
+            .into_iter()
+            .map(|row| (row.conference, row.since))
+            .collect();
+        let over: Vec<_> = {
+            let state = self.state();
+            let live_here = state
+                .rooms
+                .iter()
+                .filter(|(_, room)| room.live_since.is_some());
+            live_here
+                .map(|(conference, _)| conference)
+                .filter(|c| !live.contains_key(c))
+                .cloned()
+                .collect()
+        };
+        for conference in &over {
+            self.apply_end(conference);
+        }
+        for (conference, since) in &live {
+            self.apply_live(conference, *since);
+        }
+        Ok(())
+    }
+
+    /// Keeps the state and the store together, and the pace, until `stop`.
+    pub async fn keep_house(&self, stop: CancellationToken) {
+        tokio::join!(self.keep_synced(&stop), self.keep_pace(&stop));
+    }
+
+    async fn keep_synced(&self, stop: &CancellationToken) {
+        let mut pause = Duration::ZERO;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep(pause) => {}
+                () = self.inner.store.live_changed() => {}
+            }
+            pause = match self.sync(clock::now()).await {
+                Ok(()) => self.until_next_change(clock::now()).await,
+                Err(error) => {
+                    tracing::warn!(%error, "could not look which conferences are live; trying again");
+                    RETRY
+                }
+            };
+            self.forget_idle();
+        }
+    }
+
+    async fn until_next_change(&self, now: DateTime<Utc>) -> Duration {
+        match self.inner.store.next_live_change().await {
+            Ok(next) => clock::pause(next, now, HOUSEKEEPING),
+            Err(_) => RETRY,
+        }
+    }
+
+    /// Releases a batch a second, of each conference that is live and has somebody waiting.
+    async fn keep_pace(&self, stop: &CancellationToken) {
+        let per_second = self.inner.settings.release_per_second;
+        if per_second == 0 {
+            return;
+        }
+        let mut second = interval(Duration::from_millis(u64::from(BATCH_MILLIS)));
+        second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = second.tick() => {}
+            }
+            for room in self
+                .state()
+                .rooms
+                .values_mut()
+                .filter(|room| room.line.is_live())
+            {
+                if let Some(signal) = room.line.tick(per_second) {
+                    room.signal.send_replace(signal);
+                }
+            }
+        }
+    }
+
+    /// Forgets places that nobody came back to, and conferences that nobody waits for.
+    fn forget_idle(&self) {
+        let now = Instant::now();
+        self.state().rooms.retain(|_, room| {
+            room.kept.retain(|_, places| {
+                places.retain(|(_, until)| *until > now);
+                !places.is_empty()
+            });
+            !room.is_idle()
+        });
+    }
+}
+
+impl Room {
+    fn is_idle(&self) -> bool {
+        self.live_since.is_none() && self.sessions == 0 && self.kept.is_empty()
+    }
+
+    /// The earliest place that is kept for this token.
+    fn take_kept(&mut self, token: TokenKey) -> Option<Ticket> {
+        let now = Instant::now();
+        let Entry::Occupied(mut places) = self.kept.entry(token) else {
+            return None;
+        };
+        places.get_mut().retain(|(_, until)| *until > now);
+        places.get_mut().sort_unstable();
+        let first = (!places.get().is_empty()).then(|| places.get_mut().remove(0).0);
+        if places.get().is_empty() {
+            places.remove();
+        }
+        first
+    }
+}
+
+impl Waiting {
+    /// Waits until this visitor may go in; then says over how many milliseconds to spread the joining.
+    /// Safe to drop and call again; once it has returned, it does so again at once.
+    pub async fn released(&mut self) -> u32 {
+        if self.at_once {
+            return 0;
+        }
+        let ticket = self.ticket;
+        let signal = self.signal.wait_for(|signal| signal.releases(ticket));
+        match signal.await.map(|signal| signal.delay_millis) {
+            Ok(delay_millis) => delay_millis,
+            // The room outlives those who wait for it, so this doesn't happen; if it did, nobody would
+            // let them in.
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.queue.leave(self);
+    }
+}
+
+fn count<K: Copy + Eq + std::hash::Hash>(
+    counts: &mut HashMap<K, u32>,
+    key: Option<K>,
+    max: u32,
+    full: Full,
+) -> Result<(), Full> {
+    let Some(key) = key else { return Ok(()) };
+    let count = counts.entry(key).or_default();
+    if *count >= max {
+        return Err(full);
+    }
+    *count += 1;
+    Ok(())
+}
+
+fn discount<K: Eq + std::hash::Hash>(counts: &mut HashMap<K, u32>, key: Option<K>) {
+    let Some(key) = key else { return };
+    if let Entry::Occupied(mut count) = counts.entry(key) {
+        *count.get_mut() -= 1;
+        if *count.get() == 0 {
+            count.remove();
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! What each frame of a client asks for, and whether it may.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use futures_util::{Sink, Stream};
+use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
+
+use super::{Session, Subscription, Topic};
+use crate::clock;
+use crate::queue::destination::Destination;
+use crate::queue::{TokenKey, Visitor};
+use crate::stomp::negotiate::{HeartBeat, Offer, VERSIONS, heart_beat, version};
+use crate::stomp::{Command, Frame, Version};
+use crate::token::grant::Grant;
+
+/// How many subscriptions a session may have. Clients have one; the sample has two.
+const SUBSCRIPTIONS_MAX: usize = 8;
+/// Longest subscription id that is kept, in bytes.
+const ID_MAX: usize = 256;
+/// Longest heart-beat interval that a client's being there is judged by.
+const EXPECT_MAX: Duration = Duration::from_secs(60);
+/// What an `Authorization` header begins with, in any case.
+const SCHEME: &str = "bearer ";
+
+/// What a client did wrong.
+#[derive(Debug)]
+pub(super) struct Fault {
+    /// The header `message` of the ERROR frame: what is wrong, and the remedy.
+    pub(super) message: String,
+    /// How the WebSocket closes.
+    pub(super) code: CloseCode,
+    /// A further header of the ERROR frame.
+    pub(super) header: Option<(&'static str, &'static str)>,
+}
+
+impl Fault {
+    /// The client breaks the protocol.
+    pub(super) fn protocol(message: String) -> Self {
+        Self {
+            message,
+            code: CloseCode::Protocol,
+            header: None,
+        }
+    }
+
+    /// The client may not do this.
+    pub(super) fn policy(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            code: CloseCode::Policy,
+            header: None,
+        }
+    }
+}
+
+/// Who is at the other end.
+#[derive(Debug)]
+pub(super) struct Client {
+    address: Option<IpAddr>,
+    bearer: Option<Bearer>,
+    greeted: bool,
+}
+
+#[derive(Debug)]
+struct Bearer {
+    grant: Grant,
+    key: TokenKey,
+}
+
+impl Client {
+    pub(super) fn new(address: Option<IpAddr>) -> Self {
+        Self {
+            address,
+            bearer: None,
+            greeted: false,
+        }
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.bearer.is_some()
+    }
+
+    /// Whether a frame other than the one that began the session was taken: CONNECT gets no receipt.
+    pub(super) fn has_greeted(&self) -> bool {
+        self.greeted
+    }
+}
+
+impl<S> Session<'_, S>
+where
+    S: Stream<Item = Result<Message, SocketError>> + Sink<Message, Error = SocketError> + Unpin,
+{
+    pub(super) async fn handle(&mut self, frame: Frame) -> Result<(), Fault> {
+        if self.client.bearer.is_none() {
+            return match frame.command {
+                Command::Connect | Command::Stomp => self.connect(&frame).await,
+                _ => Err(Fault::protocol("the first frame must be CONNECT".into())),
+            };
+        }
+        self.client.greeted = true;
+        match frame.command {
+            Command::Subscribe => self.subscribe(&frame).await,
+            Command::Unsubscribe => self.unsubscribe(&frame),
+            Command::Ack | Command::Nack => self.acknowledge(&frame),
+            Command::Disconnect => Ok(()),
+            Command::Connect | Command::Stomp => Err(Fault::protocol(
+                "the session has begun already; CONNECT comes once".into(),
+            )),
+            Command::Send => Err(Fault::policy(
+                "clients send no messages here; only subscribe",
+            )),
+            Command::Begin | Command::Commit | Command::Abort => Err(Fault::policy(
+                "there are no transactions here, as clients send nothing",
+            )),
+            Command::Connected | Command::Message | Command::Receipt | Command::Error => Err(
+                Fault::protocol(format!("{} is for servers to send", frame.command)),
+            ),
+        }
+    }
+
+    async fn connect(&mut self, frame: &Frame) -> Result<(), Fault> {
+        let refused =
+            |error: crate::stomp::negotiate::NegotiateError| Fault::protocol(error.to_string());
+        let version = version(frame.header("accept-version")).map_err(|error| Fault {
+            header: Some(("version", VERSIONS)),
+            ..refused(error)
+        })?;
+        let offer = Offer {
+            send: self.gate.heart_beat,
+            want: self.gate.heart_beat,
+        };
+        let beats = heart_beat(frame.header("heart-beat"), offer).map_err(refused)?;
+        let Some(token) = token_of(frame)? else {
+            return Err(Fault::policy(
+                "a token is needed; send CONNECT with the header Authorization, Bearer and the token",
+            ));
+        };
+        let bearer = self.bearer(token).await?;
+        // Jitsi Meet's client gives up after a few refusals at CONNECT; at SUBSCRIBE it comes back for ever.
+        if !bearer.grant.allows_anything() {
+            return Err(Fault::policy(
+                "the token lets its bearer neither wait nor watch; it takes a room, sub, and context.user.role of visitor or context.user.moderator of true",
+            ));
+        }
+        self.client.bearer = Some(bearer);
+        self.heard_at = Instant::now();
+        self.version = version;
+        self.decoder.set_version(version);
+        // Who promises a sign of life once an hour is asked for one, like who promises none.
+        self.beats = HeartBeat {
+            expect: beats.expect.filter(|expect| *expect <= EXPECT_MAX),
+            ..beats
+        };
+        let mut connected = Frame::new(Command::Connected).with("version", version.as_str());
+        // 1.0 knows no heart-beats.
+        if version > Version::V10 {
+            connected = connected.with("heart-beat", offer.to_string());
+        }
+        let mut session = [0; 8];
+        // Not a secret: a number that tells sessions apart, zero where there is no chance at all.
+        let _ = aws_lc_rs::rand::fill(&mut session);
+        connected = connected.with("session", format!("{:016x}", u64::from_be_bytes(session)));
+        let server = concat!("usher/", env!("CARGO_PKG_VERSION"));
+        // A client that is gone is found out by the next read.
+        let _ = self.send_frame(&connected.with("server", server)).await;
+        Ok(())
+    }
+
+    /// Checks a token, and says what it allows.
+    async fn bearer(&self, token: &str) -> Result<Bearer, Fault> {
+        let verified = self
+            .gate
+            .verifier
+            .verify(token, clock::now())
+            .await
+            .map_err(|error| match error.is_temporary() {
+                // No ERROR: Jitsi's client gives up after a few, and may come back a moment later.
+                true => Fault {
+                    code: CloseCode::Again,
+                    ..Fault::policy("the token could not be checked")
+                },
+                false => Fault::policy(format!("the token is refused: {error}")),
+            })?;
+        let mut key = [0; 16];
+        key.copy_from_slice(&digest(&SHA256, token.as_bytes()).as_ref()[..16]);
+        Ok(Bearer {
+            grant: Grant::of(&verified, &self.gate.rules),
+            key: TokenKey(u128::from_be_bytes(key)),
+        })
+    }
+
+    async fn subscribe(&mut self, frame: &Frame) -> Result<(), Fault> {
+        let destination = required(frame, "destination")?;
+        let id = match frame.header("id") {
+            Some(id) if id.len() > ID_MAX => {
+                return Err(Fault::policy(format!(
+                    "the id is too long; it may have {ID_MAX} bytes"
+                )));
+            }
+            Some(id) => id,
+            // Without ids, 1.0 tells subscriptions apart by their destination.
+            None if self.version == Version::V10 => destination,
+            None => return Err(missing(frame, "id")),
+        };
+        if self
+            .subscriptions
+            .iter()
+            .any(|subscription| subscription.id == id)
+        {
+            return Err(Fault::policy(
+                "there is a subscription with this id already; choose another id",
+            ));
+        }
+        if self.subscriptions.len() >= SUBSCRIPTIONS_MAX {
+            return Err(Fault::policy(format!(
+                "there are too many subscriptions; a session may have {SUBSCRIPTIONS_MAX}"
+            )));
+        }
+        let acknowledged = match frame.header("ack") {
+            None | Some("auto") => false,
+            Some("client" | "client-individual") => true,
+            Some(_) => {
+                return Err(Fault::protocol(
+                    "ack is neither auto, client nor client-individual; leave it out".into(),
+                ));
+            }
+        };
+        let gate = self.gate;
+        let parsed = Destination::parse(destination, &gate.muc_prefix, &gate.rules.domain)
+            .map_err(|error| Fault::policy(error.to_string()))?;
+        // The documented sample repeats the token here; then this one counts.
+        let own = match token_of(frame)? {
+            Some(token) => Some(self.bearer(token).await?),
+            None => None,
+        };
+        let Some(bearer) = own.as_ref().or(self.client.bearer.as_ref()) else {
+            return Err(Fault::policy("a token is needed"));
+        };
+        let topic = topic(parsed, bearer, self.client.address, &gate.queue)?;
+        self.subscriptions.push(Subscription {
+            id: id.to_owned(),
+            destination: destination.to_owned(),
+            acknowledged,
+            topic,
+        });
+        Ok(())
+    }
+
+    /// Nothing is ever sent again, so there is nothing to remember about it.
+    fn acknowledge(&self, frame: &Frame) -> Result<(), Fault> {
+        let needed: &[&str] = match (self.version, frame.command) {
+            (Version::V10, Command::Nack) => {
+                return Err(Fault::protocol("STOMP 1.0 has no NACK".into()));
+            }
+            (Version::V10, _) => &["message-id"],
+            (Version::V11, _) => &["message-id", "subscription"],
+            (Version::V12, _) => &["id"],
+        };
+        for name in needed {
+            required(frame, name)?;
+        }
+        Ok(())
+    }
+
+    fn unsubscribe(&mut self, frame: &Frame) -> Result<(), Fault> {
+        let id = match (frame.header("id"), self.version) {
+            (Some(id), _) => id,
+            (None, Version::V10) => required(frame, "destination")?,
+            (None, _) => return Err(missing(frame, "id")),
+        };
+        let before = self.subscriptions.len();
+        self.subscriptions
+            .retain(|subscription| subscription.id != id);
+        if self.subscriptions.len() == before {
+            return Err(Fault::policy("there is no subscription with this id"));
+        }
+        Ok(())
+    }
+}
+
+fn topic(
+    destination: Destination,
+    bearer: &Bearer,
+    address: Option<IpAddr>,
+    queue: &crate::queue::Queue,
+) -> Result<Topic, Fault> {
+    let grant = &bearer.grant;
+    match destination {
+        Destination::Visitor(conference) => {
+            if !grant.may_wait(&conference) {
+                return Err(Fault::policy(match grant.is_for(&conference) {
+                    true => {
+                        "the token does not let its bearer wait; it takes context.user.role to be visitor"
+                    }
+                    false => {
+                        "the token is for another conference; get one for this room and tenant"
+                    }
+                }));
+            }
+            let token = (!grant.is_service()).then_some(bearer.key);
+            let visitor = Visitor { token, address };
+            let waiting = queue
+                .arrive(&conference, visitor)
+                .map_err(|full| Fault::policy(full.to_string()))?;
+            Ok(Topic::Visitor {
+                conference,
+                waiting,
+                told: false,
+            })
+        }
+        Destination::State(conference) => {
+            if !grant.may_watch(&conference) {
+                return Err(Fault::policy(match grant.is_for(&conference) {
+                    true => {
+                        "only moderators may see how many wait; it takes context.user.moderator to be true"
+                    }
+                    false => {
+                        "the token is for another conference; get one for this room and tenant"
+                    }
+                }));
+            }
+            Ok(Topic::State {
+                conference,
+                told: None,
+                look_at: Instant::now(),
+            })
+        }
+    }
+}
+
+/// The token in a frame's `Authorization` header, in either case of its first letter.
+fn token_of(frame: &Frame) -> Result<Option<&str>, Fault> {
+    let header = frame
+        .header("Authorization")
+        .or_else(|| frame.header("authorization"));
+    let Some(header) = header.map(str::trim).filter(|header| !header.is_empty()) else {
+        return Ok(None);
+    };
+    match header.get(..SCHEME.len()) {
+        Some(scheme) if scheme.eq_ignore_ascii_case(SCHEME) => {
+            Ok(Some(header[SCHEME.len()..].trim()))
+        }
+        _ => Err(Fault::policy(
+            "Authorization must be Bearer, a blank and the token",
+        )),
+    }
+}
+
+fn required<'f>(frame: &'f Frame, name: &str) -> Result<&'f str, Fault> {
+    frame.header(name).ok_or_else(|| missing(frame, name))
+}
+
+fn missing(frame: &Frame, name: &str) -> Fault {
+    Fault::protocol(format!("{} needs the header {name}", frame.command))
+}
