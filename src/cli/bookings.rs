@@ -1,0 +1,195 @@
+//! `usher bookings`: list, add and cancel.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use chrono::{DateTime, TimeDelta, Utc};
+use clap::{Args, Subcommand};
+use usher::clock;
+use usher::conference::Conference;
+use usher::config::{Config, Secret, Starters, parse_duration};
+use usher::reservation::booking::{Booking, BookingId, Draft, Options};
+use usher::reservation::{policy, timestamp};
+use usher::store::BookingFilter;
+
+use super::{room_of, say};
+
+/// How many bookings are listed, where --limit doesn't say.
+const LISTED: u32 = 100;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List bookings that are not over yet
+    List(List),
+    /// Make a booking
+    Add(Box<Add>),
+    /// Cancel a booking; a conference that runs under it ends
+    Cancel {
+        /// Its number, as listed
+        id: i64,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// Only this room
+    #[arg(long)]
+    room: Option<String>,
+    /// Only this tenant
+    #[arg(long)]
+    tenant: Option<String>,
+    /// Only this owner's
+    #[arg(long)]
+    owner: Option<String>,
+    /// Those that end after this time; now, if not given
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    from: Option<DateTime<Utc>>,
+    /// Those that start before this time
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    to: Option<DateTime<Utc>>,
+    /// At most so many
+    #[arg(long, default_value_t = LISTED)]
+    limit: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Add {
+    /// The room, in any spelling
+    #[arg(long)]
+    room: String,
+    /// The room's tenant
+    #[arg(long)]
+    tenant: Option<String>,
+    /// What people call it
+    #[arg(long)]
+    title: Option<String>,
+    /// Whose it is: e-mail address, user id, user name or bare JID
+    #[arg(long)]
+    owner: Option<String>,
+    /// When it begins, with its zone: 2026-12-01T14:00+01:00; now, if not given
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    start: Option<DateTime<Utc>>,
+    /// When it ends
+    #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "lasts")]
+    end: Option<DateTime<Utc>>,
+    /// How long it lasts: 90m; without this and --end it is permanent
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    lasts: Option<Duration>,
+    /// Most occupants at a time
+    #[arg(long, value_name = "N")]
+    max_occupants: Option<u32>,
+    /// Newcomers knock
+    #[arg(long)]
+    lobby: bool,
+    /// The room's password
+    #[arg(long)]
+    password: Option<String>,
+    /// Visitors wait until the conference goes live
+    #[arg(long)]
+    waiting_queue: bool,
+    /// Go live by itself so many minutes after the start
+    #[arg(long, value_name = "MINUTES", requires = "waiting_queue")]
+    auto_live: Option<u32>,
+    /// Who may open the room: anyone or owner
+    #[arg(long)]
+    starters: Option<Starters>,
+}
+
+fn time(text: &str) -> Result<DateTime<Utc>, String> {
+    timestamp::parse_zoned(text).map_err(|error| error.to_string())
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text)
+}
+
+/// Runs the command.
+pub(super) async fn run(command: Command, config: &Config) -> anyhow::Result<ExitCode> {
+    let reservations = usher::open(config).await?;
+    let now = clock::now();
+    let zone = config.reservations.time_zone;
+    match command {
+        Command::List(list) => {
+            let (room, tenant) = match (&list.room, &list.tenant) {
+                (Some(room), tenant) => {
+                    let named =
+                        Conference::from_names(room, tenant.as_deref(), &config.xmpp.domain)?;
+                    (
+                        Some(named.room().to_owned()),
+                        named.tenant().map(str::to_owned),
+                    )
+                }
+                (None, tenant) => (None, tenant.as_deref().map(str::to_lowercase)),
+            };
+            let filter = BookingFilter {
+                room,
+                tenant,
+                owner: list.owner,
+                from: list.from.or(Some(now)),
+                to: list.to,
+                after: None,
+                limit: list.limit,
+            };
+            for booking in reservations.bookings(&filter).await? {
+                say(line(&booking, zone, now))?;
+            }
+        }
+        Command::Add(add) => {
+            let booking = reservations.book(draft(*add, config, now)?, now).await?;
+            say(line(&booking, zone, now))?;
+        }
+        Command::Cancel { id } => {
+            reservations.cancel(BookingId(id), now).await?;
+            say(format_args!("booking {id} is cancelled"))?;
+        }
+    }
+    reservations.close().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn draft(add: Add, config: &Config, now: DateTime<Utc>) -> anyhow::Result<Draft> {
+    let conference = Conference::from_names(&add.room, add.tenant.as_deref(), &config.xmpp.domain)?;
+    let start = add.start.unwrap_or(now);
+    let lasts = add
+        .lasts
+        .map(TimeDelta::from_std)
+        .transpose()
+        .context("--for is too long")?;
+    Ok(Draft {
+        conference,
+        title: add.title,
+        owner: add.owner,
+        start,
+        end: add.end.or(lasts.map(|lasts| start + lasts)),
+        options: Options {
+            max_occupants: add.max_occupants,
+            lobby: add.lobby,
+            password: add.password.map(Secret::new),
+            waiting_queue: add.waiting_queue,
+        },
+        starters: add.starters,
+        auto_live: add.auto_live,
+    })
+}
+
+fn line(booking: &Booking, zone: chrono_tz::Tz, now: DateTime<Utc>) -> String {
+    let draft = &booking.draft;
+    let until = draft.end.map_or_else(
+        || "permanent".to_owned(),
+        |end| format!("until {}", policy::moment(end, zone, now)),
+    );
+    let from = policy::moment(draft.start, zone, now);
+    let mut line = format!(
+        "{}  {}  from {from} {until}",
+        booking.id,
+        room_of(&draft.conference)
+    );
+    if let Some(title) = &draft.title {
+        line = format!("{line}  \"{title}\"");
+    }
+    if let Some(owner) = &draft.owner {
+        line = format!("{line}  {owner}");
+    }
+    line
+}

@@ -1,0 +1,62 @@
+//! `usher decisions`: who asked for rooms, and why they were let in or not.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use usher::conference::Conference;
+use usher::config::Config;
+use usher::reservation::timestamp;
+use usher::store::DecisionFilter;
+
+use super::{room_of, say};
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Only this room
+    #[arg(long)]
+    room: Option<String>,
+    /// The room's tenant
+    #[arg(long, requires = "room")]
+    tenant: Option<String>,
+    /// The latest so many
+    #[arg(long, default_value_t = 50)]
+    limit: u32,
+}
+
+/// Prints the decisions, the latest last, as a log is read.
+pub(super) async fn run(arguments: &Arguments, config: &Config) -> anyhow::Result<ExitCode> {
+    let named = arguments
+        .room
+        .as_deref()
+        .map(|room| Conference::from_names(room, arguments.tenant.as_deref(), &config.xmpp.domain))
+        .transpose()?;
+    let filter = DecisionFilter {
+        room: named
+            .as_ref()
+            .map(|conference| conference.room().to_owned()),
+        tenant: named
+            .as_ref()
+            .and_then(|conference| conference.tenant().map(str::to_owned)),
+        before: None,
+        limit: arguments.limit,
+    };
+    let reservations = usher::open(config).await?;
+    for row in reservations.decisions(&filter).await?.iter().rev() {
+        let who = [&row.requester.user_email, &row.requester.user_id]
+            .into_iter()
+            .flatten()
+            .next()
+            .unwrap_or(&row.requester.mail_owner);
+        let who = if who.is_empty() { "somebody" } else { who };
+        say(format_args!(
+            "{}  {}  {} ({})  asked by {who}: {}",
+            timestamp::format(row.at),
+            room_of(&row.conference),
+            row.outcome,
+            row.reason,
+            row.sentence
+        ))?;
+    }
+    reservations.close().await;
+    Ok(ExitCode::SUCCESS)
+}

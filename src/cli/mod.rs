@@ -1,0 +1,92 @@
+//! The command line: what it takes, and what each command but `serve` does. Thin, over the same store
+//! that the service uses, so that it works whether or not the service runs.
+
+mod bookings;
+mod check;
+mod decisions;
+mod token;
+
+use std::fmt::Display;
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use usher::config::{Config, Log, LogFormat, LogLevel};
+
+/// Reservations and the visitors' waiting queue for Jitsi Meet, beside Prosody.
+#[derive(Debug, Parser)]
+#[command(version, about, disable_help_subcommand = true)]
+pub(crate) struct Arguments {
+    /// The configuration; without it ./config.toml, else /etc/jitsi/usher/config.toml, else defaults
+    #[arg(long, short, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the service (what happens without a command, too)
+    Serve,
+    /// Look at the configuration and what it needs, and name every mistake with its remedy
+    Check(check::Arguments),
+    /// Make a token
+    Token(token::Arguments),
+    /// List, add and cancel bookings
+    #[command(subcommand)]
+    Bookings(bookings::Command),
+    /// Show who asked for rooms, and why they were let in or not
+    Decisions(decisions::Arguments),
+}
+
+/// Runs a command that is not `serve`.
+pub(crate) async fn run(command: Command, config: &Config) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Serve => anyhow::bail!("serve is not run from here"),
+        Command::Check(arguments) => check::run(&arguments, config).await,
+        Command::Token(arguments) => token::run(&arguments, config),
+        Command::Bookings(command) => bookings::run(command, config).await,
+        Command::Decisions(arguments) => decisions::run(&arguments, config).await,
+    }
+}
+
+/// Prints a line that was asked for.
+fn say(line: impl Display) -> std::io::Result<()> {
+    writeln!(std::io::stdout(), "{line}")
+}
+
+/// Prints what went wrong. Nothing is left to do when even that fails.
+pub(crate) fn complain(problem: &impl Display) {
+    let _ = writeln!(std::io::stderr(), "usher: {problem}");
+}
+
+/// The room as a person writes it.
+fn room_of(conference: &usher::conference::Conference) -> String {
+    match conference.tenant() {
+        Some(tenant) => format!("[{tenant}]{}", conference.display_name()),
+        None => conference.display_name(),
+    }
+}
+
+/// Logs to standard error; commands other than `serve` log only what went wrong.
+pub(crate) fn log_as(log: &Log, serving: bool) {
+    let level = match log.level {
+        _ if !serving => tracing::Level::WARN,
+        LogLevel::Error => tracing::Level::ERROR,
+        LogLevel::Warn => tracing::Level::WARN,
+        LogLevel::Info => tracing::Level::INFO,
+        LogLevel::Debug => tracing::Level::DEBUG,
+        LogLevel::Trace => tracing::Level::TRACE,
+    };
+    let builder = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr);
+    match log.format {
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+        _ => builder
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_target(false)
+            .init(),
+    }
+}

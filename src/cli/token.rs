@@ -1,0 +1,114 @@
+//! `usher token`: makes a token that the service accepts, to try things out or for Prosody.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use clap::Args;
+use serde_json::json;
+use usher::clock;
+use usher::conference::Conference;
+use usher::config::{Config, parse_duration};
+
+use super::say;
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("role").required(true))]
+pub(crate) struct Arguments {
+    /// The room the token is for; * for any
+    #[arg(long, required_unless_present = "service")]
+    room: Option<String>,
+    /// The room's tenant
+    #[arg(long, conflicts_with = "service")]
+    tenant: Option<String>,
+    /// For somebody who waits until the conference goes live
+    #[arg(long, group = "role")]
+    visitor: bool,
+    /// For somebody who watches how many wait
+    #[arg(long, group = "role")]
+    moderator: bool,
+    /// For Prosody or jigasi
+    #[arg(long, group = "role", conflicts_with = "room")]
+    service: bool,
+    /// How long it holds
+    #[arg(long, default_value = "1h", value_parser = duration)]
+    ttl: Duration,
+    /// The bearer's id
+    #[arg(long, value_name = "ID", conflicts_with = "service")]
+    user_id: Option<String>,
+    /// The bearer's e-mail address
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "service")]
+    user_email: Option<String>,
+    /// The bearer's name
+    #[arg(long, value_name = "NAME", conflicts_with = "service")]
+    user_name: Option<String>,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text)
+}
+
+/// Prints the token.
+pub(super) fn run(arguments: &Arguments, config: &Config) -> anyhow::Result<ExitCode> {
+    let secret = usher::secret(config)?.context(
+        "auth.secret is not set, and only it can sign tokens here; use the private half of your key pair elsewhere, or set auth.secret",
+    )?;
+    ensure!(
+        !arguments.ttl.is_zero(),
+        "--ttl must be longer than nothing"
+    );
+    let now = clock::now().timestamp();
+    let auth = &config.auth;
+    let issuers = if arguments.service {
+        &auth.service.issuers
+    } else {
+        &auth.accepted_issuers
+    };
+    let concrete = |accepted: &[String]| {
+        accepted
+            .iter()
+            .find(|name| *name != "*")
+            .cloned()
+            .unwrap_or_else(|| "jitsi".into())
+    };
+    let mut claims = json!({
+        "iss": concrete(issuers),
+        "aud": concrete(&auth.accepted_audiences),
+        "iat": now,
+        "nbf": now,
+        "exp": now + i64::try_from(arguments.ttl.as_secs())?,
+    });
+    if let Some(room) = &arguments.room {
+        let any = room == "*";
+        let name = if any { "any" } else { room };
+        let tenant = arguments.tenant.as_deref();
+        let conference = Conference::from_names(name, tenant, &config.xmpp.domain)?;
+        claims["room"] = if any {
+            "*".into()
+        } else {
+            conference.room().into()
+        };
+        claims["sub"] = conference.tenant().unwrap_or(&config.xmpp.domain).into();
+        claims["context"] = json!({ "user": user(arguments) });
+    }
+    say(usher::token::mint(secret.expose(), &claims, Some("usher"))?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn user(arguments: &Arguments) -> serde_json::Value {
+    let mut user = if arguments.visitor {
+        json!({ "role": "visitor" })
+    } else {
+        json!({ "moderator": true })
+    };
+    for (claim, value) in [
+        ("id", &arguments.user_id),
+        ("email", &arguments.user_email),
+        ("name", &arguments.user_name),
+    ] {
+        if let Some(value) = value {
+            user[claim] = value.as_str().into();
+        }
+    }
+    user
+}

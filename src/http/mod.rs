@@ -1,0 +1,325 @@
+//! The front door: the sum of all routes, and what every request passes on its way in.
+
+mod bookings;
+mod field;
+mod guard;
+mod ops;
+mod queue;
+mod reply;
+mod reservations;
+pub mod server;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use chrono::{DateTime, Utc};
+use warp::filters::BoxedFilter;
+use warp::http::{HeaderMap, Method, StatusCode};
+use warp::{Filter, Rejection, Stream};
+
+use crate::clock;
+use crate::reservation::Reservations;
+use field::{FieldError, Form, Members};
+pub use guard::{Guard, Refusal};
+use ops::Readiness;
+pub use queue::Door;
+use reply::{Problem, Response, recover, settle};
+
+/// Largest body that is read; a booking is under a kilobyte.
+const BODY_MAX: usize = 64 * 1024;
+/// Of a larger body so much is thrown away before the answer: a client that is still sending would
+/// otherwise see a broken connection instead of the answer.
+const DRAIN_MAX: usize = 4 * 1024 * 1024;
+/// How long a body may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+const READ: &[Method] = &[Method::GET];
+const CREATE: &[Method] = &[Method::POST];
+const READ_END: &[Method] = &[Method::GET, Method::DELETE];
+const READ_CREATE: &[Method] = &[Method::GET, Method::POST];
+const READ_CHANGE_END: &[Method] = &[Method::GET, Method::PUT, Method::PATCH, Method::DELETE];
+
+/// What the routes work with.
+#[derive(Clone, Debug)]
+pub struct Api {
+    /// The reservations.
+    pub reservations: Reservations,
+    /// Who may call.
+    pub guard: Arc<Guard>,
+    /// The XMPP domain that room names belong to.
+    pub domain: Arc<str>,
+    /// The queue.
+    pub door: Door,
+    /// `queue.path`.
+    pub queue_path: Arc<str>,
+}
+
+/// A request that was let in.
+#[derive(Debug)]
+struct Call {
+    method: Method,
+    headers: HeaderMap,
+    query: String,
+    body: Bytes,
+    now: DateTime<Utc>,
+}
+
+impl Call {
+    /// The body, as a form.
+    fn form(&self, wanted: &str) -> Result<Form, Problem> {
+        if !reply::is_type(&self.headers, "application/x-www-form-urlencoded") {
+            return Err(Problem::wrong_type(wanted));
+        }
+        Ok(Form::parse(&self.body)?)
+    }
+
+    /// The body, as a JSON object.
+    fn members(&self) -> Result<Members, Problem> {
+        if !reply::is_type(&self.headers, "application/json") {
+            return Err(Problem::wrong_type("application/json"));
+        }
+        Ok(Members::parse(&self.body)?)
+    }
+
+    fn query(&self) -> Result<Form, FieldError> {
+        Form::parse(self.query.as_bytes())
+    }
+}
+
+/// Every route, and the one answer to what none of them takes.
+pub fn routes(api: Api) -> BoxedFilter<(Response,)> {
+    let Api {
+        reservations,
+        guard,
+        domain,
+        door,
+        queue_path,
+    } = api;
+    let open = |methods| endpoint(methods, None);
+    let guarded = |methods| {
+        endpoint(
+            methods,
+            Some((Arc::clone(&guard), StatusCode::UNAUTHORIZED)),
+        )
+    };
+    let with = |reservations: &Reservations| {
+        let reservations = reservations.clone();
+        warp::any().map(move || reservations.clone())
+    };
+    let here = |domain: &Arc<str>| {
+        let domain = Arc::clone(domain);
+        warp::any().map(move || Arc::clone(&domain))
+    };
+    let readiness = Arc::new(Readiness::default());
+
+    let create = warp::path!("conference")
+        .and(guarded(CREATE))
+        .and(with(&reservations))
+        .and(here(&domain))
+        .then(async |call, reservations, domain: Arc<str>| {
+            settle(reservations::create(call, reservations, &domain).await)
+        });
+    let conference = warp::path!("conference" / String)
+        .and(guarded(READ_END))
+        .and(with(&reservations))
+        .then(async |id, call, reservations| {
+            settle(reservations::one(id, call, reservations).await)
+        });
+    let bookings = warp::path!("api" / "v1" / "bookings")
+        .and(guarded(READ_CREATE))
+        .and(with(&reservations))
+        .and(here(&domain))
+        .then(async |call, reservations, domain: Arc<str>| {
+            settle(bookings::all(call, reservations, &domain).await)
+        });
+    let booking = warp::path!("api" / "v1" / "bookings" / String)
+        .and(guarded(READ_CHANGE_END))
+        .and(with(&reservations))
+        .and(here(&domain))
+        .then(async |id, call, reservations, domain: Arc<str>| {
+            settle(bookings::one(id, call, reservations, &domain).await)
+        });
+    let decisions = warp::path!("api" / "v1" / "decisions")
+        .and(guarded(READ))
+        .and(with(&reservations))
+        .then(async |call, reservations| settle(ops::decisions(call, reservations).await));
+    let health = warp::path!("health")
+        .or(warp::path!("about" / "health"))
+        .unify();
+    let health = health.and(open(READ)).map(|_| ops::health());
+    let version = warp::path!("about" / "version")
+        .and(open(READ))
+        .map(|_| ops::version());
+    let ready = warp::path!("ready")
+        .and(open(READ))
+        .and(with(&reservations))
+        .then(move |call, reservations| {
+            let readiness = Arc::clone(&readiness);
+            async move { ops::ready(call, reservations, &readiness).await }
+        });
+
+    let queue = queue_routes(&queue_path, &door, &guard, &reservations);
+
+    create
+        .or(queue)
+        .unify()
+        .or(conference)
+        .unify()
+        .or(bookings)
+        .unify()
+        .or(booking)
+        .unify()
+        .or(decisions)
+        .unify()
+        .or(health)
+        .unify()
+        .or(version)
+        .unify()
+        .or(ready)
+        .unify()
+        .recover(recover)
+        .unify()
+        .boxed()
+}
+
+/// The routes under `queue.path`.
+fn queue_routes(
+    path: &str,
+    door: &Door,
+    guard: &Arc<Guard>,
+    reservations: &Reservations,
+) -> BoxedFilter<(Response,)> {
+    let base = path
+        .split('/')
+        .filter(|part| !part.is_empty())
+        .fold(warp::any().boxed(), |base, part| {
+            base.and(warp::path(part.to_owned())).boxed()
+        });
+    let door = {
+        let door = door.clone();
+        warp::any().map(move || door.clone())
+    };
+    // A user's token is a good one, and may not do this.
+    let guarded = |methods| endpoint(methods, Some((Arc::clone(guard), StatusCode::FORBIDDEN)));
+    let reservations = reservations.clone();
+
+    // The path doesn't matter to a session: the destination decides what role it takes.
+    let topic = warp::path("visitor")
+        .or(warp::path("state"))
+        .unify()
+        .or(warp::path("moderator"))
+        .unify();
+    let end = warp::path!("websocket").or(warp::path::end()).unify();
+    let open = base
+        .clone()
+        .and(topic)
+        .and(end)
+        .and(endpoint(READ, None))
+        .and(warp::ext::optional())
+        .and(warp::ext::optional())
+        .and(door.clone())
+        .map(|call, upgrade, connection, door| {
+            settle(queue::open(&call, upgrade, connection, door))
+        });
+    let go = base
+        .clone()
+        .and(warp::path!("golive"))
+        .and(guarded(CREATE))
+        .and(door.clone())
+        .then(async |call, door| settle(queue::set_live(call, &door, true).await));
+    let end = base
+        .clone()
+        .and(warp::path!("endlive"))
+        .and(guarded(CREATE))
+        .and(door.clone())
+        .then(async |call, door| settle(queue::set_live(call, &door, false).await));
+    let list = base
+        .and(warp::path!("conferences"))
+        .and(guarded(READ))
+        .and(door)
+        .then(move |call, door: Door| {
+            let reservations = reservations.clone();
+            async move { settle(queue::conferences(call, &door, &reservations).await) }
+        });
+    open.or(go).unify().or(end).unify().or(list).unify().boxed()
+}
+
+/// What every route asks after its path: the method, the service token where a guard stands, and only
+/// then the body, within its bounds.
+fn endpoint(
+    methods: &'static [Method],
+    guard: Option<(Arc<Guard>, StatusCode)>,
+) -> BoxedFilter<(Call,)> {
+    let query = warp::query::raw().or(warp::any().map(String::new)).unify();
+    warp::method()
+        .and(warp::header::headers_cloned())
+        .and_then(move |method: Method, headers: HeaderMap| {
+            let guard = guard.clone();
+            async move {
+                if !methods.contains(&method) {
+                    return Err(warp::reject::custom(Problem::wrong_method(methods)));
+                }
+                let now = clock::now();
+                if let Some((guard, to_users)) = guard {
+                    let admitted = guard.admit(&headers, now).await;
+                    let refused = |refusal| Problem::refused(&refusal, to_users);
+                    admitted.map_err(|refusal| warp::reject::custom(refused(refusal)))?;
+                }
+                Ok((method, headers, now))
+            }
+        })
+        .and(query)
+        .and(warp::body::stream())
+        .and_then(async |(method, headers, now), query, body| {
+            let body = read(body).await?;
+            Ok::<_, Rejection>(Call {
+                method,
+                headers,
+                query,
+                body,
+                now,
+            })
+        })
+        .boxed()
+}
+
+/// Reads a body to its end, up to [`BODY_MAX`].
+async fn read<B: Buf>(
+    body: impl Stream<Item = Result<B, warp::Error>>,
+) -> Result<Bytes, Rejection> {
+    let incomplete = || {
+        let message = "The body did not arrive whole; send it again.";
+        warp::reject::custom(Problem::new(StatusCode::BAD_REQUEST, message))
+    };
+    let mut body = std::pin::pin!(body);
+    let mut whole = BytesMut::new();
+    let mut length = 0;
+    let reading = async {
+        while let Some(chunk) = next(&mut body).await {
+            let mut chunk = chunk.map_err(|_| incomplete())?;
+            length += chunk.remaining();
+            if length > DRAIN_MAX {
+                break;
+            }
+            if length <= BODY_MAX {
+                whole.extend_from_slice(&chunk.copy_to_bytes(chunk.remaining()));
+            }
+        }
+        Ok::<_, Rejection>(())
+    };
+    tokio::time::timeout(BODY_TIMEOUT, reading)
+        .await
+        .map_err(|_| {
+            let message = "The body did not arrive in time; send it again.";
+            warp::reject::custom(Problem::new(StatusCode::REQUEST_TIMEOUT, message))
+        })??;
+    if length > BODY_MAX {
+        return Err(warp::reject::custom(Problem::too_large(BODY_MAX)));
+    }
+    Ok(whole.freeze())
+}
+
+async fn next<S: Stream>(stream: &mut std::pin::Pin<&mut S>) -> Option<S::Item> {
+    std::future::poll_fn(|context| stream.as_mut().poll_next(context)).await
+}

@@ -1,0 +1,127 @@
+//! For operators: health, readiness, version, and the decision log.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::json;
+use tokio::time::Instant;
+use warp::http::StatusCode;
+
+use super::Call;
+use super::bookings::{limit, room_and_tenant};
+use super::reply::{self, Problem, Response};
+use crate::reservation::{Reservations, timestamp};
+use crate::store::{DecisionFilter, DecisionRow};
+
+/// How long a readiness answer holds. Anyone may ask, and each look costs a write to the disk.
+const READY_HOLDS: Duration = Duration::from_secs(1);
+
+/// What `/ready` last found.
+#[derive(Debug, Default)]
+pub(super) struct Readiness(Mutex<Option<(Instant, bool)>>);
+
+/// `GET /health`: the process is alive. Not authenticated: it tells nothing.
+pub(super) fn health() -> Response {
+    reply::status(StatusCode::OK, "ok")
+}
+
+/// `GET /about/version`, as Jitsi's own services have it. Not authenticated: load balancers ask it.
+pub(super) fn version() -> Response {
+    let body = json!({ "name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION") });
+    reply::json(StatusCode::OK, &body)
+}
+
+/// `GET /ready`: it can do its work, that is, write down an answer. Not authenticated: it tells no
+/// more than that.
+pub(super) async fn ready(call: Call, reservations: Reservations, last: &Readiness) -> Response {
+    let now = Instant::now();
+    let known = last.0.lock().ok().and_then(|last| *last);
+    let ready = match known {
+        Some((at, ready)) if now.duration_since(at) < READY_HOLDS => ready,
+        _ => {
+            let probed = reservations.probe(call.now).await;
+            if let Err(error) = &probed {
+                tracing::warn!(%error, "not ready");
+            }
+            if let Ok(mut last) = last.0.lock() {
+                *last = Some((now, probed.is_ok()));
+            }
+            probed.is_ok()
+        }
+    };
+    if ready {
+        reply::status(StatusCode::OK, "ready")
+    } else {
+        let message = "The database takes no writes; see the log, and free or repair its disk.";
+        let body = json!({ "status": "not ready", "message": message });
+        reply::json(StatusCode::SERVICE_UNAVAILABLE, &body)
+    }
+}
+
+#[derive(Serialize)]
+struct DecisionBody<'a> {
+    id: i64,
+    at: String,
+    room: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant: Option<&'a str>,
+    outcome: &'a str,
+    reason: &'a str,
+    sentence: &'a str,
+    mail_owner: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_email: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    conference: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    booking: Option<i64>,
+}
+
+impl<'a> DecisionBody<'a> {
+    fn of(row: &'a DecisionRow) -> Self {
+        Self {
+            id: row.id,
+            at: timestamp::format(row.at),
+            room: row.conference.room(),
+            tenant: row.conference.tenant(),
+            outcome: &row.outcome,
+            reason: &row.reason,
+            sentence: &row.sentence,
+            mail_owner: &row.requester.mail_owner,
+            user_id: row.requester.user_id.as_deref(),
+            user_email: row.requester.user_email.as_deref(),
+            user_name: row.requester.user_name.as_deref(),
+            conference: row.allocation.map(|id| id.get()),
+            booking: row.booking.map(|id| id.0),
+        }
+    }
+}
+
+/// `GET /api/v1/decisions`: the newest first.
+pub(super) async fn decisions(call: Call, reservations: Reservations) -> Result<Response, Problem> {
+    let query = call.query()?;
+    query.only(&["room", "tenant", "before", "limit"])?;
+    let (room, tenant) = room_and_tenant(&query)?;
+    let before = query.number("before", "the \"next\" of the page before")?;
+    let limit = limit(&query)?;
+    let filter = DecisionFilter {
+        room,
+        tenant,
+        before,
+        limit: limit + 1,
+    };
+    let mut rows = reservations.decisions(&filter).await?;
+    let more = rows.len() > limit as usize;
+    rows.truncate(limit as usize);
+    let list: Vec<_> = rows.iter().map(DecisionBody::of).collect();
+    let mut body = json!({ "decisions": list });
+    if let Some(last) = rows.last().filter(|_| more) {
+        body["next"] = last.id.into();
+    }
+    Ok(reply::json(StatusCode::OK, &body))
+}

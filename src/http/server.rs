@@ -1,0 +1,152 @@
+//! The accept loop: connections in, bounded in number and patience, and out again on shutdown.
+//!
+//! warp's own server would do, but for four things: it waits for a slow request head for ever, has no
+//! bound on connections, routes `//conference` nowhere (a prefix that ends in a slash is a common slip
+//! in Prosody's configuration), and doesn't set `TCP_NODELAY`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use warp::http::Uri;
+use warp::http::uri::PathAndQuery;
+
+use super::Api;
+use super::queue::Connection;
+
+/// How long a request's head may take to arrive, and an idle connection is kept.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// Largest request head.
+const HEAD_MAX: usize = 32 * 1024;
+/// Pause after a failed accept (out of file descriptors, mostly): others need the time to leave.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Serves `api` on `listener` until `stop`; then lets the requests that are under way finish. The
+/// caller waits for them through `connections`. A connection's place is freed when it ends, or, if it
+/// became a WebSocket, when its session ends.
+pub async fn run(
+    listener: TcpListener,
+    api: Api,
+    max_connections: usize,
+    stop: CancellationToken,
+    connections: TaskTracker,
+) {
+    let service = warp::service(super::routes(api));
+    let places = Arc::new(Semaphore::new(max_connections));
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = accept(&listener, &places) => accepted,
+        };
+        let Some((stream, peer, place)) = accepted else {
+            return;
+        };
+        let service = TowerToHyperService::new(service.clone());
+        let stop = stop.clone();
+        connections.spawn(async move {
+            let from = Connection {
+                peer,
+                place: Arc::new(place),
+            };
+            let service = service_fn(move |mut request| {
+                single_slashes(&mut request);
+                request.extensions_mut().insert(from.clone());
+                service.call(request)
+            });
+            let connection = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_TIMEOUT)
+                .max_buf_size(HEAD_MAX)
+                .serve_connection(TokioIo::new(stream), service)
+                .with_upgrades();
+            let mut connection = std::pin::pin!(connection);
+            let outcome = tokio::select! {
+                outcome = connection.as_mut() => outcome,
+                () = stop.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = outcome {
+                tracing::debug!(%error, "a connection broke");
+            }
+        });
+    }
+}
+
+/// The next connection, once there is a place for it; until then it waits in the kernel's backlog.
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let place = Arc::clone(places).acquire_owned().await.ok()?;
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%error, "TCP_NODELAY was refused");
+                }
+                return Some((stream, peer, place));
+            }
+            // Never a reason to stop serving.
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Takes `//conference` for `/conference`, and `/conference/` too.
+fn single_slashes<B>(request: &mut hyper::Request<B>) {
+    let path = request.uri().path();
+    if !path.contains("//") && (path == "/" || !path.ends_with('/')) {
+        return;
+    }
+    let mut single: String = path
+        .split('/')
+        .filter(|part| !part.is_empty())
+        .flat_map(|part| ["/", part])
+        .collect();
+    if single.is_empty() {
+        single.push('/');
+    }
+    if let Some(query) = request.uri().query() {
+        single = format!("{single}?{query}");
+    }
+    let mut parts = request.uri().clone().into_parts();
+    if let Ok(path) = single.parse::<PathAndQuery>() {
+        parts.path_and_query = Some(path);
+        if let Ok(uri) = Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::single_slashes;
+
+    #[test]
+    fn slashes_are_taken_once() {
+        for (sent, meant) in [
+            ("//conference", "/conference"),
+            ("/conference/", "/conference"),
+            ("//conference//7.0?a=b//c", "/conference/7.0?a=b//c"),
+            ("/", "/"),
+            ("//", "/"),
+            ("/a/b", "/a/b"),
+        ] {
+            let mut request = hyper::Request::builder().uri(sent).body(()).unwrap();
+            single_slashes(&mut request);
+            assert_eq!(request.uri().to_string(), meant, "{sent}");
+        }
+    }
+}

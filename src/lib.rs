@@ -1,0 +1,349 @@
+//! usher stands beside a Prosody XMPP server in a Jitsi Meet deployment and decides two things for
+//! it: whether a conference may start and for how long, and who waits until it goes live.
+//!
+//! The map. Dependencies point down this list only:
+//!
+//! | module | owns |
+//! | --- | --- |
+//! | [`lifecycle`] | signals, the listening socket |
+//! | [`http`] | routes, the one error body, the accept loop |
+//! | [`reservation`] | the decision (pure), bookings, allocations, expiry |
+//! | [`store`] | durable state |
+//! | [`stomp`] | STOMP 1.0, 1.1 and 1.2: frames and bytes (pure) |
+//! | [`token`] | verifying JWTs, finding their keys here or afar, what their bearer may do (pure) |
+//! | [`conference`] | one key for every spelling of a conference (pure) |
+//! | [`config`] | schema, defaults, validation, secrets |
+//! | `backoff` | pauses between attempts |
+//! | [`clock`] | the present instant |
+
+mod backoff;
+pub mod clock;
+pub mod conference;
+pub mod config;
+pub mod http;
+pub mod lifecycle;
+pub mod queue;
+pub mod reservation;
+pub mod session;
+pub mod stomp;
+pub mod store;
+pub mod token;
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use config::{Config, Secret};
+use http::{Api, Door, Guard};
+use queue::Queue;
+use reservation::policy::Settings;
+use reservation::{Reservations, Retention};
+use session::Gate;
+use store::{Store, StoreError};
+use token::grant::Rules as GrantRules;
+use token::keys::{KeyError, KeySet, PublicKey};
+use token::remote::{Remote, RemoteError};
+use token::{Rules, ServiceTokens, Verifier};
+
+/// Why the service could not start.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// The database can't be used.
+    #[error("the database at {url}: {error}")]
+    Store {
+        /// `database.url`.
+        url: String,
+        /// What is wrong with it.
+        error: StoreError,
+    },
+    /// The secret that is made where none is configured can't be made or read.
+    #[error("the secret file {path}: {error}; make its directory writable, or set auth.secret")]
+    Secret {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: std::io::Error,
+    },
+    /// A key can't be used.
+    #[error("{key}: {error}")]
+    Key {
+        /// The key of the configuration.
+        key: String,
+        /// What is wrong with it.
+        error: String,
+    },
+}
+
+/// Serves on `listener` as `config` says, until `shutdown` is ready and what is under way has ended,
+/// or `server.shutdown_grace` has passed.
+///
+/// # Errors
+///
+/// [`ServeError`] if it can't start. Once it serves, nothing ends it but `shutdown`.
+pub async fn serve(
+    listener: TcpListener,
+    config: Config,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    let store = open_store(&config).await?;
+    let reservations = reservations(&config, store.clone());
+    let queue = queue(&config, store);
+    let guard = Arc::new(guard(&config)?);
+    if let Ok(address) = listener.local_addr() {
+        tracing::info!(%address, domain = config.xmpp.domain, "usher serves");
+    }
+    if guard.open {
+        tracing::warn!(
+            "no service token is configured: callers on this machine are let in without one; set auth.service.tokens to close this"
+        );
+    }
+    let stop = CancellationToken::new();
+    let (connections, loops) = (TaskTracker::new(), TaskTracker::new());
+    let (housekeeper, stopped) = (reservations.clone(), stop.clone());
+    loops.spawn(async move { housekeeper.keep_house(stopped).await });
+    let (queue_keeper, stopped) = (queue.clone(), stop.clone());
+    loops.spawn(async move { queue_keeper.keep_house(stopped).await });
+    let door = Door {
+        gate: Arc::new(gate(&config, queue, &guard)),
+        sessions: connections.clone(),
+        stop: stop.clone(),
+        trusted_proxies: config.queue.trusted_proxies.as_slice().into(),
+    };
+    let api = Api {
+        reservations: reservations.clone(),
+        guard,
+        domain: config.xmpp.domain.as_str().into(),
+        door,
+        queue_path: config.queue.path.as_str().into(),
+    };
+    let limit = config.server.max_connections;
+    loops.spawn(http::server::run(
+        listener,
+        api,
+        limit,
+        stop.clone(),
+        connections.clone(),
+    ));
+
+    shutdown.await;
+    tracing::info!("stopping");
+    stop.cancel();
+    loops.close();
+    connections.close();
+    let drained = async { tokio::join!(loops.wait(), connections.wait()) };
+    if tokio::time::timeout(config.server.shutdown_grace, drained)
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            left = connections.len(),
+            "server.shutdown_grace has passed; leaving anyway"
+        );
+    }
+    reservations.close().await;
+    Ok(())
+}
+
+/// The reservations that `config` describes, on their database.
+///
+/// # Errors
+///
+/// [`ServeError::Store`] if the database can't be used.
+pub async fn open(config: &Config) -> Result<Reservations, ServeError> {
+    Ok(reservations(config, open_store(config).await?))
+}
+
+async fn open_store(config: &Config) -> Result<Store, ServeError> {
+    let url = &config.database.url;
+    Store::open(url, &config.xmpp.domain)
+        .await
+        .map_err(|error| ServeError::Store {
+            url: url.clone(),
+            error,
+        })
+}
+
+/// A duration in whole seconds, as the wire counts them.
+fn span(duration: Duration) -> TimeDelta {
+    let seconds = i64::try_from(duration.as_secs())
+        .ok()
+        .and_then(TimeDelta::try_seconds);
+    seconds.unwrap_or(TimeDelta::MAX)
+}
+
+fn reservations(config: &Config, store: Store) -> Reservations {
+    let settings = &config.reservations;
+    Reservations::new(
+        store,
+        Settings {
+            policy: settings.policy,
+            default_duration: span(settings.default_duration),
+            early_start: span(settings.early_start),
+            starters: settings.starters,
+            time_zone: settings.time_zone,
+        },
+        Retention {
+            kept: span(settings.decisions_kept),
+            decisions_max: settings.decisions_max,
+        },
+    )
+}
+
+fn queue(config: &Config, store: Store) -> Queue {
+    let settings = &config.queue;
+    Queue::new(
+        store,
+        queue::Settings {
+            release_per_second: settings.release_per_second,
+            live_ttl: TimeDelta::from_std(settings.live_ttl).unwrap_or(TimeDelta::MAX),
+            reconnect_grace: settings.reconnect_grace,
+            max_per_token: settings.max_per_token,
+            max_per_address: settings.max_per_address,
+        },
+    )
+}
+
+fn gate(config: &Config, queue: Queue, guard: &Guard) -> Gate {
+    Gate {
+        queue,
+        verifier: guard.verifier.clone(),
+        rules: guard.rules.clone(),
+        state_interval: config.queue.state_interval,
+        heart_beat: config.queue.heart_beat,
+        connect_timeout: config.queue.connect_timeout,
+        muc_prefix: config.xmpp.muc_prefix.clone(),
+    }
+}
+
+/// The shared secret: the configured one, or, where no key is configured at all, one that is made
+/// beside the database.
+///
+/// # Errors
+///
+/// [`ServeError::Secret`] if its file can't be read or made.
+pub fn secret(config: &Config) -> Result<Option<Secret>, ServeError> {
+    if config.auth.any_key() {
+        return Ok(config.auth.secret.clone());
+    }
+    let Some(path) = token::local::path(&config.database.url) else {
+        return Ok(None);
+    };
+    let (secret, made) = token::local::ensure(&path).map_err(|error| ServeError::Secret {
+        path: path.clone(),
+        error,
+    })?;
+    if made {
+        tracing::info!(file = %path.display(), "no key is configured: made a random secret");
+    }
+    Ok(Some(secret))
+}
+
+/// The keys that `config` names.
+///
+/// # Errors
+///
+/// [`ServeError::Key`] for a file that holds no usable public key, [`ServeError::Secret`] as
+/// [`secret`].
+pub fn keys(config: &Config) -> Result<KeySet, ServeError> {
+    let mut keys = KeySet::new();
+    if let Some(secret) = secret(config)? {
+        let failed = |error: KeyError| ServeError::Key {
+            key: "auth.secret".into(),
+            error: error.to_string(),
+        };
+        keys = keys.with_secret(secret.expose()).map_err(failed)?;
+    }
+    for (kid, file) in &config.auth.public_keys {
+        let failed = |error: &dyn std::fmt::Display| ServeError::Key {
+            key: format!("auth.public_keys.{kid}"),
+            error: format!("{}: {error}", file.display()),
+        };
+        let pem = std::fs::read_to_string(file).map_err(|error| failed(&error))?;
+        let key = PublicKey::from_pem(&pem).map_err(|error| failed(&error))?;
+        keys = keys.with_public_key(kid, key);
+    }
+    Ok(keys)
+}
+
+/// The servers that `config` has keys fetched from, if any.
+///
+/// # Errors
+///
+/// [`ServeError::Key`] for one that can't be asked.
+pub fn remote(config: &Config) -> Result<Option<Remote>, ServeError> {
+    let auth = &config.auth;
+    let failed = |key: &str| {
+        let key = key.to_owned();
+        |error: RemoteError| ServeError::Key {
+            key,
+            error: error.to_string(),
+        }
+    };
+    let mut remote = Remote::new(auth.key_cache);
+    if let Some(url) = &auth.key_server {
+        let with = remote.with_key_server(url);
+        remote = with.map_err(failed("auth.key_server"))?;
+    }
+    if let Some(url) = &auth.jwks_url {
+        remote = remote.with_jwks(url).map_err(failed("auth.jwks_url"))?;
+    }
+    let any = auth.key_server.is_some() || auth.jwks_url.is_some();
+    Ok(any.then_some(remote))
+}
+
+/// What judges the tokens that are presented, as `config` says: whether they are genuine, and what
+/// they allow.
+///
+/// # Errors
+///
+/// Those of [`keys`] and [`remote`].
+pub fn verifier(config: &Config) -> Result<(Verifier, GrantRules), ServeError> {
+    let auth = &config.auth;
+    let verifier = Verifier::new(
+        keys(config)?,
+        Rules {
+            issuers: auth.accepted_issuers.clone(),
+            audiences: auth.accepted_audiences.clone(),
+            leeway: auth.leeway,
+        },
+    );
+    let verifier = match remote(config)? {
+        Some(remote) => verifier.with_remote(remote),
+        None => verifier,
+    };
+    let rules = GrantRules {
+        verify_domain: auth.verify_domain,
+        service_issuers: auth.service.issuers.clone(),
+        domain: config.xmpp.domain.clone(),
+    };
+    Ok((verifier, rules))
+}
+
+/// Who may call the service's own endpoints, as `config` says.
+///
+/// # Errors
+///
+/// Those of [`verifier`].
+pub fn guard(config: &Config) -> Result<Guard, ServeError> {
+    let auth = &config.auth;
+    let (verifier, rules) = verifier(config)?;
+    let tokens = &auth.service.tokens;
+    Ok(Guard {
+        tokens: ServiceTokens::new(
+            tokens
+                .iter()
+                .map(|token| token.expose().to_owned())
+                .collect(),
+        ),
+        verifier,
+        rules,
+        open: tokens.is_empty() && !auth.any_key(),
+    })
+}
