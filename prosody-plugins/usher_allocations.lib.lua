@@ -1,0 +1,89 @@
+-- What usher allocated: asking for an allocation, reading it, and telling usher that it is over.
+
+local datetime = require "util.datetime";
+
+local usher = module:require "usher";
+
+local allocations = { save = usher.save; restore = usher.restore };
+
+local function path_of(id)
+	return "/conference/"..id;
+end
+
+-- An id goes into a URL: 7, never 7.0, whatever JSON made of it.
+local function read_id(id)
+	return type(id) == "number" and id >= 0 and id % 1 == 0 and ("%d"):format(id) or nil;
+end
+
+local function read_allocation(data)
+	local id = read_id(data.id);
+	local start = type(data.start_time) == "string" and datetime.parse(data.start_time);
+	local duration = type(data.duration) == "number" and data.duration < 1e10 and math.floor(data.duration);
+	if not id or not start or not duration then return; end
+	local max_occupants = type(data.max_occupants) == "number" and data.max_occupants or nil;
+	local password = type(data.password) == "string" and data.password or nil;
+	return {
+		id = id;
+		ends_at = start + duration;
+		max_occupants = max_occupants;
+		password = password;
+		lobby = data.lobby == true;
+		waiting_queue = data.waiting_queue == true;
+	};
+end
+
+local function read_message(data)
+	return type(data.message) == "string" and data.message or "The reservation service refused this conference.";
+end
+
+-- What an answer means: "allocated" with the allocation, "waiting", "over" or "refused" each with a sentence, "unknown", or "failed".
+local function read_answer(code, data)
+	if code == 200 or code == 201 then
+		local allocation = read_allocation(data);
+		if allocation then return "allocated", allocation; end
+		module:log("error", "usher's answer is not an allocation; is usher_url right?");
+	elseif code == 202 and data.waiting_queue == true then
+		return "waiting", read_message(data);
+	elseif code == 404 and data.ended_at then
+		return "over", read_message(data);
+	elseif code == 404 then
+		return "unknown";
+	elseif code >= 400 and code < 500 then
+		return "refused", read_message(data);
+	end
+	return "failed";
+end
+
+-- callback(meaning, detail) with a meaning of "allocated", "waiting", "refused" or "failed".
+function allocations.ask(room_jid, form, callback)
+	form.start_time = os.date("!%Y-%m-%dT%H:%M:%S.000Z");
+
+	local function on_answer(code, data)
+		local meaning, detail = read_answer(code, data);
+		if meaning == "over" or meaning == "unknown" then meaning = "failed"; end
+		callback(meaning, detail);
+	end
+
+	-- While usher has not heard that the room's last allocation is over, it would hand out that one again.
+	usher.when_told(room_jid, function (told)
+		if not told then return callback("failed"); end
+		usher.request("POST", "/conference", form, function (code, data)
+			local running = code == 409 and read_id(data.conflict_id);
+			if not running then return on_answer(code == 409 and 0 or code, data); end
+			usher.request("GET", path_of(running), nil, on_answer);
+		end);
+	end);
+end
+
+-- callback(meaning, detail) with a meaning of "allocated", "over", "unknown" or "failed".
+function allocations.look(id, callback)
+	usher.request("GET", path_of(id), nil, function (code, data)
+		callback(read_answer(code, data));
+	end);
+end
+
+function allocations.finish(room_jid, id)
+	usher.tell(room_jid, "DELETE", path_of(id));
+end
+
+return allocations;

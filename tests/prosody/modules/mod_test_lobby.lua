@@ -1,0 +1,8 @@
+-- For the tests alone: counts the rooms for which a lobby was asked for, and notes whether they existed already.
+
+local lobbies = module:shared("/*/test_lobby/lobbies");
+
+module:hook_global("create-persistent-lobby-room", function (event)
+	local muc = prosody.hosts["conference."..module.host].modules.muc;
+	table.insert(lobbies, { room = event.room.jid; existed = muc.get_room_from_jid(event.room.jid) ~= nil });
+end);
