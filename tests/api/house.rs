@@ -1,0 +1,101 @@
+//! The house's rules about what may be used where, read off the source.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Every source file, with its path below `src`.
+fn sources() -> Vec<(String, String)> {
+    fn walk(directory: &Path, into: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, into);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                into.push(path);
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut paths = Vec::new();
+    walk(&root, &mut paths);
+    let files = paths.into_iter().map(|path| {
+        let name = path.strip_prefix(&root).unwrap().display().to_string();
+        (name, fs::read_to_string(path).unwrap())
+    });
+    files.collect()
+}
+
+/// Asserts that only files that `may` contain one of these words, and that some file does.
+fn only(words: &[&str], may: impl Fn(&str) -> bool) {
+    let mut users = 0;
+    for (name, text) in sources() {
+        for word in words.iter().filter(|word| text.contains(**word)) {
+            users += 1;
+            assert!(may(&name), "{name} has {word}");
+        }
+    }
+    assert!(users > 0, "nobody uses {words:?}");
+}
+
+#[test]
+fn warp_stays_at_the_front_door() {
+    only(&["warp::"], |name| name.starts_with("http/"));
+}
+
+#[test]
+fn sql_stays_in_the_store() {
+    only(&["sqlx::"], |name| name.starts_with("store/"));
+}
+
+#[test]
+fn only_the_configuration_reads_the_environment() {
+    only(&["env::var", "env::vars"], |name| {
+        name.starts_with("config/")
+    });
+}
+
+#[test]
+fn only_one_file_reads_the_clock() {
+    only(&["Utc::now"], |name| name == "clock.rs");
+}
+
+#[test]
+fn anyhow_stays_in_the_binary() {
+    only(&["anyhow"], |name| {
+        name == "main.rs" || name.starts_with("cli/")
+    });
+}
+
+#[test]
+fn the_rooms_in_the_middle_are_pure() {
+    let pure = [
+        "conference.rs",
+        "stomp/decoder.rs",
+        "stomp/frame.rs",
+        "stomp/negotiate.rs",
+        "token/grant.rs",
+        "queue/release.rs",
+        "queue/destination.rs",
+        "queue/message.rs",
+        "reservation/policy.rs",
+        "reservation/booking.rs",
+        "reservation/allocation.rs",
+        "reservation/requester.rs",
+        "reservation/timestamp.rs",
+    ];
+    let sources = sources();
+    for room in pure {
+        let (_, text) = sources.iter().find(|(name, _)| name == room).expect(room);
+        for word in [
+            "tokio",
+            "sqlx",
+            "warp",
+            "reqwest",
+            "std::fs",
+            "std::net",
+            "clock::now",
+        ] {
+            assert!(!text.contains(word), "{room} has {word}");
+        }
+    }
+}

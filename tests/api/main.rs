@@ -1,0 +1,19 @@
+//! usher from outside: HTTP, the command line, and the faults of the world.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "in a test, a panic is the report"
+)]
+
+mod bookings;
+mod conformance;
+mod harness;
+mod house;
+mod keys;
+mod process;
+mod queue;
+mod readme;
+mod reservations;
+mod stomp;

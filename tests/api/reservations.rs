@@ -1,0 +1,434 @@
+//! The reservation API as Prosody speaks it, from outside.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use reqwest::{Method, StatusCode};
+use serde_json::json;
+
+use crate::harness::{Answer, TOKEN, Usher, all, in_seconds, now};
+
+#[tokio::test]
+async fn a_room_is_allocated_with_every_field_that_prosody_needs() {
+    let usher = Usher::start("").await;
+    let body =
+        "start_time=2026-11-21T22%3a21%3a26.000Z&name=room1&mail_owner=abc%40meet.example.com";
+    let answer = usher.post_form(body).await;
+    assert_eq!(answer.status, StatusCode::CREATED);
+    assert_eq!(answer.body["name"], "room1");
+    assert_eq!(answer.body["mail_owner"], "abc@meet.example.com");
+    let id = answer.id();
+    assert!(id > 0 && id < 100_000_000_000_000);
+    assert_eq!(answer.body["duration"], 6 * 3600);
+    // Unset members are left out: null wedges the room in stock Prosody.
+    assert_eq!(answer.body.as_object().unwrap().len(), 5, "{}", answer.body);
+}
+
+#[tokio::test]
+async fn our_clock_rules_whatever_the_request_says() {
+    let usher = Usher::start("").await;
+    for (room, start_time) in [("past", -86_400), ("future", 86_400)] {
+        let start_time = in_seconds(start_time);
+        let body = format!("name={room}&start_time={start_time}&mail_owner=");
+        let answer = usher.post_form(body).await;
+        assert_eq!(answer.status, StatusCode::CREATED);
+        let left = answer.end() - now();
+        assert!(
+            (left - TimeDelta::hours(6)).abs() < TimeDelta::seconds(5),
+            "{left}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn mail_owner_is_always_a_string() {
+    let usher = Usher::start("").await;
+    for body in [
+        "name=a&start_time=2026-11-21T22:21:26Z",
+        "name=b&start_time=2026-11-21T22:21:26Z&mail_owner=",
+    ] {
+        let answer = usher.post_form(body).await;
+        assert_eq!(answer.status, StatusCode::CREATED);
+        assert_eq!(answer.body["mail_owner"], "");
+    }
+}
+
+#[tokio::test]
+async fn the_name_is_echoed_byte_for_byte() {
+    let usher = Usher::start("").await;
+    for (sent, node) in [
+        ("caf%25c3%25a9", "caf%c3%a9"),
+        ("%5btenant%5droom", "[tenant]room"),
+        ("%c3%a9t%c3%a9%202026", "été 2026"),
+        ("Room", "Room"),
+    ] {
+        let answer = usher
+            .post_form(format!("name={sent}&start_time=2026-11-21T22:21:26Z"))
+            .await;
+        assert_eq!(answer.status, StatusCode::CREATED, "{sent}");
+        assert_eq!(answer.body["name"], node);
+        let again = usher.get(&format!("/conference/{}", answer.id())).await;
+        assert_eq!(again.body["name"], node);
+    }
+}
+
+#[tokio::test]
+async fn a_running_conference_is_a_conflict_that_leads_to_it() {
+    let usher = Usher::start("").await;
+    let first = usher.open("room1").await;
+    let second = usher.open("room1").await;
+    assert_eq!(second.status, StatusCode::CONFLICT);
+    assert_eq!(second.body["conflict_id"], first.id());
+    let found = usher.get(&format!("/conference/{}", first.id())).await;
+    assert_eq!(found.status, StatusCode::OK);
+    assert_eq!(found.body, first.body);
+}
+
+#[tokio::test]
+async fn an_id_is_taken_in_every_spelling_that_lua_makes_of_it() {
+    let usher = Usher::start("").await;
+    let id = usher.open("room1").await.id();
+    let scientific = format!("{:e}", id).replace('e', "e+0");
+    for spelling in [
+        format!("{id}"),
+        format!("{id}.0"),
+        format!("{id}.00"),
+        scientific,
+    ] {
+        let found = usher.get(&format!("/conference/{spelling}")).await;
+        assert_eq!(found.status, StatusCode::OK, "{spelling}");
+        assert_eq!(found.id(), id);
+    }
+    for spelling in [
+        "7.5",
+        "abc",
+        "-1",
+        "0",
+        "%00",
+        "1e400",
+        "..",
+        &"9".repeat(400),
+    ] {
+        usher
+            .get(&format!("/conference/{spelling}"))
+            .await
+            .refused(404);
+        usher
+            .delete(&format!("/conference/{spelling}"))
+            .await
+            .refused(404);
+    }
+}
+
+#[tokio::test]
+async fn an_ended_conference_can_be_opened_anew() {
+    let usher = Usher::start("").await;
+    let first = usher.open("room1").await.id();
+    assert_eq!(
+        usher.delete(&format!("/conference/{first}.0")).await.status,
+        StatusCode::NO_CONTENT
+    );
+    // Again is fine.
+    assert_eq!(
+        usher.delete(&format!("/conference/{first}.0")).await.status,
+        StatusCode::NO_CONTENT
+    );
+    let over = usher.get(&format!("/conference/{first}")).await;
+    over.refused(404);
+    assert!(over.body["ended_at"].is_string());
+    let second = usher.open("room1").await;
+    assert_eq!(second.status, StatusCode::CREATED);
+    assert_ne!(second.id(), first);
+    usher.delete("/conference/1").await.refused(404);
+}
+
+#[tokio::test]
+async fn a_conference_is_over_at_its_end_on_our_clock() {
+    let usher = Usher::start("reservations.default_duration = \"1s\"").await;
+    let first = usher.open("room1").await;
+    let id = first.id();
+    tokio::time::sleep((first.end() - now()).to_std().unwrap_or_default()).await;
+    usher.get(&format!("/conference/{id}")).await.refused(404);
+    assert_eq!(usher.open("room1").await.status, StatusCode::CREATED);
+}
+
+#[tokio::test]
+async fn a_hundred_requests_for_one_room_make_one_conference() {
+    let usher = Usher::start("").await;
+    let answers: Vec<Answer> = all(100, |_| usher.open("room1")).await;
+    let created: Vec<_> = answers
+        .iter()
+        .filter(|a| a.status == StatusCode::CREATED)
+        .collect();
+    assert_eq!(created.len(), 1);
+    let conflicts = answers.iter().filter(|a| a.status == StatusCode::CONFLICT);
+    let ids: Vec<_> = conflicts
+        .map(|a| a.body["conflict_id"].as_i64().unwrap())
+        .collect();
+    assert_eq!(ids, vec![created[0].id(); 99]);
+    assert_eq!(usher.decisions("room=room1").await.len(), 100);
+}
+
+#[tokio::test]
+async fn a_double_slash_is_one() {
+    let usher = Usher::start("").await;
+    let id = {
+        let form = [("name", "room1"), ("start_time", "2026-11-21T22:21:26Z")];
+        Answer::of(usher.request(Method::POST, "//conference").form(&form))
+            .await
+            .id()
+    };
+    assert_eq!(usher.get(&format!("//conference/{id}.0")).await.id(), id);
+}
+
+#[tokio::test]
+async fn malformed_requests_name_the_field() {
+    let usher = Usher::start("").await;
+    let long = "x".repeat(2000);
+    let good = "start_time=2026-11-21T22:21:26Z";
+    let bad = [
+        (format!("mail_owner=a&{good}"), "name"),
+        (format!("name=&{good}"), "name"),
+        (format!("name=a&name=b&{good}"), "name"),
+        (format!("name={long}&{good}"), "name"),
+        (format!("name=caf%zz&{good}"), "name"),
+        (format!("name=%ff&{good}"), "name"),
+        (format!("name=a%00b&{good}"), "name"),
+        (format!("name=a%0ab&{good}"), "name"),
+        (format!("name=[]room&{good}"), "name"),
+        (
+            format!("name=a&{good}&mail_owner={long}{long}"),
+            "mail_owner",
+        ),
+        (
+            format!("name=a&{good}&mail_owner=a&mail_owner=b"),
+            "mail_owner",
+        ),
+        ("name=a".into(), "start_time"),
+        ("name=a&start_time=".into(), "start_time"),
+        ("name=a&start_time=tomorrow".into(), "start_time"),
+        (
+            "name=a&start_time=2026-13-21T22:21:26Z".into(),
+            "start_time",
+        ),
+        (format!("name=a&{good}&{good}"), "start_time"),
+        (String::new(), "name"),
+    ];
+    for (body, field) in bad {
+        let answer = usher.post_form(body.clone()).await;
+        let message = answer.refused(400);
+        assert!(
+            message.starts_with(&format!("{field}: ")),
+            "{body}: {message}"
+        );
+    }
+    assert!(usher.decisions("").await.is_empty());
+}
+
+#[tokio::test]
+async fn dates_are_read_liberally() {
+    let usher = Usher::start("").await;
+    let dates = [
+        "2026-11-21T22:21:26.000Z",
+        "2026-11-21T22:21:26Z",
+        "2026-11-21T22:21:26.5Z",
+        "2026-11-21T23:21:26.000%2b01",
+        "2026-11-21T23:21:26.000%2b0100",
+        "2026-11-21T23:21:26.000%2b01:00",
+        "2026-11-21T21:21:26-01:00",
+    ];
+    for (n, date) in dates.iter().enumerate() {
+        let answer = usher
+            .post_form(format!("name=room{n}&start_time={date}"))
+            .await;
+        assert_eq!(
+            answer.status,
+            StatusCode::CREATED,
+            "{date}: {}",
+            answer.body
+        );
+    }
+}
+
+#[tokio::test]
+async fn unknown_fields_are_ignored() {
+    let usher = Usher::start("").await;
+    let body = "name=a&start_time=2026-11-21T22:21:26Z&new=1&new=2&other=%41";
+    assert_eq!(usher.post_form(body).await.status, StatusCode::CREATED);
+}
+
+#[tokio::test]
+async fn the_wrong_kind_of_body_is_refused() {
+    let usher = Usher::start("").await;
+    let json = usher
+        .json(Method::POST, "/conference", &json!({ "name": "a" }))
+        .await;
+    assert!(
+        json.refused(415)
+            .contains("application/x-www-form-urlencoded")
+    );
+    let large = usher
+        .post_form(format!("name=a&x={}", "x".repeat(1_000_000)))
+        .await;
+    large.refused(413);
+    assert_eq!(usher.open("still-well").await.status, StatusCode::CREATED);
+}
+
+#[tokio::test]
+async fn every_refusal_of_the_framework_is_a_message_too() {
+    let usher = Usher::start("").await;
+    usher.get("/nowhere").await.refused(404);
+    usher.get("/").await.refused(404);
+    let wrong = usher.get("/conference").await;
+    assert!(wrong.refused(405).contains("POST"));
+    assert_eq!(wrong.headers["allow"], "POST");
+    usher
+        .json(Method::PATCH, "/conference/7", &json!({}))
+        .await
+        .refused(405);
+    usher
+        .json(Method::PUT, "/health", &json!({}))
+        .await
+        .refused(405);
+}
+
+#[tokio::test]
+async fn only_a_service_token_opens_the_door() {
+    let usher = Usher::start("").await;
+    let request = || {
+        usher
+            .client
+            .post(usher.url("/conference"))
+            .form(&[("name", "a")])
+    };
+    let missing = Answer::of(request()).await;
+    missing.refused(401);
+    assert_eq!(missing.headers["www-authenticate"], "Bearer");
+    for header in [
+        "Bearer wrong",
+        "Basic dTpw",
+        "Bearer",
+        "Bearer ",
+        &format!("Bearer {}x", TOKEN),
+    ] {
+        let answer = Answer::of(request().header("Authorization", header)).await;
+        answer.refused(401);
+        assert!(!answer.body.to_string().contains(TOKEN));
+    }
+    for path in [
+        "/conference/1",
+        "/api/v1/bookings",
+        "/api/v1/bookings/1",
+        "/api/v1/decisions",
+    ] {
+        Answer::of(usher.client.get(usher.url(path)))
+            .await
+            .refused(401);
+    }
+    let lower = format!("bearer {}", TOKEN);
+    let answer = Answer::of(request().header("Authorization", lower)).await;
+    assert!(answer.refused(400).starts_with("start_time"));
+}
+
+#[tokio::test]
+async fn a_jwt_service_token_opens_the_door_and_a_users_token_does_not() {
+    let secret = "0123456789abcdef0123456789abcdef";
+    let usher = Usher::start(&format!("auth.secret = \"{secret}\"")).await;
+    let now = now().timestamp();
+    let service =
+        json!({ "iss": "jitsi", "aud": "jitsi", "iat": now, "nbf": now, "exp": now + 60 });
+    let mut user = service.clone();
+    user["room"] = "*".into();
+    let mut expired = service.clone();
+    expired["exp"] = (now - 3600).into();
+    let get = |secret: &str, claims: &serde_json::Value| {
+        let token = usher::token::mint(secret, claims, Some("usher")).unwrap();
+        Answer::of(
+            usher
+                .client
+                .get(usher.url("/api/v1/bookings"))
+                .bearer_auth(token),
+        )
+    };
+    assert_eq!(get(secret, &service).await.status, StatusCode::OK);
+    get(secret, &user).await.refused(401);
+    get(secret, &expired).await.refused(401);
+    get("another secret, also of thirty-two bytes", &service)
+        .await
+        .refused(401);
+}
+
+#[tokio::test]
+async fn without_any_key_callers_on_this_machine_need_no_token_but_proxies_do() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let usher = Usher::start_in(dir, "auth.service.tokens = []").await;
+    let open = || usher.client.get(usher.url("/api/v1/bookings"));
+    assert_eq!(Answer::of(open()).await.status, StatusCode::OK);
+    Answer::of(open().header("X-Forwarded-For", "192.0.2.1"))
+        .await
+        .refused(401);
+    Answer::of(open().bearer_auth("wrong")).await.refused(401);
+    let dir = usher.stop().await;
+    assert!(dir.path().join("usher.secret").exists());
+}
+
+#[tokio::test]
+async fn answers_outlive_the_service() {
+    let usher = Usher::start("").await;
+    let first = usher.open("room1").await;
+    let usher = Usher::start_in(usher.stop().await, "").await;
+    assert_eq!(
+        usher.get(&format!("/conference/{}", first.id())).await.body,
+        first.body
+    );
+    assert_eq!(usher.open("room1").await.body["conflict_id"], first.id());
+}
+
+#[tokio::test]
+async fn a_tenants_room_is_its_own() {
+    let usher = Usher::start("").await;
+    assert_eq!(usher.open("room1").await.status, StatusCode::CREATED);
+    assert_eq!(
+        usher.open("[tenant]room1").await.status,
+        StatusCode::CREATED
+    );
+    assert_eq!(usher.open("[other]room1").await.status, StatusCode::CREATED);
+    assert_eq!(
+        usher.open("[tenant]room1").await.status,
+        StatusCode::CONFLICT
+    );
+}
+
+#[tokio::test]
+async fn health_version_and_readiness_are_told_to_anyone() {
+    let usher = Usher::start("").await;
+    for path in ["/health", "/about/health", "/ready"] {
+        assert_eq!(
+            Answer::of(usher.client.get(usher.url(path))).await.status,
+            StatusCode::OK
+        );
+    }
+    let version = Answer::of(usher.client.get(usher.url("/about/version"))).await;
+    assert_eq!(version.body["name"], "usher");
+    assert_eq!(version.body["version"], env!("CARGO_PKG_VERSION"));
+}
+
+#[tokio::test]
+async fn an_answer_under_way_is_finished_on_shutdown() {
+    let usher = Usher::start("").await;
+    let opening = usher
+        .client
+        .post(usher.url("/conference"))
+        .bearer_auth(TOKEN);
+    let opening = tokio::spawn(Answer::of(
+        opening.form(&[("name", "a"), ("start_time", "2026-11-21T22:21:26Z")]),
+    ));
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let address = usher.address;
+    let _ = usher.stop().await;
+    // Either it came too late, or it was answered whole: never cut off.
+    if let Ok(answer) = opening.await {
+        assert_eq!(answer.status, StatusCode::CREATED);
+    }
+    assert!(tokio::net::TcpStream::connect(address).await.is_err());
+}
