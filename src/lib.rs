@@ -46,6 +46,7 @@ use queue::Queue;
 use reservation::policy::Settings;
 use reservation::{Reservations, Retention};
 use session::Gate;
+use session::rounds::Rounds;
 use store::{Store, StoreError};
 use token::grant::Rules as GrantRules;
 use token::keys::{KeyError, KeySet, PublicKey};
@@ -110,8 +111,11 @@ pub async fn serve(
     loops.spawn(async move { housekeeper.keep_house(stopped).await });
     let (queue_keeper, stopped) = (queue.clone(), stop.clone());
     loops.spawn(async move { queue_keeper.keep_house(stopped).await });
+    let gate = Arc::new(gate(&config, queue, &guard));
+    let (clock, stopped) = (Arc::clone(&gate), stop.clone());
+    loops.spawn(async move { clock.rounds.go(stopped).await });
     let door = Door {
-        gate: Arc::new(gate(&config, queue, &guard)),
+        gate,
         sessions: connections.clone(),
         stop: stop.clone(),
         trusted_proxies: config.queue.trusted_proxies.as_slice().into(),
@@ -206,6 +210,7 @@ fn queue(config: &Config, store: Store) -> Queue {
             reconnect_grace: settings.reconnect_grace,
             max_per_token: settings.max_per_token,
             max_per_address: settings.max_per_address,
+            muc_prefix: config.xmpp.muc_prefix.clone(),
         },
     )
 }
@@ -219,6 +224,7 @@ fn gate(config: &Config, queue: Queue, guard: &Guard) -> Gate {
         heart_beat: config.queue.heart_beat,
         connect_timeout: config.queue.connect_timeout,
         muc_prefix: config.xmpp.muc_prefix.clone(),
+        rounds: Rounds::default(),
     }
 }
 

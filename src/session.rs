@@ -1,37 +1,57 @@
-//! One STOMP session: its states, its loop, its reasons to end.
+//! One STOMP session: its states, what happens to it, its reasons to end.
 //!
 //! A session is a conversation on a WebSocket that somebody else has opened: it reads frames, subscribes to
 //! the queue, and tells what it is told. It ends with an ERROR frame that says why where the client did
 //! wrong, and with a WebSocket close alone where we leave: Jitsi Meet gives up for good after a few ERRORs.
+//!
+//! Nearly all its life a session waits, and there are thousands of it. So what it keeps meanwhile is this
+//! struct, a task that is as small as a task can be ([`Session::run`] reads, and does what takes longer in
+//! boxes that are gone afterwards), and its place in the queue. There is no buffer: bytes are read onto the
+//! stack, and kept only if they are no whole frame ([`Unread`]), or if the client does not take what it is sent
+//! ([`Unsent`]). There is no timer: [`Rounds`] looks at each session when its time has come. And nobody wakes
+//! its task to tell it something: whoever has news, the queue or the clock, writes it to the socket.
 
 mod frames;
+pub mod rounds;
+mod websocket;
 
+use std::fmt;
+use std::io::ErrorKind;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures_util::future::select_all;
-use futures_util::{Sink, SinkExt, Stream, StreamExt};
-use tokio::time::{Instant, sleep_until, timeout};
-use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::{Bytes, Error as SocketError, Message, Utf8Bytes};
-use tokio_util::sync::CancellationToken;
+use futures_util::future::poll_fn;
+use futures_util::task::AtomicWaker;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
 use crate::conference::Conference;
-use crate::queue::{Queue, Waiting, message};
+use crate::queue::{Queue, Teller, Waiting, message};
 use crate::stomp::negotiate::HeartBeat;
 use crate::stomp::{Command, Decoder, Frame, Item, Limits, Version};
 use crate::token::Verifier;
 use crate::token::grant::Rules;
 use frames::{Client, Fault};
+use rounds::{Rounds, Slot};
+use websocket::{Breach, Inbox, Incoming, close_payload, write_frame};
 
 /// How long a client may take to take what it is sent, before it is dropped: it reads nothing.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// What may wait to be written to a client, in bytes, before it is dropped.
+const UNSENT_MAX: usize = 256 * 1024;
 /// How long the close handshake may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often a client that promised no heart-beats is asked for a sign of life, by a WebSocket ping.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// A peer's heart-beat may be late by as much again as its interval: networks and timers are.
 const BEAT_TOLERANCE: u32 = 2;
+/// What is read at a time, on the stack.
+const READ_BYTES: usize = 4096;
+/// A session whose frame takes long (a key is being fetched) is looked at again so much later.
+const BUSY_PAUSE: Duration = Duration::from_secs(1);
 
 /// What all sessions share.
 #[derive(Debug)]
@@ -50,6 +70,8 @@ pub struct Gate {
     pub connect_timeout: Duration,
     /// `xmpp.muc_prefix`.
     pub muc_prefix: String,
+    /// The sessions' clock.
+    pub rounds: Rounds,
 }
 
 /// Why a session ended.
@@ -70,9 +92,9 @@ pub enum End {
 /// Something that a client subscribed to.
 #[derive(Debug)]
 struct Subscription {
-    id: String,
+    id: Box<str>,
     /// As the client wrote it: MESSAGE frames repeat it.
-    destination: String,
+    destination: Box<str>,
     /// Whether MESSAGE frames carry an `ack` header (the client's `ack` is not `auto`).
     acknowledged: bool,
     topic: Topic,
@@ -82,377 +104,682 @@ struct Subscription {
 enum Topic {
     /// A visitor's place in the line; `told` once it was told.
     Visitor {
-        conference: Conference,
+        seat: u32,
         waiting: Waiting,
         told: bool,
     },
-    /// How many wait: what was told last, and when to look again.
-    State {
-        conference: Conference,
-        told: Option<usize>,
-        look_at: Instant,
-    },
+    /// How many wait.
+    State(Box<Watch>),
 }
 
-/// What happens next.
+/// What a moderator was told last, and when to look again.
+#[derive(Debug)]
+struct Watch {
+    conference: Conference,
+    told: Option<usize>,
+    look_at: Instant,
+}
+
+/// How a session is to end.
+#[derive(Debug)]
+enum Ending {
+    /// There is nobody left to talk to.
+    Gone(End),
+    /// The client closes, with this code.
+    Closed(Option<CloseCode>),
+    /// The client is told what it did wrong.
+    Refuse(Fault, End),
+    /// We close.
+    Close(CloseCode, &'static str, End),
+}
+
+impl Ending {
+    fn stop() -> Self {
+        Self::Close(
+            CloseCode::Restart,
+            "usher restarts; come back",
+            End::Stopped,
+        )
+    }
+}
+
+/// What happened that takes a while to deal with.
 enum Event {
-    Stop,
-    Socket(Option<Result<Message, SocketError>>),
-    Released {
-        subscription: usize,
-        delay_millis: u32,
-    },
-    Clock,
+    Message(Vec<u8>),
+    Ending(Box<Ending>),
 }
 
-struct Session<'g, S> {
-    socket: S,
-    gate: &'g Gate,
-    decoder: Decoder,
+/// Bytes that came and are no whole message, or no whole frame.
+#[derive(Debug, Default)]
+struct Unread {
+    inbox: Inbox,
+    /// The STOMP frame that goes on in the next message.
+    decoder: Option<Decoder>,
+}
+
+/// Bytes that the client's end of the connection has no room for.
+#[derive(Debug)]
+struct Unsent {
+    bytes: Vec<u8>,
+    since: Instant,
+}
+
+/// A session. It is shared: its task reads, and the queue and the clock write.
+pub struct Session {
+    stream: TcpStream,
+    gate: Arc<Gate>,
+    /// The session's task, to be woken when it has to end, or to write what the socket did not take.
+    task: AtomicWaker,
+    state: Mutex<State>,
+}
+
+/// Locked for moments only, and before the queue if both are.
+struct State {
     client: Client,
     version: Version,
+    /// A frame is being dealt with: silence is not the client's then.
+    busy: bool,
+    /// A close frame was sent; nothing may follow it.
+    closed: bool,
+    pinged: bool,
     subscriptions: Vec<Subscription>,
     beats: HeartBeat,
     /// When something was last sent, and heard.
     sent_at: Instant,
     heard_at: Instant,
-    pinged: bool,
-    messages: u64,
+    messages: u32,
+    seats: u32,
+    unread: Option<Box<Unread>>,
+    unsent: Option<Box<Unsent>>,
+    ending: Option<Box<Ending>>,
+    /// When the clock looks at this session.
+    slot: Slot,
 }
 
-/// Runs a session on an open WebSocket until it ends; `address` is the client's, `None` for the loopback.
-pub async fn run<S>(
-    socket: S,
-    gate: &Gate,
-    address: Option<std::net::IpAddr>,
-    stop: &CancellationToken,
-) -> End
-where
-    S: Stream<Item = Result<Message, SocketError>> + Sink<Message, Error = SocketError> + Unpin,
-{
-    let now = Instant::now();
-    let session = Session {
-        socket,
-        gate,
-        decoder: Decoder::new(Limits::default()),
-        client: Client::new(address),
-        version: Version::V10,
-        subscriptions: Vec::new(),
-        beats: HeartBeat {
-            send: None,
-            expect: None,
-        },
-        sent_at: now,
-        heard_at: now,
-        pinged: false,
-        messages: 0,
-    };
-    let end = session.run(stop).await;
-    tracing::debug!(?end, "a session ended");
-    end
-}
+impl Session {
+    /// A session on an open WebSocket, of which `begun` was read already; `address` is the client's, `None` for
+    /// the loopback.
+    #[must_use]
+    pub fn begin(
+        stream: TcpStream,
+        begun: &[u8],
+        gate: &Arc<Gate>,
+        address: Option<IpAddr>,
+    ) -> Arc<Self> {
+        let now = Instant::now();
+        let mut unread = None;
+        if !begun.is_empty() {
+            unread = Some(Box::<Unread>::default());
+            unread
+                .iter_mut()
+                .for_each(|unread| unread.inbox.push(begun));
+        }
+        let session = Arc::new(Self {
+            stream,
+            gate: Arc::clone(gate),
+            task: AtomicWaker::new(),
+            state: Mutex::new(State {
+                client: Client::new(address),
+                version: Version::V10,
+                busy: false,
+                closed: false,
+                pinged: false,
+                subscriptions: Vec::new(),
+                beats: HeartBeat {
+                    send: None,
+                    expect: None,
+                },
+                sent_at: now,
+                heard_at: now,
+                messages: 0,
+                seats: 0,
+                unread,
+                unsent: None,
+                ending: None,
+                slot: Slot::NEVER,
+            }),
+        });
+        session.schedule(&mut session.state());
+        session
+    }
 
-impl<S> Session<'_, S>
-where
-    S: Stream<Item = Result<Message, SocketError>> + Sink<Message, Error = SocketError> + Unpin,
-{
-    async fn run(mut self, stop: &CancellationToken) -> End {
+    /// Runs the session until it ends.
+    pub async fn run(self: Arc<Self>) -> End {
+        // What takes a while is put in a box: a task is as large as the largest thing it ever waits for, and
+        // nearly all its life it waits for something to read.
         loop {
-            let event = self.next(stop).await;
-            // In a box, as it is short-lived: a session is as large as the largest thing it ever waits
-            // for, and nearly all its life it waits for an event.
-            let went_on = Box::pin(self.deal_with(event)).await;
+            let went_on = match poll_fn(|context| self.poll(context)).await {
+                Event::Message(message) => Box::pin(self.read(message)).await,
+                Event::Ending(ending) => Err(Box::pin(self.end(*ending)).await),
+            };
             if let Err(end) = went_on {
+                // Others may hold the session for a moment longer; its places in the line are free now.
+                let mut state = self.state();
+                state.subscriptions.clear();
+                state.slot = Slot::NEVER;
                 return end;
             }
         }
     }
 
-    async fn deal_with(&mut self, event: Event) -> Result<(), End> {
-        match event {
-            Event::Stop => {
-                self.close(CloseCode::Restart, "usher restarts; come back")
-                    .await;
-                Err(End::Stopped)
-            }
-            Event::Socket(None | Some(Err(SocketError::ConnectionClosed))) => Err(End::Left),
-            Event::Socket(Some(Err(error))) => self.broken(error).await,
-            Event::Socket(Some(Ok(message))) => self.read(message).await,
-            Event::Released {
-                subscription,
-                delay_millis,
-            } => self.tell_live(subscription, delay_millis).await,
-            Event::Clock => self.clock().await,
-        }
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing that holds the lock panics; if it did, the state is still the best there is.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn next(&mut self, stop: &CancellationToken) -> Event {
-        let deadline = self.deadline();
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => Event::Stop,
-            (subscription, delay_millis) = released(&mut self.subscriptions) => {
-                Event::Released { subscription, delay_millis }
-            }
-            message = self.socket.next() => Event::Socket(message),
-            () = sleep_until(deadline) => Event::Clock,
+    /// Writes what waits to be written, and reads, until something happens.
+    fn poll(self: &Arc<Self>, context: &mut Context<'_>) -> Poll<Event> {
+        self.task.register(context.waker());
+        let mut state = self.state();
+        if let Some(ending) = state.ending.take() {
+            return Poll::Ready(Event::Ending(ending));
         }
-    }
-
-    /// When the clock next matters.
-    fn deadline(&self) -> Instant {
-        if !self.client.is_connected() {
-            return self.heard_at + self.gate.connect_timeout;
+        // Who doesn't take what it is sent is not listened to either.
+        if ready!(self.poll_flush(&mut state, context)).is_err() {
+            return Poll::Ready(Event::Ending(Box::new(Ending::Gone(End::Left))));
         }
-        let silence = match self.beats.expect {
-            Some(expect) => self.heard_at + expect * BEAT_TOLERANCE,
-            None if self.pinged => self.heard_at + PING_INTERVAL * BEAT_TOLERANCE,
-            None => self.heard_at + PING_INTERVAL,
-        };
-        let beat = self.beats.send.map(|send| self.sent_at + early(send));
-        let looks = self
-            .subscriptions
-            .iter()
-            .filter_map(|subscription| match subscription.topic {
-                Topic::State { look_at, .. } => Some(look_at),
-                Topic::Visitor { .. } => None,
-            });
-        looks.chain(beat).fold(silence, Instant::min)
-    }
-
-    /// Does what is due.
-    async fn clock(&mut self) -> Result<(), End> {
-        let now = Instant::now();
-        if !self.client.is_connected() {
-            if now < self.heard_at + self.gate.connect_timeout {
-                return Ok(());
-            }
-            let fault = Fault::policy("no CONNECT frame came in time; send one first");
-            return Err(self.refuse(fault, None, End::Silent).await);
-        }
-        let silent_for = now.duration_since(self.heard_at);
-        match self.beats.expect {
-            Some(expect) if silent_for >= expect * BEAT_TOLERANCE => {
-                self.close(CloseCode::Policy, "no heart-beat came").await;
-                return Err(End::Silent);
-            }
-            None if silent_for >= PING_INTERVAL * BEAT_TOLERANCE => return Err(End::Silent),
-            None if silent_for >= PING_INTERVAL && !self.pinged => {
-                self.pinged = true;
-                self.send(Message::Ping(Bytes::new())).await?;
-            }
-            _ => {}
-        }
-        if let Some(send) = self.beats.send
-            && now >= self.sent_at + early(send)
-        {
-            self.send(Message::Text(Utf8Bytes::from_static("\n")))
-                .await?;
-        }
-        self.tell_state(now).await
-    }
-
-    async fn read(&mut self, message: Message) -> Result<(), End> {
-        if self.client.is_connected() {
-            self.heard_at = Instant::now();
-            self.pinged = false;
-        }
-        let bytes = match message {
-            Message::Text(text) => Bytes::from(text),
-            Message::Binary(bytes) => bytes,
-            // The handshake is the library's; what follows is the end of the stream.
-            Message::Close(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {
-                return self.flush().await;
-            }
-        };
-        let mut input = bytes.as_ref();
         loop {
-            match self.decoder.decode(&mut input) {
-                Ok(None) => return Ok(()),
-                Ok(Some(Item::HeartBeat)) => {}
-                Ok(Some(Item::Frame(frame))) => self.take(frame).await?,
-                Err(error) => {
-                    let fault = Fault::protocol(error.to_string());
-                    return Err(self.refuse(fault, None, End::Refused).await);
-                }
+            match self.receive(&mut state) {
+                Ok(Some(event)) => return Poll::Ready(event),
+                Ok(None) => {}
+                Err(ending) => return Poll::Ready(Event::Ending(Box::new(ending))),
+            }
+            if state.unsent.is_some() {
+                // A pong did not go out; it does before more is read.
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let readable = ready!(self.stream.poll_read_ready(context));
+            if readable.and_then(|()| self.fetch(&mut state)).is_err() {
+                return Poll::Ready(Event::Ending(Box::new(Ending::Gone(End::Left))));
             }
         }
     }
 
-    /// Does what a frame asks for.
-    async fn take(&mut self, frame: Frame) -> Result<(), End> {
-        let receipt = frame.header("receipt").map(str::to_owned);
-        let left = frame.command == Command::Disconnect;
-        if let Err(fault) = self.handle(frame).await {
-            return Err(self.refuse(fault, receipt, End::Refused).await);
+    /// Reads once from the socket.
+    fn fetch(&self, state: &mut State) -> std::io::Result<()> {
+        let mut buffer = [0; READ_BYTES];
+        match self.stream.try_read(&mut buffer) {
+            Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
+            Ok(read) => {
+                let unread = state.unread.get_or_insert_default();
+                unread.inbox.push(&buffer[..read]);
+                Ok(())
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(error),
         }
-        if let Some(receipt) = receipt.filter(|_| self.client.has_greeted()) {
-            self.send_frame(&Frame::new(Command::Receipt).with("receipt-id", receipt))
-                .await?;
+    }
+
+    /// Takes what was read to the next message that says something.
+    fn receive(&self, state: &mut State) -> Result<Option<Event>, Ending> {
+        while let Some(unread) = &mut state.unread {
+            let incoming = unread.inbox.next().map_err(broken)?;
+            let between_frames = unread.decoder.is_none();
+            if unread.inbox.is_empty() && between_frames {
+                state.unread = None;
+            }
+            let Some(incoming) = incoming else {
+                return Ok(None);
+            };
+            if state.client.is_connected() {
+                state.heard_at = Instant::now();
+                state.pinged = false;
+            }
+            match incoming {
+                Incoming::Message(payload) if between_frames && is_heart_beat(&payload) => {}
+                Incoming::Message(payload) => {
+                    state.busy = true;
+                    return Ok(Some(Event::Message(payload)));
+                }
+                Incoming::Ping(payload) => {
+                    self.send(state, OpCode::Control(Control::Pong), &payload);
+                }
+                Incoming::Pong => {}
+                Incoming::Close(code) => return Err(Ending::Closed(code)),
+            }
         }
-        if left {
-            self.close(CloseCode::Normal, "").await;
-            return Err(End::Left);
+        Ok(None)
+    }
+
+    /// Does what a message asks for.
+    async fn read(self: &Arc<Self>, message: Vec<u8>) -> Result<(), End> {
+        let result = self.decode(&message).await;
+        self.settle();
+        match result {
+            Ok(()) => Ok(()),
+            Err(ending) => Err(self.end(ending).await),
+        }
+    }
+
+    /// What follows from every message.
+    fn settle(self: &Arc<Self>) {
+        let mut state = self.state();
+        state.busy = false;
+        let now = Instant::now();
+        if state.client.is_connected() {
+            state.heard_at = now;
         }
         // A moderator is told at once how many wait.
-        self.tell_state(Instant::now()).await
+        self.tell_state(&mut state, now);
+        self.schedule(&mut state);
     }
 
-    async fn tell_live(&mut self, subscription: usize, delay_millis: u32) -> Result<(), End> {
-        let Some(Subscription {
-            topic: Topic::Visitor {
-                conference, told, ..
-            },
-            ..
-        }) = self.subscriptions.get_mut(subscription)
-        else {
-            return Ok(());
+    async fn decode(self: &Arc<Self>, message: &[u8]) -> Result<(), Ending> {
+        let mut decoder = {
+            let mut state = self.state();
+            let kept = state
+                .unread
+                .as_mut()
+                .and_then(|unread| unread.decoder.take());
+            kept.unwrap_or_else(|| {
+                let mut decoder = Decoder::new(Limits::default());
+                if state.client.is_connected() {
+                    decoder.set_version(state.version);
+                }
+                decoder
+            })
         };
-        *told = true;
-        let body = message::live(&conference.jid(&self.gate.muc_prefix), delay_millis);
-        self.send_message(subscription, body).await
-    }
-
-    async fn tell_state(&mut self, now: Instant) -> Result<(), End> {
-        for index in 0..self.subscriptions.len() {
-            let Topic::State {
-                conference,
-                told,
-                look_at,
-            } = &mut self.subscriptions[index].topic
-            else {
-                continue;
+        let mut input = message;
+        loop {
+            let frame = match decoder.decode(&mut input) {
+                Ok(None) => break,
+                Ok(Some(Item::HeartBeat)) => continue,
+                Ok(Some(Item::Frame(frame))) => frame,
+                Err(error) => {
+                    let fault = Fault::protocol(error.to_string());
+                    return Err(Ending::Refuse(fault, End::Refused));
+                }
             };
-            if *look_at > now {
-                continue;
+            self.take(frame).await?;
+            let state = self.state();
+            if state.client.is_connected() {
+                decoder.set_version(state.version);
             }
-            *look_at = now + self.gate.state_interval;
-            let waiting = self.gate.queue.waiting(conference);
-            if told.replace(waiting) == Some(waiting) {
-                continue;
-            }
-            let body = message::state(&conference.jid(&self.gate.muc_prefix), waiting);
-            self.send_message(index, body).await?;
+        }
+        let mut state = self.state();
+        if decoder.is_inside_frame() {
+            state.unread.get_or_insert_default().decoder = Some(decoder);
+        } else if state
+            .unread
+            .as_ref()
+            .is_some_and(|unread| unread.inbox.is_empty())
+        {
+            state.unread = None;
         }
         Ok(())
     }
 
-    async fn send_message(&mut self, subscription: usize, body: Vec<u8>) -> Result<(), End> {
-        let Some(subscription) = self.subscriptions.get(subscription) else {
-            return Ok(());
+    /// Does what a frame asks for.
+    async fn take(self: &Arc<Self>, frame: Frame) -> Result<(), Ending> {
+        let receipt = frame.header("receipt").map(str::to_owned);
+        let left = frame.command == Command::Disconnect;
+        if let Err(fault) = self.handle(frame).await {
+            return Err(Ending::Refuse(Fault { receipt, ..fault }, End::Refused));
+        }
+        let mut state = self.state();
+        if let Some(receipt) = receipt.filter(|_| state.client.has_greeted()) {
+            let frame = Frame::new(Command::Receipt).with("receipt-id", receipt);
+            self.send_frame(&mut state, &frame);
+        }
+        if left {
+            return Err(Ending::Close(CloseCode::Normal, "", End::Left));
+        }
+        self.tell_at_once(&mut state);
+        Ok(())
+    }
+
+    /// Lets those in who never had to wait.
+    fn tell_at_once(&self, state: &mut State) {
+        let at_once = |subscription: &Subscription| match &subscription.topic {
+            Topic::Visitor {
+                seat,
+                waiting,
+                told,
+            } if !told && waiting.goes_in_at_once() => {
+                let jid = waiting.conference().jid(&self.gate.muc_prefix);
+                Some((*seat, message::live(&jid, 0)))
+            }
+            _ => None,
         };
-        self.messages += 1;
+        let news: Vec<_> = state.subscriptions.iter().filter_map(at_once).collect();
+        for (seat, body) in news {
+            self.tell_visitor(state, seat, &body);
+        }
+    }
+
+    fn tell_visitor(&self, state: &mut State, number: u32, body: &[u8]) {
+        let mine = |subscription: &Subscription| matches!(&subscription.topic, Topic::Visitor { seat, told: false, .. } if *seat == number);
+        // Who unsubscribed meanwhile doesn't want to know.
+        let Some(index) = state.subscriptions.iter().position(mine) else {
+            return;
+        };
+        if let Topic::Visitor { told, .. } = &mut state.subscriptions[index].topic {
+            *told = true;
+        }
+        self.send_message(state, index, body);
+    }
+
+    fn tell_state(&self, state: &mut State, now: Instant) {
+        for index in 0..state.subscriptions.len() {
+            let Topic::State(watch) = &mut state.subscriptions[index].topic else {
+                continue;
+            };
+            if watch.look_at > now {
+                continue;
+            }
+            watch.look_at = now + self.gate.state_interval;
+            let waiting = self.gate.queue.waiting(&watch.conference);
+            if watch.told.replace(waiting) == Some(waiting) {
+                continue;
+            }
+            let body = message::state(&watch.conference.jid(&self.gate.muc_prefix), waiting);
+            self.send_message(state, index, &body);
+        }
+    }
+
+    fn send_message(&self, state: &mut State, index: usize, body: &[u8]) {
+        let Some(subscription) = state.subscriptions.get(index) else {
+            return;
+        };
+        state.messages += 1;
+        let number = state.messages.to_string();
         let mut frame = Frame::new(Command::Message)
-            .with("destination", &subscription.destination)
-            .with("message-id", self.messages.to_string())
-            .with("subscription", &subscription.id);
+            .with("destination", &*subscription.destination)
+            .with("message-id", &number)
+            .with("subscription", &*subscription.id);
         if subscription.acknowledged {
-            frame = frame.with("ack", self.messages.to_string());
+            frame = frame.with("ack", number);
         }
-        self.send_frame(&frame.body(body, "application/json")).await
+        self.send_frame(state, &frame.body(body, "application/json"));
     }
 
-    async fn send_frame(&mut self, frame: &Frame) -> Result<(), End> {
-        // Frames are UTF-8: heads always, and bodies because they are ours.
-        match Utf8Bytes::try_from(frame.encode(self.version)) {
-            Ok(text) => self.send(Message::Text(text)).await,
-            Err(_) => Err(End::Refused),
+    /// Frames are text: their heads are UTF-8 always, and their bodies because they are ours.
+    fn send_frame(&self, state: &mut State, frame: &Frame) {
+        self.send(
+            state,
+            OpCode::Data(Data::Text),
+            &frame.encode(state.version),
+        );
+    }
+
+    /// Writes to the socket what it takes, and keeps the rest until it takes more.
+    fn send(&self, state: &mut State, opcode: OpCode, payload: &[u8]) {
+        if state.closed {
+            return;
+        }
+        state.closed = matches!(opcode, OpCode::Control(Control::Close));
+        state.sent_at = Instant::now();
+        let mut bytes = Vec::new();
+        write_frame(opcode, payload, &mut bytes);
+        if let Some(unsent) = &mut state.unsent {
+            if unsent.bytes.len() + bytes.len() > UNSENT_MAX {
+                self.end_soon(state, Ending::Gone(End::Slow));
+            } else {
+                unsent.bytes.extend_from_slice(&bytes);
+            }
+            return;
+        }
+        let written = match self.stream.try_write(&bytes) {
+            Ok(written) => written,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
+            Err(_) => return self.end_soon(state, Ending::Gone(End::Left)),
+        };
+        if written < bytes.len() {
+            bytes.drain(..written);
+            state.unsent = Some(Box::new(Unsent {
+                bytes,
+                since: state.sent_at,
+            }));
+            self.task.wake();
         }
     }
 
-    async fn send(&mut self, message: Message) -> Result<(), End> {
-        self.sent_at = Instant::now();
-        match timeout(WRITE_TIMEOUT, self.socket.send(message)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(End::Left),
-            Err(_) => Err(End::Slow),
+    fn poll_flush(
+        &self,
+        state: &mut State,
+        context: &mut Context<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        while let Some(unsent) = &mut state.unsent {
+            ready!(self.stream.poll_write_ready(context))?;
+            match self.stream.try_write(&unsent.bytes) {
+                Ok(written) if written == unsent.bytes.len() => state.unsent = None,
+                Ok(written) => {
+                    unsent.bytes.drain(..written);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Has the session's task end it. The first reason counts.
+    fn end_soon(&self, state: &mut State, ending: Ending) {
+        if state.ending.is_none() {
+            state.ending = Some(Box::new(ending));
+            self.task.wake();
         }
     }
 
-    async fn flush(&mut self) -> Result<(), End> {
-        match timeout(WRITE_TIMEOUT, self.socket.flush()).await {
-            // After a close, the end of the stream says so.
-            Ok(_) => Ok(()),
-            Err(_) => Err(End::Slow),
+    /// Ends the session, in order if the client plays along.
+    async fn end(&self, ending: Ending) -> End {
+        match ending {
+            Ending::Gone(end) => end,
+            Ending::Closed(code) => {
+                let payload = code.map_or_else(Vec::new, |code| close_payload(code, ""));
+                self.send(&mut self.state(), OpCode::Control(Control::Close), &payload);
+                let flushed = poll_fn(|context| self.poll_flush(&mut self.state(), context));
+                let _ = timeout(CLOSE_TIMEOUT, flushed).await;
+                End::Left
+            }
+            Ending::Refuse(fault, end) => {
+                self.refuse(fault).await;
+                end
+            }
+            Ending::Close(code, reason, end) => {
+                self.close(code, reason).await;
+                end
+            }
         }
     }
 
     /// Tells the client what it did wrong, and hangs up.
-    async fn refuse(&mut self, fault: Fault, receipt: Option<String>, end: End) -> End {
+    async fn refuse(&self, fault: Fault) {
         tracing::debug!(reason = fault.message, "refused");
         if fault.code == CloseCode::Again {
-            self.close(fault.code, "try again in a moment").await;
-            return end;
+            return self.close(fault.code, "try again in a moment").await;
         }
         let mut frame = Frame::new(Command::Error).with("message", fault.message.clone());
-        if let Some(receipt) = receipt {
+        if let Some(receipt) = fault.receipt {
             frame = frame.with("receipt-id", receipt);
         }
         if let Some((name, value)) = fault.header {
             frame = frame.with(name, value);
         }
-        let frame = frame.body(fault.message, "text/plain");
-        if let Err(end) = self.send_frame(&frame).await {
-            return end;
-        }
+        self.send_frame(&mut self.state(), &frame.body(fault.message, "text/plain"));
         self.close(fault.code, "refused; the ERROR frame says why")
             .await;
-        end
     }
 
-    /// What the WebSocket layer found wrong.
-    async fn broken(&mut self, error: SocketError) -> Result<(), End> {
-        let fault = match error {
-            SocketError::Capacity(_) => Fault {
-                code: CloseCode::Size,
-                ..Fault::policy("the message is too large; send smaller ones")
-            },
-            SocketError::Utf8(_) => {
-                Fault::protocol("a text message is not UTF-8; send binary ones".into())
+    /// Closes the WebSocket, and waits for the client to do the same.
+    async fn close(&self, code: CloseCode, reason: &'static str) {
+        let payload = close_payload(code, reason);
+        self.send(&mut self.state(), OpCode::Control(Control::Close), &payload);
+        let closed = poll_fn(|context| {
+            let mut state = self.state();
+            if ready!(self.poll_flush(&mut state, context)).is_err() {
+                return Poll::Ready(());
             }
-            SocketError::Protocol(_) => Fault::protocol("the WebSocket protocol was broken".into()),
-            // The connection is gone.
-            _ => return Err(End::Left),
-        };
-        Err(self.refuse(fault, None, End::Refused).await)
+            loop {
+                if state
+                    .unread
+                    .as_mut()
+                    .is_some_and(|unread| hears_close(&mut unread.inbox))
+                {
+                    return Poll::Ready(());
+                }
+                let readable = ready!(self.stream.poll_read_ready(context));
+                if readable.and_then(|()| self.fetch(&mut state)).is_err() {
+                    return Poll::Ready(());
+                }
+            }
+        });
+        let _ = timeout(CLOSE_TIMEOUT, closed).await;
     }
 
-    /// Closes the WebSocket in order, if the client plays along.
-    async fn close(&mut self, code: CloseCode, reason: &'static str) {
-        let frame = CloseFrame {
-            code,
-            reason: Utf8Bytes::from_static(reason),
-        };
-        let handshake = async {
-            if self.socket.send(Message::Close(Some(frame))).await.is_ok() {
-                while let Some(Ok(_)) = self.socket.next().await {}
+    /// When the clock next matters.
+    fn deadline(&self, state: &State) -> Instant {
+        let mut deadline = self.silent_from(state);
+        if let Some(unsent) = &state.unsent {
+            deadline = deadline.min(unsent.since + WRITE_TIMEOUT);
+        }
+        if let Some(send) = state.beats.send {
+            deadline = deadline.min(state.sent_at + early(send));
+        }
+        for subscription in &state.subscriptions {
+            if let Topic::State(watch) = &subscription.topic {
+                deadline = deadline.min(watch.look_at);
             }
-        };
-        let _ = timeout(CLOSE_TIMEOUT, handshake).await;
+        }
+        deadline
     }
+
+    /// When something has to be done about the client's silence.
+    fn silent_from(&self, state: &State) -> Instant {
+        if !state.client.is_connected() {
+            return state.heard_at + self.gate.connect_timeout;
+        }
+        match state.beats.expect {
+            Some(expect) => state.heard_at + expect * BEAT_TOLERANCE,
+            None if state.pinged => state.heard_at + PING_INTERVAL * BEAT_TOLERANCE,
+            None => state.heard_at + PING_INTERVAL,
+        }
+    }
+
+    /// Has the clock look at this session in time.
+    fn schedule(self: &Arc<Self>, state: &mut State) {
+        let slot = self.gate.rounds.slot(self.deadline(state));
+        if slot < state.slot {
+            self.schedule_at(state, slot);
+        }
+    }
+
+    fn schedule_at(self: &Arc<Self>, state: &mut State, slot: Slot) {
+        state.slot = slot;
+        if !self.gate.rounds.add(slot, self) {
+            self.end_soon(state, Ending::stop());
+        }
+    }
+
+    /// The clock looks at this session, as it asked for when it was last looked at or changed.
+    fn look(self: &Arc<Self>, slot: Slot, now: Instant) {
+        let mut state = self.state();
+        if state.slot != slot {
+            return;
+        }
+        state.slot = Slot::NEVER;
+        if state.busy {
+            let slot = self.gate.rounds.slot(now + BUSY_PAUSE);
+            return self.schedule_at(&mut state, slot);
+        }
+        match self.clock(&mut state, now) {
+            Ok(()) => self.schedule(&mut state),
+            Err(ending) => self.end_soon(&mut state, ending),
+        }
+    }
+
+    /// Does what is due.
+    fn clock(&self, state: &mut State, now: Instant) -> Result<(), Ending> {
+        let unsent = state.unsent.as_ref();
+        if unsent.is_some_and(|unsent| now >= unsent.since + WRITE_TIMEOUT) {
+            return Err(Ending::Gone(End::Slow));
+        }
+        if now >= self.silent_from(state) {
+            self.silence(state)?;
+        }
+        if let Some(send) = state.beats.send
+            && now >= state.sent_at + early(send)
+        {
+            self.send(state, OpCode::Data(Data::Text), b"\n");
+        }
+        self.tell_state(state, now);
+        Ok(())
+    }
+
+    /// The client has been silent for long.
+    fn silence(&self, state: &mut State) -> Result<(), Ending> {
+        if !state.client.is_connected() {
+            let fault = Fault::policy("no CONNECT frame came in time; send one first");
+            return Err(Ending::Refuse(fault, End::Silent));
+        }
+        if state.beats.expect.is_some() {
+            let reason = "no heart-beat came";
+            return Err(Ending::Close(CloseCode::Policy, reason, End::Silent));
+        }
+        if state.pinged {
+            return Err(Ending::Gone(End::Silent));
+        }
+        state.pinged = true;
+        self.send(state, OpCode::Control(Control::Ping), &[]);
+        Ok(())
+    }
+
+    /// usher stops.
+    fn stop(&self) {
+        self.end_soon(&mut self.state(), Ending::stop());
+    }
+}
+
+impl Teller for Session {
+    fn tell(&self, seat: u32, body: &[u8]) {
+        self.tell_visitor(&mut self.state(), seat, body);
+    }
+}
+
+/// Without what it holds: that may be a token.
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").finish_non_exhaustive()
+    }
+}
+
+/// What the WebSocket layer found wrong.
+fn broken(breach: Breach) -> Ending {
+    let code = match breach {
+        Breach::Protocol(_) => CloseCode::Protocol,
+        Breach::Utf8 => CloseCode::Invalid,
+        Breach::TooLarge => CloseCode::Size,
+    };
+    let fault = Fault {
+        code,
+        ..Fault::policy(breach.to_string())
+    };
+    Ending::Refuse(fault, End::Refused)
+}
+
+/// Whether a client that was told that we close has closed, too. What else it says is not heard any more.
+fn hears_close(inbox: &mut Inbox) -> bool {
+    loop {
+        match inbox.next() {
+            Ok(Some(Incoming::Close(_))) => return true,
+            Ok(Some(_)) => {}
+            Ok(None) => return false,
+            // It can't be understood; the end of the connection can.
+            Err(_) => {
+                *inbox = Inbox::default();
+                return false;
+            }
+        }
+    }
+}
+
+/// Whether this is nothing but ends of lines.
+fn is_heart_beat(payload: &[u8]) -> bool {
+    payload.iter().all(|octet| matches!(octet, b'\n' | b'\r'))
 }
 
 /// Beats are sent a little early, to be there in time.
 fn early(interval: Duration) -> Duration {
     interval - (interval / 10).min(Duration::from_secs(1))
-}
-
-/// Waits until one of the visitors among the subscriptions may go in.
-async fn released(subscriptions: &mut [Subscription]) -> (usize, u32) {
-    let waiting: Vec<_> = subscriptions
-        .iter_mut()
-        .enumerate()
-        .filter_map(|(index, subscription)| match &mut subscription.topic {
-            Topic::Visitor {
-                waiting,
-                told: false,
-                ..
-            } => Some(Box::pin(async move { (index, waiting.released().await) })),
-            _ => None,
-        })
-        .collect();
-    if waiting.is_empty() {
-        return std::future::pending().await;
-    }
-    select_all(waiting).await.0
 }

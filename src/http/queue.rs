@@ -9,11 +9,9 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tungstenite::handshake::derive_accept_key;
 use warp::http::header::{
     CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
     SEC_WEBSOCKET_VERSION, UPGRADE,
@@ -26,19 +24,11 @@ use super::reply::{self, Problem, Response};
 use crate::conference::{Conference, ConferenceError};
 use crate::queue::{Queue, Status};
 use crate::reservation::{Reservations, timestamp};
-use crate::session::{self, Gate};
+use crate::session::{Gate, Session};
 use crate::stomp::negotiate::subprotocol;
 
 /// Longest wait for the connection after the handshake was answered.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Largest WebSocket message: the largest frame, and some.
-const MESSAGE_MAX: usize = 64 * 1024;
-/// What is read at a time. The library's default of 128 KiB is kept for each connection, as long as it is
-/// open; clients send a token once, and then a byte now and then.
-const READ_BUFFER: usize = 256;
-/// What may wait to be written to a client before it is dropped.
-const WRITE_BUFFER_MAX: usize = 64 * 1024;
-
 /// The connection a request came on.
 #[derive(Clone, Debug)]
 pub(super) struct Connection {
@@ -79,11 +69,13 @@ pub(super) fn open(
     }
     let address = client_address(&call.headers, connection.peer.ip(), &door.trusted_proxies);
     let sessions = door.sessions.clone();
+    // In a box, which is gone before the session begins: what waits should be small.
+    let beginning = Box::pin(begin(upgrade, door.gate, address));
     sessions.spawn(async move {
         let place = connection.place;
-        match tokio::time::timeout(UPGRADE_TIMEOUT, upgrade).await {
-            Ok(Ok(upgraded)) => converse(upgraded, &door, address).await,
-            _ => tracing::debug!("a handshake was not followed by a connection"),
+        if let Some(session) = beginning.await {
+            let end = session.run().await;
+            tracing::debug!(?end, "a session ended");
         }
         drop(place);
     });
@@ -100,21 +92,24 @@ pub(super) fn open(
     Ok(response)
 }
 
-async fn converse(upgraded: hyper::upgrade::Upgraded, door: &Door, address: Option<IpAddr>) {
-    // The buffer that comes with the socket pins 8 KiB; what is in it, if anything, is copied.
-    let (socket, begun) = match upgraded.downcast::<TokioIo<TcpStream>>() {
-        Ok(parts) => (parts.io.into_inner(), parts.read_buf.to_vec()),
-        Err(_) => return,
+/// The session on what follows the handshake.
+async fn begin(
+    upgrade: OnUpgrade,
+    gate: Arc<Gate>,
+    address: Option<IpAddr>,
+) -> Option<Arc<Session>> {
+    let Ok(Ok(upgraded)) = tokio::time::timeout(UPGRADE_TIMEOUT, upgrade).await else {
+        tracing::debug!("a handshake was not followed by a connection");
+        return None;
     };
-    let config = WebSocketConfig::default()
-        .read_buffer_size(READ_BUFFER)
-        .write_buffer_size(0)
-        .max_write_buffer_size(WRITE_BUFFER_MAX)
-        .max_message_size(Some(MESSAGE_MAX))
-        .max_frame_size(Some(MESSAGE_MAX));
-    let socket =
-        WebSocketStream::from_partially_read(socket, begun, Role::Server, Some(config)).await;
-    session::run(socket, &door.gate, address, &door.stop).await;
+    // The buffer that comes with the socket pins 8 KiB; what is in it, if anything, is copied.
+    let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
+    Some(Session::begin(
+        parts.io.into_inner(),
+        &parts.read_buf,
+        &gate,
+        address,
+    ))
 }
 
 /// Checks the client's half of the handshake (RFC 6455, section 4.2.1), and answers its key.

@@ -1,9 +1,9 @@
 //! The line of one conference and the pace it is released at (pure): first come, first released.
 //!
-//! Everybody who arrives draws a ticket; tickets below the number in [`Signal`] may go in. That one number is
-//! all that a waiting visitor has to look at.
+//! Everybody who arrives draws a ticket; each [`Batch`] takes the lowest ones out of the line. What stands in
+//! the line beside a ticket (`T`) is how its bearer is told.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 /// How long a batch is spread over, in milliseconds: batches follow each other at this distance, so
 /// one ends joining where the next begins.
@@ -13,27 +13,20 @@ pub const BATCH_MILLIS: u32 = 1000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(u64);
 
-/// What the line tells those who wait.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Signal {
-    upto: u64,
-    /// Over how many milliseconds those released are to spread their joining.
+/// Those who may go in now, in order of arrival.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Batch<T> {
+    /// What stood in the line for each.
+    pub released: Vec<T>,
+    /// Over how many milliseconds they are to spread their joining.
     pub delay_millis: u32,
 }
 
-impl Signal {
-    /// Whether the bearer of this ticket may go in.
-    #[must_use]
-    pub fn releases(self, ticket: Ticket) -> bool {
-        ticket.0 < self.upto
-    }
-}
-
 /// Who waits for one conference, in order of arrival.
-#[derive(Debug, Default)]
-pub struct Line {
+#[derive(Debug)]
+pub struct Line<T> {
     /// Those who wait and have not been released.
-    waiting: BTreeSet<Ticket>,
+    waiting: BTreeMap<Ticket, T>,
     /// The next ticket to be drawn.
     next: u64,
     /// Tickets below this one are released.
@@ -43,7 +36,19 @@ pub struct Line {
     budget: u32,
 }
 
-impl Line {
+impl<T> Default for Line<T> {
+    fn default() -> Self {
+        Self {
+            waiting: BTreeMap::new(),
+            next: 0,
+            upto: 0,
+            live: false,
+            budget: 0,
+        }
+    }
+}
+
+impl<T> Line<T> {
     /// Whether the conference is live.
     #[must_use]
     pub fn is_live(&self) -> bool {
@@ -57,8 +62,8 @@ impl Line {
     }
 
     /// Somebody comes, perhaps back, with the ticket they had. The second value says whether they may
-    /// go in at once.
-    pub fn arrive(&mut self, kept: Option<Ticket>, per_second: u32) -> (Ticket, bool) {
+    /// go in at once; `who` does not stand in the line then.
+    pub fn arrive(&mut self, kept: Option<Ticket>, per_second: u32, who: T) -> (Ticket, bool) {
         // A ticket of a former going live is worth nothing in the next waiting.
         let kept = kept.filter(|ticket| self.live || ticket.0 >= self.upto);
         let ticket = kept.unwrap_or_else(|| {
@@ -73,7 +78,7 @@ impl Line {
             self.upto = self.upto.max(ticket.0 + 1);
             return (ticket, true);
         }
-        self.waiting.insert(ticket);
+        self.waiting.insert(ticket, who);
         (ticket, false)
     }
 
@@ -83,7 +88,7 @@ impl Line {
     }
 
     /// The conference goes live: the first batch may go in, or everybody if there is no pace.
-    pub fn go_live(&mut self, per_second: u32) -> Option<Signal> {
+    pub fn go_live(&mut self, per_second: u32) -> Option<Batch<T>> {
         if self.live {
             return None;
         }
@@ -92,28 +97,30 @@ impl Line {
     }
 
     /// A second has begun: the next batch may go in.
-    pub fn tick(&mut self, per_second: u32) -> Option<Signal> {
+    pub fn tick(&mut self, per_second: u32) -> Option<Batch<T>> {
         if !self.live {
             return None;
         }
-        let (batch, delay_millis) = match per_second {
-            0 => (usize::MAX, 0),
-            n => (usize::try_from(n).unwrap_or(usize::MAX), BATCH_MILLIS),
-        };
         self.budget = per_second;
-        let mut released = None;
-        for _ in 0..batch {
-            let Some(ticket) = self.waiting.pop_first() else {
-                break;
-            };
-            self.budget = self.budget.saturating_sub(1);
-            released = Some(ticket);
-        }
-        let last = released?;
+        let room = match per_second {
+            0 => usize::MAX,
+            n => usize::try_from(n).unwrap_or(usize::MAX),
+        };
+        let batch = if self.waiting.len() <= room {
+            std::mem::take(&mut self.waiting)
+        } else {
+            // The line is cut after the last one who still has room.
+            let cut = self.waiting.keys().nth(room).copied()?;
+            let rest = self.waiting.split_off(&cut);
+            std::mem::replace(&mut self.waiting, rest)
+        };
+        let last = *batch.last_key_value()?.0;
+        let taken = u32::try_from(batch.len()).unwrap_or(u32::MAX);
+        self.budget = self.budget.saturating_sub(taken);
         self.upto = self.upto.max(last.0 + 1);
-        Some(Signal {
-            upto: self.upto,
-            delay_millis,
+        Some(Batch {
+            released: batch.into_values().collect(),
+            delay_millis: if per_second == 0 { 0 } else { BATCH_MILLIS },
         })
     }
 
@@ -131,8 +138,9 @@ mod tests {
 
     use super::*;
 
-    fn arrivals(line: &mut Line, count: usize, pace: u32) -> Vec<(Ticket, bool)> {
-        (0..count).map(|_| line.arrive(None, pace)).collect()
+    /// So many arrive, called by their numbers.
+    fn arrivals(line: &mut Line<usize>, count: usize, pace: u32) -> Vec<(Ticket, bool)> {
+        (0..count).map(|n| line.arrive(None, pace, n)).collect()
     }
 
     #[test]
@@ -141,26 +149,26 @@ mod tests {
         let tickets = arrivals(&mut line, 3, 0);
         assert!(tickets.iter().all(|(_, released)| !released));
         assert_eq!(line.waiting(), 3);
-        let signal = line.go_live(0).unwrap();
-        assert_eq!(signal.delay_millis, 0);
-        assert!(tickets.iter().all(|(ticket, _)| signal.releases(*ticket)));
+        let batch = line.go_live(0).unwrap();
+        assert_eq!(batch.delay_millis, 0);
+        assert_eq!(batch.released, [0, 1, 2]);
         assert_eq!(line.waiting(), 0);
-        assert!(line.arrive(None, 0).1, "late ones go at once");
+        assert!(line.arrive(None, 0, 3).1, "late ones go at once");
         assert_eq!(line.go_live(0), None, "going live twice changes nothing");
     }
 
     #[test]
     fn a_pace_releases_in_order_of_arrival() {
         let mut line = Line::default();
-        let tickets = arrivals(&mut line, 5, 2);
+        arrivals(&mut line, 5, 2);
         let mut released = Vec::new();
-        let mut signal = line.go_live(2);
-        while let Some(now) = signal {
+        let mut batch = line.go_live(2);
+        while let Some(now) = batch {
             assert_eq!(now.delay_millis, BATCH_MILLIS);
-            released.push(tickets.iter().filter(|(t, _)| now.releases(*t)).count());
-            signal = line.tick(2);
+            released.push(now.released);
+            batch = line.tick(2);
         }
-        assert_eq!(released, [2, 4, 5]);
+        assert_eq!(released, [vec![0, 1], vec![2, 3], vec![4]]);
     }
 
     #[test]
@@ -168,15 +176,13 @@ mod tests {
         let mut line = Line::default();
         arrivals(&mut line, 3, 2);
         line.go_live(2);
-        let (late, released) = line.arrive(None, 2);
-        assert!(!released);
-        let signal = line.tick(2).unwrap();
-        assert!(signal.releases(late));
+        assert!(!line.arrive(None, 2, 3).1);
+        assert_eq!(line.tick(2).unwrap().released, [2, 3]);
         // The second's budget is spent.
-        assert!(!line.arrive(None, 2).1);
+        assert!(!line.arrive(None, 2, 4).1);
         line.tick(2);
-        assert!(line.arrive(None, 2).1);
-        assert!(!line.arrive(None, 2).1);
+        assert!(line.arrive(None, 2, 5).1);
+        assert!(!line.arrive(None, 2, 6).1);
     }
 
     #[test]
@@ -186,8 +192,8 @@ mod tests {
         let (first, _) = tickets[0];
         line.leave(first);
         assert_eq!(line.waiting(), 2);
-        assert_eq!(line.arrive(Some(first), 1), (first, false));
-        assert!(line.go_live(1).unwrap().releases(first));
+        assert_eq!(line.arrive(Some(first), 1, 9), (first, false));
+        assert_eq!(line.go_live(1).unwrap().released, [9]);
     }
 
     #[test]
@@ -197,9 +203,9 @@ mod tests {
         line.go_live(1);
         let (first, _) = tickets[0];
         line.leave(first);
-        assert_eq!(line.arrive(Some(first), 1), (first, true));
+        assert_eq!(line.arrive(Some(first), 1, 9), (first, true));
         line.end_live();
-        let (again, released) = line.arrive(Some(first), 1);
+        let (again, released) = line.arrive(Some(first), 1, 9);
         assert!(again > first && !released);
     }
 
@@ -207,12 +213,11 @@ mod tests {
     fn after_the_end_the_next_wait_again() {
         let mut line = Line::default();
         arrivals(&mut line, 2, 0);
-        let signal = line.go_live(0).unwrap();
+        line.go_live(0).unwrap();
         line.end_live();
-        let (next, released) = line.arrive(None, 0);
-        assert!(!released && !signal.releases(next));
+        assert!(!line.arrive(None, 0, 2).1);
         assert_eq!(line.tick(0), None);
-        assert!(line.go_live(0).unwrap().releases(next));
+        assert_eq!(line.go_live(0).unwrap().released, [2]);
     }
 
     #[derive(Clone, Debug)]
@@ -245,28 +250,29 @@ mod tests {
             pace in 0u32..4,
         ) {
             let mut line = Line::default();
-            let mut waiting: Vec<Ticket> = Vec::new();
+            // Each by their number in the line and their ticket.
+            let mut waiting: Vec<(usize, Ticket)> = Vec::new();
             let mut gone: Vec<Ticket> = Vec::new();
             let mut this_second = 0;
-            for event in events {
-                let signal = match event {
+            for (n, event) in events.into_iter().enumerate() {
+                let batch = match event {
                     Event::Arrive | Event::Return(_) => {
                         let kept = match event {
                             Event::Return(n) if !gone.is_empty() => Some(gone.swap_remove(n % gone.len())),
                             _ => None,
                         };
-                        let (ticket, released) = line.arrive(kept, pace);
+                        let (ticket, released) = line.arrive(kept, pace, n);
                         prop_assert!(!released || line.is_live());
                         if released {
                             prop_assert!(waiting.is_empty() || Some(ticket) == kept);
                             this_second += u32::from(Some(ticket) != kept);
                         } else {
-                            waiting.push(ticket);
+                            waiting.push((n, ticket));
                         }
                         None
                     }
                     Event::Leave(n) if !waiting.is_empty() => {
-                        let ticket = waiting.swap_remove(n % waiting.len());
+                        let (_, ticket) = waiting.swap_remove(n % waiting.len());
                         line.leave(ticket);
                         gone.push(ticket);
                         None
@@ -277,12 +283,16 @@ mod tests {
                     Event::Tick => { this_second = 0; line.tick(pace) }
                     Event::End => { line.end_live(); None }
                 };
-                if let Some(signal) = signal {
+                if let Some(batch) = batch {
                     prop_assert!(line.is_live());
-                    let (released, left): (Vec<_>, Vec<_>) =
-                        waiting.iter().partition(|ticket| signal.releases(**ticket));
+                    let (mut released, left): (Vec<_>, Vec<_>) =
+                        waiting.into_iter().partition(|(n, _)| batch.released.contains(n));
+                    released.sort_by_key(|(_, ticket)| *ticket);
+                    let in_order: Vec<_> = released.iter().map(|(n, _)| *n).collect();
+                    prop_assert_eq!(&batch.released, &in_order);
                     this_second += u32::try_from(released.len()).unwrap();
-                    let (last, first) = (released.iter().max(), left.iter().min());
+                    let ticket = |(_, ticket): &(usize, Ticket)| *ticket;
+                    let (last, first) = (released.iter().map(ticket).max(), left.iter().map(ticket).min());
                     prop_assert!(last.is_none() || first.is_none() || last < first);
                     waiting = left;
                 }

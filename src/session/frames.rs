@@ -1,18 +1,17 @@
 //! What each frame of a client asks for, and whether it may.
 
 use std::net::IpAddr;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use futures_util::{Sink, Stream};
 use tokio::time::Instant;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
+use tungstenite::protocol::frame::coding::CloseCode;
 
-use super::{Session, Subscription, Topic};
+use super::{Gate, Session, State, Subscription, Topic, Watch};
 use crate::clock;
 use crate::queue::destination::Destination;
-use crate::queue::{TokenKey, Visitor};
+use crate::queue::{Seat, TokenKey, Visitor};
 use crate::stomp::negotiate::{HeartBeat, Offer, VERSIONS, heart_beat, version};
 use crate::stomp::{Command, Frame, Version};
 use crate::token::grant::Grant;
@@ -35,6 +34,8 @@ pub(super) struct Fault {
     pub(super) code: CloseCode,
     /// A further header of the ERROR frame.
     pub(super) header: Option<(&'static str, &'static str)>,
+    /// The receipt that the frame at fault asked for.
+    pub(super) receipt: Option<String>,
 }
 
 impl Fault {
@@ -44,6 +45,7 @@ impl Fault {
             message,
             code: CloseCode::Protocol,
             header: None,
+            receipt: None,
         }
     }
 
@@ -53,6 +55,7 @@ impl Fault {
             message: message.into(),
             code: CloseCode::Policy,
             header: None,
+            receipt: None,
         }
     }
 }
@@ -61,7 +64,7 @@ impl Fault {
 #[derive(Debug)]
 pub(super) struct Client {
     address: Option<IpAddr>,
-    bearer: Option<Bearer>,
+    bearer: Option<Box<Bearer>>,
     greeted: bool,
 }
 
@@ -90,22 +93,19 @@ impl Client {
     }
 }
 
-impl<S> Session<'_, S>
-where
-    S: Stream<Item = Result<Message, SocketError>> + Sink<Message, Error = SocketError> + Unpin,
-{
-    pub(super) async fn handle(&mut self, frame: Frame) -> Result<(), Fault> {
-        if self.client.bearer.is_none() {
+impl Session {
+    pub(super) async fn handle(self: &Arc<Self>, frame: Frame) -> Result<(), Fault> {
+        if !self.state().client.is_connected() {
             return match frame.command {
                 Command::Connect | Command::Stomp => self.connect(&frame).await,
                 _ => Err(Fault::protocol("the first frame must be CONNECT".into())),
             };
         }
-        self.client.greeted = true;
+        self.state().client.greeted = true;
         match frame.command {
             Command::Subscribe => self.subscribe(&frame).await,
-            Command::Unsubscribe => self.unsubscribe(&frame),
-            Command::Ack | Command::Nack => self.acknowledge(&frame),
+            Command::Unsubscribe => self.state().unsubscribe(&frame),
+            Command::Ack | Command::Nack => acknowledge(&frame, self.state().version),
             Command::Disconnect => Ok(()),
             Command::Connect | Command::Stomp => Err(Fault::protocol(
                 "the session has begun already; CONNECT comes once".into(),
@@ -122,7 +122,7 @@ where
         }
     }
 
-    async fn connect(&mut self, frame: &Frame) -> Result<(), Fault> {
+    async fn connect(&self, frame: &Frame) -> Result<(), Fault> {
         let refused =
             |error: crate::stomp::negotiate::NegotiateError| Fault::protocol(error.to_string());
         let version = version(frame.header("accept-version")).map_err(|error| Fault {
@@ -146,15 +146,6 @@ where
                 "the token lets its bearer neither wait nor watch; it takes a room, sub, and context.user.role of visitor or context.user.moderator of true",
             ));
         }
-        self.client.bearer = Some(bearer);
-        self.heard_at = Instant::now();
-        self.version = version;
-        self.decoder.set_version(version);
-        // Who promises a sign of life once an hour is asked for one, like who promises none.
-        self.beats = HeartBeat {
-            expect: beats.expect.filter(|expect| *expect <= EXPECT_MAX),
-            ..beats
-        };
         let mut connected = Frame::new(Command::Connected).with("version", version.as_str());
         // 1.0 knows no heart-beats.
         if version > Version::V10 {
@@ -165,8 +156,17 @@ where
         let _ = aws_lc_rs::rand::fill(&mut session);
         connected = connected.with("session", format!("{:016x}", u64::from_be_bytes(session)));
         let server = concat!("usher/", env!("CARGO_PKG_VERSION"));
-        // A client that is gone is found out by the next read.
-        let _ = self.send_frame(&connected.with("server", server)).await;
+
+        let mut state = self.state();
+        state.client.bearer = Some(Box::new(bearer));
+        state.heard_at = Instant::now();
+        state.version = version;
+        // Who promises a sign of life once an hour is asked for one, like who promises none.
+        state.beats = HeartBeat {
+            expect: beats.expect.filter(|expect| *expect <= EXPECT_MAX),
+            ..beats
+        };
+        self.send_frame(&mut state, &connected.with("server", server));
         Ok(())
     }
 
@@ -189,11 +189,18 @@ where
         key.copy_from_slice(&digest(&SHA256, token.as_bytes()).as_ref()[..16]);
         Ok(Bearer {
             grant: Grant::of(&verified, &self.gate.rules),
-            key: TokenKey(u128::from_be_bytes(key)),
+            key: TokenKey(key),
         })
     }
 
-    async fn subscribe(&mut self, frame: &Frame) -> Result<(), Fault> {
+    async fn subscribe(self: &Arc<Self>, frame: &Frame) -> Result<(), Fault> {
+        // The documented sample repeats the token here; then this one counts.
+        let own = match token_of(frame)? {
+            Some(token) => Some(self.bearer(token).await?),
+            None => None,
+        };
+        let mut state = self.state();
+        state.seats += 1;
         let destination = required(frame, "destination")?;
         let id = match frame.header("id") {
             Some(id) if id.len() > ID_MAX => {
@@ -203,19 +210,19 @@ where
             }
             Some(id) => id,
             // Without ids, 1.0 tells subscriptions apart by their destination.
-            None if self.version == Version::V10 => destination,
+            None if state.version == Version::V10 => destination,
             None => return Err(missing(frame, "id")),
         };
-        if self
+        if state
             .subscriptions
             .iter()
-            .any(|subscription| subscription.id == id)
+            .any(|subscription| *subscription.id == *id)
         {
             return Err(Fault::policy(
                 "there is a subscription with this id already; choose another id",
             ));
         }
-        if self.subscriptions.len() >= SUBSCRIPTIONS_MAX {
+        if state.subscriptions.len() >= SUBSCRIPTIONS_MAX {
             return Err(Fault::policy(format!(
                 "there are too many subscriptions; a session may have {SUBSCRIPTIONS_MAX}"
             )));
@@ -229,43 +236,47 @@ where
                 ));
             }
         };
-        let gate = self.gate;
+        let gate = &self.gate;
         let parsed = Destination::parse(destination, &gate.muc_prefix, &gate.rules.domain)
             .map_err(|error| Fault::policy(error.to_string()))?;
-        // The documented sample repeats the token here; then this one counts.
-        let own = match token_of(frame)? {
-            Some(token) => Some(self.bearer(token).await?),
-            None => None,
-        };
-        let Some(bearer) = own.as_ref().or(self.client.bearer.as_ref()) else {
+        let Some(bearer) = own.as_ref().or(state.client.bearer.as_deref()) else {
             return Err(Fault::policy("a token is needed"));
         };
-        let topic = topic(parsed, bearer, self.client.address, &gate.queue)?;
-        self.subscriptions.push(Subscription {
-            id: id.to_owned(),
-            destination: destination.to_owned(),
+        let teller: Weak<Self> = Arc::downgrade(self);
+        let seat = Seat {
+            teller,
+            number: state.seats,
+        };
+        let topic = topic(parsed, bearer, state.client.address, seat, gate)?;
+        // Nearly everybody has one.
+        state.subscriptions.reserve_exact(1);
+        state.subscriptions.push(Subscription {
+            id: id.into(),
+            destination: destination.into(),
             acknowledged,
             topic,
         });
         Ok(())
     }
+}
 
-    /// Nothing is ever sent again, so there is nothing to remember about it.
-    fn acknowledge(&self, frame: &Frame) -> Result<(), Fault> {
-        let needed: &[&str] = match (self.version, frame.command) {
-            (Version::V10, Command::Nack) => {
-                return Err(Fault::protocol("STOMP 1.0 has no NACK".into()));
-            }
-            (Version::V10, _) => &["message-id"],
-            (Version::V11, _) => &["message-id", "subscription"],
-            (Version::V12, _) => &["id"],
-        };
-        for name in needed {
-            required(frame, name)?;
+/// Nothing is ever sent again, so there is nothing to remember about it.
+fn acknowledge(frame: &Frame, version: Version) -> Result<(), Fault> {
+    let needed: &[&str] = match (version, frame.command) {
+        (Version::V10, Command::Nack) => {
+            return Err(Fault::protocol("STOMP 1.0 has no NACK".into()));
         }
-        Ok(())
+        (Version::V10, _) => &["message-id"],
+        (Version::V11, _) => &["message-id", "subscription"],
+        (Version::V12, _) => &["id"],
+    };
+    for name in needed {
+        required(frame, name)?;
     }
+    Ok(())
+}
 
+impl State {
     fn unsubscribe(&mut self, frame: &Frame) -> Result<(), Fault> {
         let id = match (frame.header("id"), self.version) {
             (Some(id), _) => id,
@@ -274,7 +285,7 @@ where
         };
         let before = self.subscriptions.len();
         self.subscriptions
-            .retain(|subscription| subscription.id != id);
+            .retain(|subscription| *subscription.id != *id);
         if self.subscriptions.len() == before {
             return Err(Fault::policy("there is no subscription with this id"));
         }
@@ -286,7 +297,8 @@ fn topic(
     destination: Destination,
     bearer: &Bearer,
     address: Option<IpAddr>,
-    queue: &crate::queue::Queue,
+    seat: Seat,
+    gate: &Gate,
 ) -> Result<Topic, Fault> {
     let grant = &bearer.grant;
     match destination {
@@ -303,11 +315,13 @@ fn topic(
             }
             let token = (!grant.is_service()).then_some(bearer.key);
             let visitor = Visitor { token, address };
-            let waiting = queue
-                .arrive(&conference, visitor)
+            let number = seat.number;
+            let waiting = gate
+                .queue
+                .arrive(conference, visitor, seat)
                 .map_err(|full| Fault::policy(full.to_string()))?;
             Ok(Topic::Visitor {
-                conference,
+                seat: number,
                 waiting,
                 told: false,
             })
@@ -323,11 +337,11 @@ fn topic(
                     }
                 }));
             }
-            Ok(Topic::State {
+            Ok(Topic::State(Box::new(Watch {
                 conference,
                 told: None,
                 look_at: Instant::now(),
-            })
+            })))
         }
     }
 }
