@@ -8,7 +8,8 @@ use super::error::DecodeError;
 use super::frame::{Command, Escaping, Frame};
 
 /// The longest line that can hold a command: the longest of them and a CR.
-const MAX_COMMAND_LINE: usize = Command::MAX_LEN + 1;
+const MAX_COMMAND_LINE: usize = 12;
+const _: () = assert!(MAX_COMMAND_LINE == Command::MAX_LEN + 1);
 
 /// What a frame may take. A peer that sends more gets an error at the octet that is too many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
