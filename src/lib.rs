@@ -327,7 +327,7 @@ pub fn verifier(config: &Config) -> Result<(Verifier, GrantRules), ServeError> {
     let rules = GrantRules {
         verify_domain: auth.verify_domain,
         service_issuers: auth.service.issuers.clone(),
-        domain: config.xmpp.domain.clone(),
+        domain: config.xmpp.domain.as_str().into(),
     };
     Ok((verifier, rules))
 }

@@ -30,6 +30,7 @@ use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
 use crate::conference::Conference;
 use crate::queue::{Queue, Teller, Waiting, message};
+use crate::stomp::frame::encode;
 use crate::stomp::negotiate::HeartBeat;
 use crate::stomp::{Command, Decoder, Frame, Item, Limits, Version};
 use crate::token::Verifier;
@@ -50,6 +51,8 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 const BEAT_TOLERANCE: u32 = 2;
 /// What is read at a time, on the stack.
 const READ_BYTES: usize = 4096;
+/// Room for a message to a visitor or moderator; it grows where that is too little.
+const FRAME_BYTES: usize = 512;
 /// A session whose frame takes long (a key is being fetched) is looked at again so much later.
 const BUSY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -256,6 +259,7 @@ impl Session {
                 // Others may hold the session for a moment longer; its places in the line are free now.
                 let mut state = self.state();
                 state.subscriptions.clear();
+                self.gate.rounds.remove(state.slot, &self);
                 state.slot = Slot::NEVER;
                 return end;
             }
@@ -484,14 +488,23 @@ impl Session {
         };
         state.messages += 1;
         let number = state.messages.to_string();
-        let mut frame = Frame::new(Command::Message)
-            .with("destination", &*subscription.destination)
-            .with("message-id", &number)
-            .with("subscription", &*subscription.id);
-        if subscription.acknowledged {
-            frame = frame.with("ack", number);
-        }
-        self.send_frame(state, &frame.body(body, "application/json"));
+        let ack = subscription.acknowledged.then_some(("ack", &*number));
+        let headers = [
+            ("destination", &*subscription.destination),
+            ("message-id", &number),
+            ("subscription", &subscription.id),
+            ("content-type", "application/json"),
+        ];
+        // Without a `Frame`: its strings would take longer than the rest, and thousands are told at a time.
+        let mut frame = Vec::with_capacity(FRAME_BYTES);
+        encode(
+            Command::Message,
+            headers.into_iter().chain(ack),
+            body,
+            state.version,
+            &mut frame,
+        );
+        self.send(state, OpCode::Data(Data::Text), &frame);
     }
 
     /// Frames are text: their heads are UTF-8 always, and their bodies because they are ours.
@@ -661,6 +674,7 @@ impl Session {
     fn schedule(self: &Arc<Self>, state: &mut State) {
         let slot = self.gate.rounds.slot(self.deadline(state));
         if slot < state.slot {
+            self.gate.rounds.remove(state.slot, self);
             self.schedule_at(state, slot);
         }
     }

@@ -1,9 +1,11 @@
 //! The clock of all sessions: one task looks at each of them when its time has come.
 //!
 //! A timer for each session costs memory and wakes its task for nothing but a byte. Here a session stands, as
-//! one pointer, in the slot of time in which it next matters.
+//! one pointer, in the one slot of time in which it next matters; what has ended stands nowhere, as the pointer
+//! would keep its memory.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -65,8 +67,7 @@ impl Rounds {
         Slot(u32::try_from(since / SLOT.as_millis()).unwrap_or(u32::MAX - 1))
     }
 
-    /// Has a session looked at in `slot`; says whether it will be: not after the stop. A session may stand in
-    /// several slots; what it makes of that is its own matter.
+    /// Has a session looked at in `slot`; says whether it will be: not after the stop. It must stand in no other.
     pub(super) fn add(&self, slot: Slot, session: &Arc<Session>) -> bool {
         let mut due = self.due();
         if due.stopped {
@@ -82,6 +83,21 @@ impl Rounds {
             self.added.notify_one();
         }
         true
+    }
+
+    /// Takes a session out of `slot`, if it stands there.
+    pub(super) fn remove(&self, slot: Slot, session: &Session) {
+        let mut due = self.due();
+        let Entry::Occupied(mut sessions) = due.slots.entry(slot) else {
+            return;
+        };
+        let is_it = |other: &Weak<Session>| std::ptr::eq(other.as_ptr(), session);
+        if let Some(place) = sessions.get().iter().position(is_it) {
+            sessions.get_mut().swap_remove(place);
+        }
+        if sessions.get().is_empty() {
+            sessions.remove();
+        }
     }
 
     fn due(&self) -> MutexGuard<'_, Due> {

@@ -218,34 +218,43 @@ impl Frame {
     /// break in 1.0 or CONNECTED, CR in 1.1, NUL in any) becomes a space, and a header without a name is
     /// left out: so no value, wherever it comes from, adds a line or ends the frame.
     pub fn encode(&self, version: Version) -> Vec<u8> {
-        let escaping = Escaping::of(self.command, version);
-        let length = |(name, value): &(String, String)| name.len() + value.len() + 2;
-        let room: usize = self.headers.iter().map(length).sum();
+        let headers = || self.headers.iter().map(|(name, value)| (&**name, &**value));
+        let room: usize = headers()
+            .map(|(name, value)| name.len() + value.len() + 2)
+            .sum();
         let mut bytes = Vec::with_capacity(Command::MAX_LEN + room + self.body.len() + 32);
-        bytes.extend_from_slice(self.command.as_str().as_bytes());
-        bytes.push(b'\n');
-        for (name, value) in &self.headers {
-            if name.is_empty() || name == "content-length" {
-                continue;
-            }
-            escaping.write(name, b":\r\n\0", &mut bytes);
-            bytes.push(b':');
-            escaping.write(value, b"\r\n\0", &mut bytes);
-            bytes.push(b'\n');
-        }
-        let body = if self.command.has_body() {
-            self.body.as_slice()
-        } else {
-            &[]
-        };
-        if !body.is_empty() {
-            bytes.extend_from_slice(format!("content-length:{}\n", body.len()).as_bytes());
-        }
-        bytes.push(b'\n');
-        bytes.extend_from_slice(body);
-        bytes.push(0);
+        encode(self.command, headers(), &self.body, version, &mut bytes);
         bytes
     }
+}
+
+/// Appends the bytes of a frame of these parts, as [`Frame::encode`] does of its own.
+pub fn encode<'h>(
+    command: Command,
+    headers: impl Iterator<Item = (&'h str, &'h str)>,
+    body: &[u8],
+    version: Version,
+    bytes: &mut Vec<u8>,
+) {
+    let escaping = Escaping::of(command, version);
+    bytes.extend_from_slice(command.as_str().as_bytes());
+    bytes.push(b'\n');
+    for (name, value) in headers {
+        if name.is_empty() || name == "content-length" {
+            continue;
+        }
+        escaping.write(name, b":\r\n\0", bytes);
+        bytes.push(b':');
+        escaping.write(value, b"\r\n\0", bytes);
+        bytes.push(b'\n');
+    }
+    let body = if command.has_body() { body } else { &[] };
+    if !body.is_empty() {
+        bytes.extend_from_slice(format!("content-length:{}\n", body.len()).as_bytes());
+    }
+    bytes.push(b'\n');
+    bytes.extend_from_slice(body);
+    bytes.push(0);
 }
 
 impl fmt::Debug for Frame {

@@ -1,5 +1,7 @@
 //! What the bearer of a verified token may do, and for which conference.
 
+use std::sync::Arc;
+
 use regex::bytes::{Regex, RegexBuilder};
 
 use super::{Claims, Verified};
@@ -25,10 +27,10 @@ pub struct Rules {
     /// The issuers of service tokens.
     pub service_issuers: Vec<String>,
     /// The deployment's domain (`xmpp.domain`). Nothing is granted outside it.
-    pub domain: String,
+    pub domain: Arc<str>,
 }
 
-/// What a verified token allows. The default for everything is no.
+/// What a verified token allows. The default for everything is no. Sessions keep it: it is small.
 #[derive(Debug, Clone)]
 pub struct Grant {
     service: bool,
@@ -36,7 +38,7 @@ pub struct Grant {
     moderator: bool,
     rooms: Rooms,
     subject: Subject,
-    domain: String,
+    domain: Arc<str>,
 }
 
 /// The rooms a token is for.
@@ -44,8 +46,11 @@ pub struct Grant {
 enum Rooms {
     None,
     Any,
-    One(Conference),
-    Matching(Regex),
+    One {
+        room: Box<str>,
+        tenant: Option<Box<str>>,
+    },
+    Matching(Box<Regex>),
 }
 
 /// The tenant a token is for.
@@ -53,7 +58,7 @@ enum Rooms {
 enum Subject {
     None,
     Any,
-    One(String),
+    One(Box<str>),
 }
 
 impl Grant {
@@ -70,10 +75,10 @@ impl Grant {
             subject: match claims.sub.as_deref() {
                 _ if !rules.verify_domain => Subject::Any,
                 Some(ANY) => Subject::Any,
-                Some(sub) => Subject::One(sub.to_lowercase()),
+                Some(sub) => Subject::One(sub.to_lowercase().into()),
                 None => Subject::None,
             },
-            domain: rules.domain.to_lowercase(),
+            domain: Arc::clone(&rules.domain),
         }
     }
 
@@ -112,7 +117,7 @@ impl Grant {
     }
 
     fn is_here(&self, conference: &Conference) -> bool {
-        conference.domain() == self.domain
+        conference.domain().eq_ignore_ascii_case(&self.domain)
     }
 }
 
@@ -122,10 +127,16 @@ impl Rooms {
             None => Self::None,
             Some(ANY) => Self::Any,
             Some(pattern) if claims.context.room_is_regex => {
-                whole_name(pattern).map_or(Self::None, Self::Matching)
+                whole_name(pattern).map_or(Self::None, |pattern| Self::Matching(Box::new(pattern)))
             }
             // The claim may be what the person typed: it is taken through the same rule as rooms are.
-            Some(name) => Conference::from_names(name, None, domain).map_or(Self::None, Self::One),
+            Some(name) => match Conference::from_names(name, None, domain) {
+                Ok(claimed) => Self::One {
+                    room: claimed.room().into(),
+                    tenant: claimed.tenant().map(Into::into),
+                },
+                Err(_) => Self::None,
+            },
         }
     }
 
@@ -133,9 +144,9 @@ impl Rooms {
         match self {
             Self::None => false,
             Self::Any => true,
-            Self::One(claimed) => {
-                claimed.room() == conference.room()
-                    && (claimed.tenant().is_none() || claimed.tenant() == conference.tenant())
+            Self::One { room, tenant } => {
+                **room == *conference.room()
+                    && (tenant.is_none() || tenant.as_deref() == conference.tenant())
             }
             Self::Matching(pattern) => pattern.is_match(conference.room().as_bytes()),
         }
@@ -147,7 +158,7 @@ impl Subject {
         match self {
             Self::None => false,
             Self::Any => true,
-            Self::One(sub) => sub == conference.tenant().unwrap_or(conference.domain()),
+            Self::One(sub) => **sub == *conference.tenant().unwrap_or(conference.domain()),
         }
     }
 }
