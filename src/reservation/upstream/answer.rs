@@ -117,6 +117,11 @@ pub(super) fn conflict(body: &[u8]) -> Result<UpstreamId, Flaw> {
     })
 }
 
+/// Whether a body is what the API speaks.
+pub(super) fn is_object(body: &[u8]) -> bool {
+    object(body).is_ok()
+}
+
 /// Whether a 202 says that the visitor is to wait: the API has no such answer, ours has.
 pub(super) fn is_queued(body: &[u8]) -> bool {
     object(body).is_ok_and(|members| members.get("waiting_queue") == Some(&Value::Bool(true)))

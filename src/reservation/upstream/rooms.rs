@@ -98,3 +98,83 @@ impl Turns {
         turn
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    fn room(name: &str) -> Conference {
+        Conference::from_names(name, None, "meet.example.com").unwrap()
+    }
+
+    fn person(id: &str) -> Requester {
+        Requester {
+            user_id: Some(id.to_owned()),
+            ..Requester::default()
+        }
+    }
+
+    /// A request that is never made before the test waits: tests have one thread.
+    fn board(flights: &Flights, name: &str, who: &str, made: &Arc<AtomicUsize>) -> Boarded {
+        let made = Arc::clone(made);
+        flights.board((room(name), None), person(who), async move {
+            made.fetch_add(1, Ordering::Relaxed);
+            Verdict::Queued
+        })
+    }
+
+    #[tokio::test]
+    async fn those_who_ask_for_a_room_at_once_share_one_request() {
+        let (flights, made) = (Flights::default(), Arc::default());
+        let Boarded::Leading(first) = board(&flights, "a", "alice", &made) else {
+            panic!("the first leads");
+        };
+        let Boarded::Same(again) = board(&flights, "a", "alice", &made) else {
+            panic!("their own");
+        };
+        let Boarded::Other(other) = board(&flights, "a", "bob", &made) else {
+            panic!("somebody else's");
+        };
+        assert!(matches!(
+            board(&flights, "b", "bob", &made),
+            Boarded::Leading(_)
+        ));
+        for flight in [first, again, other] {
+            assert!(matches!(flight.await, Verdict::Queued));
+        }
+        assert_eq!(made.load(Ordering::Relaxed), 2, "one for each room");
+        assert!(matches!(
+            board(&flights, "a", "bob", &made),
+            Boarded::Leading(_)
+        ));
+    }
+
+    #[tokio::test]
+    async fn there_are_not_too_many_at_once() {
+        let (flights, made) = (Flights::default(), Arc::default());
+        for n in 0..FLIGHTS_MAX {
+            let boarded = board(&flights, &format!("room{n}"), "alice", &made);
+            assert!(matches!(boarded, Boarded::Leading(_)));
+        }
+        assert!(matches!(
+            board(&flights, "one more", "alice", &made),
+            Boarded::Full
+        ));
+        assert!(matches!(
+            board(&flights, "room0", "alice", &made),
+            Boarded::Same(_)
+        ));
+    }
+
+    #[tokio::test]
+    async fn a_room_that_nobody_waits_for_is_forgotten() {
+        let turns = Turns::default();
+        let turn = turns.of(&room("a"));
+        assert!(Arc::ptr_eq(&turn, &turns.of(&room("a"))));
+        drop(turn);
+        let _other = turns.of(&room("b"));
+        assert_eq!(turns.0.lock().unwrap().len(), 1);
+    }
+}

@@ -5,6 +5,7 @@ use std::sync::{MutexGuard, PoisonError};
 
 use tokio::time::sleep;
 
+use super::answer::is_object;
 use super::breaker::{Breaker, Probed};
 use super::{Failure, Upstream};
 
@@ -64,8 +65,8 @@ impl Upstream {
     /// What is wrong with that, and what to do.
     pub async fn probe(&self) -> Result<String, String> {
         let call = self.inner.client.get(IMPOSSIBLE_ID);
-        let status = match self.inner.client.call_once(&call).await {
-            Ok(reply) => reply.status,
+        let (status, body) = match self.inner.client.call_once(&call).await {
+            Ok(reply) => (reply.status, reply.body),
             Err(trouble) => {
                 return Err(format!(
                     "{trouble}; start it, or correct reservations.upstream.url (and ca_file, where its certificate is the trouble)"
@@ -73,6 +74,9 @@ impl Upstream {
             }
         };
         match status {
+            404 | 410 if !is_object(&body) => Ok(format!(
+                "it answers with status {status}, but not in JSON; if no conference can be opened, correct reservations.upstream.url"
+            )),
             404 | 410 => Ok(format!("it answers, and has no conference {IMPOSSIBLE_ID}")),
             401 | 403 | 407 => Err(format!(
                 "it refuses usher with status {status}; give reservations.upstream.headers what it wants, such as Authorization"
