@@ -46,6 +46,9 @@ impl Upstream {
                 self.inner.opened.notified().await;
             }
             sleep(self.inner.settings.probe_interval).await;
+            if !self.breaker().is_open() {
+                continue;
+            }
             let call = self.inner.client.get(IMPOSSIBLE_ID);
             let probed = match self.inner.client.call_once(&call).await {
                 Ok(reply) if reply.status < 500 => Probed::Well,
