@@ -10,8 +10,9 @@ local function path_of(id)
 	return "/conference/"..id;
 end
 
--- An id goes into a URL: 7, never 7.0, whatever JSON made of it.
+-- An id goes into a URL: 7, never 7.0, whatever JSON made of it. Those of another reservation system may be texts.
 local function read_id(id)
+	if type(id) == "string" then return id:match("^[%w%-._~:@+=,]+$"); end
 	return type(id) == "number" and id >= 0 and id % 1 == 0 and ("%d"):format(id) or nil;
 end
 

@@ -7,16 +7,17 @@
 //! | --- | --- |
 //! | [`lifecycle`] | signals, the listening socket |
 //! | [`http`] | routes, the one error body, the accept loop |
-//! | [`reservation`] | the decision (pure), bookings, allocations, expiry |
+//! | [`reservation`] | the decision (pure), bookings, allocations, expiry; or asking an upstream |
 //! | [`store`] | durable state |
 //! | [`stomp`] | STOMP 1.0, 1.1 and 1.2: frames and bytes (pure) |
 //! | [`token`] | verifying JWTs, finding their keys here or afar, what their bearer may do (pure) |
 //! | [`conference`] | one key for every spelling of a conference (pure) |
 //! | [`config`] | schema, defaults, validation, secrets |
-//! | `backoff` | pauses between attempts |
+//! | `backoff`, `causes` | pauses between attempts; errors on one line |
 //! | [`clock`] | the present instant |
 
 mod backoff;
+mod causes;
 pub mod clock;
 pub mod conference;
 pub mod config;
@@ -40,10 +41,11 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use config::{Config, Secret};
+use config::{Backend, Config, Secret};
 use http::{Api, Door, Guard};
 use queue::Queue;
 use reservation::policy::Settings;
+use reservation::upstream::{Upstream, UpstreamError};
 use reservation::{Reservations, Retention};
 use session::Gate;
 use session::rounds::Rounds;
@@ -72,6 +74,9 @@ pub enum ServeError {
         /// What is wrong with it.
         error: std::io::Error,
     },
+    /// The upstream can't be asked.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
     /// A key can't be used.
     #[error("{key}: {error}")]
     Key {
@@ -94,7 +99,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let store = open_store(&config).await?;
-    let reservations = reservations(&config, store.clone());
+    let reservations = reservations(&config, store.clone())?;
     let queue = queue(&config, store);
     let guard = Arc::new(guard(&config)?);
     if let Ok(address) = listener.local_addr() {
@@ -159,9 +164,9 @@ pub async fn serve(
 ///
 /// # Errors
 ///
-/// [`ServeError::Store`] if the database can't be used.
+/// [`ServeError::Store`] if the database can't be used, [`ServeError::Upstream`] if the upstream can't.
 pub async fn open(config: &Config) -> Result<Reservations, ServeError> {
-    Ok(reservations(config, open_store(config).await?))
+    reservations(config, open_store(config).await?)
 }
 
 async fn open_store(config: &Config) -> Result<Store, ServeError> {
@@ -182,10 +187,14 @@ fn span(duration: Duration) -> TimeDelta {
     seconds.unwrap_or(TimeDelta::MAX)
 }
 
-fn reservations(config: &Config, store: Store) -> Reservations {
+fn reservations(config: &Config, store: Store) -> Result<Reservations, ServeError> {
     let settings = &config.reservations;
-    Reservations::new(
-        store,
+    let retention = Retention {
+        kept: span(settings.decisions_kept),
+        decisions_max: settings.decisions_max,
+    };
+    let reservations = Reservations::new(
+        store.clone(),
         Settings {
             policy: settings.policy,
             default_duration: span(settings.default_duration),
@@ -193,11 +202,14 @@ fn reservations(config: &Config, store: Store) -> Reservations {
             starters: settings.starters,
             time_zone: settings.time_zone,
         },
-        Retention {
-            kept: span(settings.decisions_kept),
-            decisions_max: settings.decisions_max,
-        },
-    )
+        retention,
+    );
+    if settings.backend == Backend::Local {
+        return Ok(reservations);
+    }
+    let unasked = span(settings.default_duration);
+    let upstream = Upstream::new(store, settings, unasked, retention)?;
+    Ok(reservations.with_upstream(upstream))
 }
 
 fn queue(config: &Config, store: Store) -> Queue {

@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use usher::clock;
-use usher::config::Config;
+use usher::config::{Backend, Config};
+use usher::{ServeError, clock};
 
 use super::say;
 
@@ -39,6 +39,9 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> anyhow::Resul
     }
     if let Some(token) = &arguments.token {
         report("token", self::token(token, config).await)?;
+    }
+    for (what, finding) in upstream(config).await {
+        report(what, finding)?;
     }
     report("database", database(config).await)?;
     for notice in config.notices() {
@@ -102,6 +105,29 @@ async fn token(token: &str, config: &Config) -> Result<String, String> {
     let judged = guard.judge(token.trim(), clock::now()).await;
     judged.map_err(|refusal| refusal.to_string())?;
     Ok("it is accepted as a service's".into())
+}
+
+/// The reservation system that decides, if it isn't usher, and what it has not heard yet.
+async fn upstream(config: &Config) -> Vec<(&'static str, Result<String, String>)> {
+    let what = "reservation system";
+    if config.reservations.backend == Backend::Local {
+        return Vec::new();
+    }
+    let reservations = match usher::open(config).await {
+        Ok(reservations) => reservations,
+        // What is wrong with the database is said below.
+        Err(ServeError::Store { .. }) => return Vec::new(),
+        Err(error) => return vec![(what, Err(error.to_string()))],
+    };
+    let mut findings = Vec::new();
+    if let Some(upstream) = reservations.upstream() {
+        findings.push((what, upstream.probe().await));
+        let pending = upstream.pending().await;
+        let pending = pending.map(|pending| format!("{pending} deletions wait to be delivered"));
+        findings.push(("outbox", pending.map_err(|error| error.to_string())));
+    }
+    reservations.close().await;
+    findings
 }
 
 async fn database(config: &Config) -> Result<String, String> {

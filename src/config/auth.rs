@@ -233,7 +233,7 @@ pub(super) fn notices(auth: &Auth) -> Vec<String> {
 }
 
 /// Whether what is fetched from there crosses a network in the clear.
-fn is_open_to_others(url: &str) -> bool {
+pub(super) fn is_open_to_others(url: &str) -> bool {
     let Ok(url) = reqwest::Url::parse(url) else {
         return false;
     };

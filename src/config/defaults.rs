@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use chrono_tz::Tz;
 
-use super::{Backend, LogFormat, LogLevel, PolicyKind, Starters};
+use super::{Backend, LogFormat, LogLevel, OnFailure, PolicyKind, Starters};
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -38,9 +38,17 @@ pub(super) const TIME_ZONE: Tz = Tz::UTC;
 pub(super) const DECISIONS_KEPT: Duration = DAY.saturating_mul(30);
 pub(super) const DECISIONS_MAX: u64 = 100_000;
 pub(super) const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(20);
+/// Two seconds less than Prosody waits for us.
+pub(super) const UPSTREAM_DEADLINE: Duration = Duration::from_secs(18);
 pub(super) const RETRY_COUNT: u32 = 3;
 pub(super) const RETRY_DELAY: Duration = Duration::from_secs(3);
 pub(super) const RETRY_STATUS: RangeInclusive<u16> = 500..=599;
+pub(super) const FORWARD_IDENTITY: bool = false;
+pub(super) const ON_FAILURE: OnFailure = OnFailure::Deny;
+pub(super) const FAILURES_MAX: u32 = 3;
+pub(super) const PROBE_INTERVAL: Duration = Duration::from_secs(10);
+pub(super) const OUTBOX_KEPT: Duration = DAY.saturating_mul(7);
+pub(super) const OUTBOX_MAX: u32 = 10_000;
 pub(super) const QUEUE_PATH: &str = "/waiting-queue";
 pub(super) const STATE_INTERVAL: Duration = Duration::from_secs(15);
 pub(super) const RELEASE_PER_SECOND: u32 = 0;

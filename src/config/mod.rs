@@ -199,7 +199,7 @@ pub struct ServiceAuth {
 /// `[reservations]`
 #[derive(Debug, Clone)]
 pub struct Reservations {
-    /// Who decides; default `local`. This version has no other.
+    /// Who decides; default `local`.
     pub backend: Backend,
     /// Whether a conference needs a booking; default `open`.
     pub policy: PolicyKind,
@@ -284,8 +284,11 @@ impl FromStr for Starters {
 pub struct Upstream {
     /// What `/conference` is appended to; no default.
     pub url: String,
-    /// How long to wait for an answer; default `20s`, as long as Prosody waits for ours.
+    /// How long to wait for an answer; default `20s`. A call that took longer is not tried again.
     pub timeout: Duration,
+    /// How long all attempts at a request, their pauses and the GET after a 409 may take together;
+    /// default `18s`: Prosody's own time-out is 20 s, and an answer after it is lost.
+    pub deadline: Duration,
     /// How often to try again; default 3, at most 100.
     pub retry_count: u32,
     /// How long to wait before trying again; default `3s`.
@@ -294,6 +297,30 @@ pub struct Upstream {
     pub retry_status: Vec<u16>,
     /// Headers to send along, such as `Authorization`; default none.
     pub headers: BTreeMap<String, Secret>,
+    /// Whether what our shim knows of whoever asks (id, e-mail, name, group) is sent along; default
+    /// false.
+    pub forward_identity: bool,
+    /// PEM certificates that are trusted beside the system's; default none.
+    pub ca_file: Option<PathBuf>,
+    /// What users get while no answer can be had; default `deny`.
+    pub on_failure: OnFailure,
+    /// After how many failures in a row it is left alone; default 3.
+    pub failures_max: u32,
+    /// How often to look whether it is back then; default `10s`.
+    pub probe_interval: Duration,
+    /// How long to try to deliver a DELETE; default `7d`.
+    pub outbox_kept: Duration,
+    /// How many DELETEs may wait for delivery; default 10000.
+    pub outbox_max: u32,
+}
+
+/// What users get while the upstream gives no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnFailure {
+    /// `deny`: a message that says to try again.
+    Deny,
+    /// `allow`: their conference, for `reservations.default_duration`.
+    Allow,
 }
 
 /// `[queue]`

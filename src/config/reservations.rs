@@ -2,18 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono_tz::{TZ_VARIANTS, Tz};
 use toml::de::DeValue;
 
+use super::auth::is_open_to_others;
+use super::files;
 use super::mistake::nearest;
 use super::reader::{Found, Reader};
 use super::sections::{DAY, MINUTE, NONZERO, SECOND, web_address};
-use super::{Backend, PolicyKind, Reservations, Secret, Starters, Upstream, defaults};
+use super::{Backend, OnFailure, PolicyKind, Reservations, Secret, Starters, Upstream, defaults};
 
 const DECISIONS_MAX_MAX: u64 = 100_000_000;
 const RETRY_COUNT_MAX: u32 = 100;
+/// More failures than these before it is left alone is as good as never.
+const FAILURES_MAX_MAX: u32 = 1_000;
+/// Some hundred bytes each.
+const OUTBOX_MAX_MAX: u32 = 10_000_000;
 
 pub(super) fn reservations(read: &mut Reader<'_>) -> Reservations {
     Reservations {
@@ -59,11 +66,14 @@ fn backend(read: &mut Reader<'_>) -> Backend {
         defaults::BACKEND,
         &[("local", Backend::Local), ("upstream", Backend::Upstream)],
     );
-    if let (Backend::Upstream, Some(place)) = (backend, read.place("reservations.backend")) {
+    let url = "reservations.upstream.url";
+    if let (Backend::Upstream, None, Some(place)) =
+        (backend, read.place(url), read.place("reservations.backend"))
+    {
         read.mistake(
             &place,
-            "\"upstream\" is planned, but this version only has \"local\"",
-            "Write \"local\", or remove the key.",
+            format!("is \"upstream\", but {url} is not set"),
+            "Set it to the reservation system's URL, or write \"local\".",
         );
     }
     backend
@@ -110,16 +120,71 @@ fn upstream(read: &mut Reader<'_>) -> Option<Upstream> {
         defaults::RETRY_DELAY,
         NONZERO..=10 * MINUTE,
     );
+    let deadline = read.duration(
+        "reservations.upstream.deadline",
+        defaults::UPSTREAM_DEADLINE,
+        NONZERO..=10 * MINUTE,
+    );
     let retry_status = retry_status(read);
     let headers = headers(read);
+    let forward_identity = read.flag(
+        "reservations.upstream.forward_identity",
+        defaults::FORWARD_IDENTITY,
+    );
+    let ca_file = ca_file(read);
+    let on_failure = read.choice(
+        "reservations.upstream.on_failure",
+        defaults::ON_FAILURE,
+        &[("deny", OnFailure::Deny), ("allow", OnFailure::Allow)],
+    );
+    let failures_max = read.number(
+        "reservations.upstream.failures_max",
+        defaults::FAILURES_MAX,
+        1..=FAILURES_MAX_MAX,
+    );
+    let probe_interval = read.duration(
+        "reservations.upstream.probe_interval",
+        defaults::PROBE_INTERVAL,
+        NONZERO..=10 * MINUTE,
+    );
+    let outbox_kept = read.duration(
+        "reservations.upstream.outbox_kept",
+        defaults::OUTBOX_KEPT,
+        SECOND..=365 * DAY,
+    );
+    let outbox_max = read.number(
+        "reservations.upstream.outbox_max",
+        defaults::OUTBOX_MAX,
+        1..=OUTBOX_MAX_MAX,
+    );
     Some(Upstream {
         url: url?,
         timeout,
+        deadline,
         retry_count,
         retry_delay,
         retry_status,
         headers,
+        forward_identity,
+        ca_file,
+        on_failure,
+        failures_max,
+        probe_interval,
+        outbox_kept,
+        outbox_max,
     })
+}
+
+fn ca_file(read: &mut Reader<'_>) -> Option<PathBuf> {
+    let Found { value, place } = read.filled_text("reservations.upstream.ca_file")?;
+    let path = read.path(&value);
+    match files::check_readable(&path) {
+        Ok(()) => Some(path),
+        Err(error) => {
+            read.unreadable(&place, &path, &error);
+            None
+        }
+    }
 }
 
 fn retry_status(read: &mut Reader<'_>) -> Vec<u16> {
@@ -186,10 +251,30 @@ fn headers(read: &mut Reader<'_>) -> BTreeMap<String, Secret> {
     headers
 }
 
-/// Keys that do nothing yet.
+/// What is set but has no effect, and secrets that cross a network in the clear.
 pub(super) fn notices(reservations: &Reservations) -> Vec<String> {
-    let upstream = reservations.upstream.as_ref().map(|_| {
-        "reservations.upstream does nothing while reservations.backend is \"local\"".to_owned()
-    });
-    upstream.into_iter().collect()
+    let Some(upstream) = &reservations.upstream else {
+        return Vec::new();
+    };
+    if reservations.backend == Backend::Local {
+        return vec![
+            "reservations.upstream does nothing while reservations.backend is \"local\"".to_owned(),
+        ];
+    }
+    let mut notices = Vec::new();
+    if is_open_to_others(&upstream.url) {
+        notices.push(
+            "reservations.upstream.url: names, passwords of rooms and the headers go there in the \
+             clear: use https"
+                .to_owned(),
+        );
+    }
+    if upstream.deadline > defaults::UPSTREAM_DEADLINE {
+        notices.push(
+            "reservations.upstream.deadline: Prosody's time-out is 20 s unless it is raised, and \
+             answers after it are lost: stay below it"
+                .to_owned(),
+        );
+    }
+    notices
 }

@@ -89,8 +89,8 @@ fn defaults_in_the_annotated_file_are_the_embedded_ones() {
         all.push_str(default.unwrap_or(line));
         all.push('\n');
     }
-    // Six keys have no default.
-    assert_eq!(taken, schema().len() - 6);
+    // Seven keys have no default.
+    assert_eq!(taken, schema().len() - 7);
     assert_eq!(debug(&good(&all)), debug(&Config::embedded()));
 }
 
@@ -226,7 +226,15 @@ fn upstream_is_there_once_its_url_is() {
     let upstream = config.reservations.upstream.as_ref().unwrap();
     assert_eq!(upstream.url, "https://bookings.example.com/api");
     assert_eq!(upstream.timeout, Duration::from_secs(20));
+    assert_eq!(upstream.deadline, Duration::from_secs(18));
     assert_eq!(upstream.retry_count, 3);
+    assert!(!upstream.forward_identity);
+    assert!(upstream.ca_file.is_none());
+    assert_eq!(upstream.on_failure, OnFailure::Deny);
+    assert_eq!(upstream.failures_max, 3);
+    assert_eq!(upstream.probe_interval, Duration::from_secs(10));
+    assert_eq!(upstream.outbox_kept, Duration::from_secs(604_800));
+    assert_eq!(upstream.outbox_max, 10_000);
     assert_eq!(upstream.retry_delay, Duration::from_secs(3));
     assert_eq!(upstream.retry_status, [500, 502, 520, 521, 522]);
     assert_eq!(
@@ -789,12 +797,36 @@ fn other_databases_than_sqlite_are_refused() {
 }
 
 #[test]
-fn upstream_backend_is_refused_for_now() {
+fn upstream_backend_needs_a_url() {
     each_says(&[(
-        "[reservations]\nupstream.url = \"http://localhost:1\"\nbackend = \"upstream\"",
+        "[reservations]\nbackend = \"upstream\"",
         "reservations.backend",
-        "this version only has \"local\"",
-        "Write \"local\"",
+        "reservations.upstream.url is not set",
+        "write \"local\"",
+    )]);
+    let config = good("[reservations]\nbackend = \"upstream\"\nupstream.url = \"http://[::1]:9\"");
+    assert_eq!(config.reservations.backend, Backend::Upstream);
+    assert!(config.notices().is_empty());
+}
+
+#[test]
+fn an_upstream_in_the_clear_and_a_deadline_beyond_prosodys_are_noticed() {
+    let upstream = "[reservations]\nbackend = \"upstream\"\nupstream.url";
+    let notices = good(&format!(
+        "{upstream} = \"http://bookings.example.com\"\nupstream.deadline = \"19s\""
+    ))
+    .notices();
+    assert_eq!(notices.len(), 2, "{notices:?}");
+    assert!(notices[0].contains("use https") && notices[1].contains("20 s"));
+}
+
+#[test]
+fn the_certificates_of_the_upstream_have_to_be_readable() {
+    each_says(&[(
+        "[reservations.upstream]\nca_file = \"none.pem\"",
+        "reservations.upstream.ca_file",
+        "cannot be read",
+        "Create the file",
     )]);
 }
 

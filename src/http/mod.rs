@@ -144,6 +144,10 @@ pub fn routes(api: Api) -> BoxedFilter<(Response,)> {
         .and(guarded(READ))
         .and(with(&reservations))
         .then(async |call, reservations| settle(ops::decisions(call, reservations).await));
+    let outbox = warp::path!("api" / "v1" / "outbox")
+        .and(guarded(READ))
+        .and(with(&reservations))
+        .then(async |call, reservations| settle(ops::outbox(call, reservations).await));
     let health = warp::path!("health")
         .or(warp::path!("about" / "health"))
         .unify();
@@ -171,6 +175,8 @@ pub fn routes(api: Api) -> BoxedFilter<(Response,)> {
         .or(booking)
         .unify()
         .or(decisions)
+        .unify()
+        .or(outbox)
         .unify()
         .or(health)
         .unify()

@@ -11,8 +11,9 @@ use warp::http::StatusCode;
 use super::Call;
 use super::bookings::{limit, room_and_tenant};
 use super::reply::{self, Problem, Response};
+use crate::conference::Conference;
 use crate::reservation::{Reservations, timestamp};
-use crate::store::{DecisionFilter, DecisionRow};
+use crate::store::{DecisionFilter, DecisionRow, Deletion};
 
 /// How long a readiness answer holds. Anyone may ask, and each look costs a write to the disk.
 const READY_HOLDS: Duration = Duration::from_secs(1);
@@ -100,6 +101,54 @@ impl<'a> DecisionBody<'a> {
             booking: row.booking.map(|id| id.0),
         }
     }
+}
+
+#[derive(Serialize)]
+struct DeletionBody<'a> {
+    conference: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    room: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant: Option<&'a str>,
+    accepted_at: String,
+    attempts: u32,
+    next_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trouble: Option<&'a str>,
+}
+
+impl<'a> DeletionBody<'a> {
+    fn of(deletion: &'a Deletion) -> Self {
+        let conference = deletion.conference.as_ref();
+        Self {
+            conference: &deletion.conference_id,
+            room: conference.map(Conference::room),
+            tenant: conference.and_then(Conference::tenant),
+            accepted_at: timestamp::format(deletion.accepted_at),
+            attempts: deletion.attempts,
+            next_at: timestamp::format(deletion.next_at),
+            trouble: deletion.trouble.as_deref(),
+        }
+    }
+}
+
+/// `GET /api/v1/outbox`: deletions that the upstream has not heard yet, the oldest first.
+pub(super) async fn outbox(call: Call, reservations: Reservations) -> Result<Response, Problem> {
+    let query = call.query()?;
+    query.only(&["after", "limit"])?;
+    let after = query.number("after", "the \"next\" of the page before")?;
+    let limit = limit(&query)?;
+    let (mut rows, pending) = reservations
+        .outbox(after.unwrap_or_default(), limit + 1)
+        .await?;
+    let more = rows.len() > limit as usize;
+    rows.truncate(limit as usize);
+    let list: Vec<_> = rows.iter().map(DeletionBody::of).collect();
+    let mut body = json!({ "pending": pending, "deletions": list });
+    if let Some(last) = rows.last().filter(|_| more) {
+        body["next"] = last.id.into();
+    }
+    Ok(reply::json(StatusCode::OK, &body))
 }
 
 /// `GET /api/v1/decisions`: the newest first.

@@ -15,6 +15,7 @@ use warp::{Rejection, Reply};
 use super::field::FieldError;
 use super::guard::Refusal;
 use crate::reservation::BookingError;
+use crate::reservation::upstream::{self, Failure};
 use crate::store::StoreError;
 
 /// A response of ours.
@@ -131,6 +132,14 @@ impl From<StoreError> for Problem {
                 StatusCode::CONFLICT,
                 "The room was booked in this very moment; try again.",
             ),
+            StoreError::OutboxFull => {
+                tracing::error!(%error, "a deletion is not accepted");
+                Self::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "Too many conferences wait to be deleted in the reservation system already. Try again later, and see why it takes none: /api/v1/outbox.",
+                )
+                .header(RETRY_AFTER, RETRY_SECONDS)
+            }
             StoreError::Unavailable(_) => {
                 tracing::error!(%error, "the database can't be used");
                 Self::new(
@@ -160,12 +169,37 @@ impl From<BookingError> for Problem {
             BookingError::Draft(_) => StatusCode::BAD_REQUEST,
             BookingError::Unknown(_) => StatusCode::NOT_FOUND,
             BookingError::Overlap(_) => StatusCode::CONFLICT,
+            BookingError::Elsewhere => StatusCode::FORBIDDEN,
         };
         let problem = Self::new(status, error.to_string());
         match error {
             BookingError::Overlap(booking) => problem.with("conflicting_booking", booking.id.0),
             _ => problem,
         }
+    }
+}
+
+impl From<upstream::Refused> for Problem {
+    fn from(refused: upstream::Refused) -> Self {
+        let status = StatusCode::from_u16(refused.status).unwrap_or(StatusCode::FORBIDDEN);
+        Self::new(status, refused.message)
+    }
+}
+
+impl From<Failure> for Problem {
+    fn from(failure: Failure) -> Self {
+        let status = match failure {
+            Failure::Unreachable
+            | Failure::Failing(_)
+            | Failure::Unusable(_)
+            | Failure::TooLong => StatusCode::BAD_GATEWAY,
+            Failure::TooSlow => StatusCode::GATEWAY_TIMEOUT,
+            Failure::Resting | Failure::Busy | Failure::NotWritten => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+        };
+        let problem = Self::new(status, failure.to_string()).with("reason", failure.code());
+        problem.header(RETRY_AFTER, RETRY_SECONDS)
     }
 }
 

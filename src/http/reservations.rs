@@ -11,7 +11,9 @@ use super::field::{FieldError, Form};
 use super::reply::{self, Problem, Response};
 use crate::conference::Conference;
 use crate::reservation::allocation::{Allocation, AllocationId};
+use crate::reservation::booking::Options;
 use crate::reservation::requester::Requester;
+use crate::reservation::upstream::{Granted, Lookup, Upstream, UpstreamId, Verdict};
 use crate::reservation::{Found, Outcome, Request, Reservations, timestamp};
 
 /// Longest bare JID: a node and a host of 1023 bytes each, and the @. Other identity fields are cut here.
@@ -23,8 +25,8 @@ const CLOCK_SKEW_SECONDS: i64 = 60;
 /// The conference as the API has it. Unset members are left out: a `null` wedges the room in stock
 /// Prosody.
 #[derive(Serialize)]
-struct ConferenceBody<'a> {
-    id: i64,
+struct ConferenceBody<'a, Id> {
+    id: Id,
     name: &'a str,
     mail_owner: &'a str,
     start_time: String,
@@ -40,15 +42,47 @@ struct ConferenceBody<'a> {
     waiting_queue: bool,
 }
 
-impl<'a> ConferenceBody<'a> {
+impl<'a> ConferenceBody<'a, i64> {
     fn of(allocation: &'a Allocation) -> Self {
-        let options = &allocation.options;
+        Self::with_id(allocation.id.get(), allocation)
+    }
+}
+
+impl<'a> ConferenceBody<'a, &'a UpstreamId> {
+    fn granted(granted: &'a Granted) -> Self {
+        let window = (granted.start, granted.end);
+        let (name, mail_owner) = (&granted.name, &granted.mail_owner);
+        Self::new(&granted.id, name, mail_owner, window, &granted.options)
+    }
+}
+
+impl<'a> ConferenceBody<'a, String> {
+    /// One that runs because the upstream could not be asked: its id must be none of the upstream's.
+    fn unasked(allocation: &'a Allocation) -> Self {
+        Self::with_id(Upstream::own_id(allocation.id), allocation)
+    }
+}
+
+impl<'a, Id> ConferenceBody<'a, Id> {
+    fn with_id(id: Id, allocation: &'a Allocation) -> Self {
+        let window = (allocation.start, allocation.end);
+        let (name, mail_owner) = (&allocation.name, &allocation.mail_owner);
+        Self::new(id, name, mail_owner, window, &allocation.options)
+    }
+
+    fn new(
+        id: Id,
+        name: &'a str,
+        mail_owner: &'a str,
+        (start, end): (DateTime<Utc>, DateTime<Utc>),
+        options: &'a Options,
+    ) -> Self {
         Self {
-            id: allocation.id.get(),
-            name: &allocation.name,
-            mail_owner: &allocation.mail_owner,
-            start_time: timestamp::format(allocation.start),
-            duration: (allocation.end - allocation.start).num_seconds(),
+            id,
+            name,
+            mail_owner,
+            start_time: timestamp::format(start),
+            duration: (end - start).num_seconds(),
             max_occupants: options.max_occupants,
             lobby: options.lobby,
             password: options.password.as_ref().map(|password| password.expose()),
@@ -65,6 +99,9 @@ pub(super) async fn create(
 ) -> Result<Response, Problem> {
     let form = call.form("application/x-www-form-urlencoded: name, start_time, mail_owner")?;
     let request = read(&form, domain, call.now)?;
+    if let Some(upstream) = reservations.upstream() {
+        return passed_on(upstream.allocate(&request).await);
+    }
     Ok(match reservations.allocate(&request, call.now).await? {
         Outcome::Allocated(allocation) => {
             reply::json(StatusCode::CREATED, &ConferenceBody::of(&allocation))
@@ -74,16 +111,62 @@ pub(super) async fn create(
             let body = json!({ "conflict_id": id.get(), "message": message });
             reply::json(StatusCode::CONFLICT, &body)
         }
-        Outcome::Queued => {
-            let message = "Visitors of this conference wait until it goes live.";
-            let body = json!({ "waiting_queue": true, "message": message });
-            reply::json(StatusCode::ACCEPTED, &body)
-        }
+        Outcome::Queued => queued(),
         Outcome::Refused(refusal) => {
             return Err(Problem::new(StatusCode::FORBIDDEN, refusal.sentence)
                 .with("reason", refusal.reason.code()));
         }
     })
+}
+
+fn queued() -> Response {
+    let message = "Visitors of this conference wait until it goes live.";
+    let body = json!({ "waiting_queue": true, "message": message });
+    reply::json(StatusCode::ACCEPTED, &body)
+}
+
+/// What an upstream made of a `POST /conference`. One that runs already is the answer itself, which spares
+/// Prosody the way by its id.
+fn passed_on(verdict: Verdict) -> Result<Response, Problem> {
+    let conference = |status, granted| reply::json(status, &ConferenceBody::granted(granted));
+    Ok(match verdict {
+        Verdict::Opened(granted) => conference(StatusCode::CREATED, &granted),
+        Verdict::Running(granted) => conference(StatusCode::OK, &granted),
+        Verdict::Queued => queued(),
+        Verdict::Unasked(allocation) => {
+            reply::json(StatusCode::CREATED, &ConferenceBody::unasked(&allocation))
+        }
+        Verdict::Refused(refused) => return Err(refused.into()),
+        Verdict::Failed(failure) => return Err(failure.into()),
+    })
+}
+
+/// `GET` and `DELETE /conference/{id}` of an upstream's conferences.
+async fn one_upstream(id: &str, call: &Call, upstream: &Upstream) -> Result<Response, Problem> {
+    if call.method == Method::DELETE {
+        return match upstream.end(id, call.now).await? {
+            true => Ok(reply::nothing()),
+            false => Err(unknown()),
+        };
+    }
+    let ok = StatusCode::OK;
+    match upstream.find(id, call.now).await? {
+        Lookup::Running(granted) => Ok(reply::json(ok, &ConferenceBody::granted(&granted))),
+        Lookup::Unasked(allocation) => Ok(reply::json(ok, &ConferenceBody::unasked(&allocation))),
+        Lookup::Over(ended_at) => Err(over(ended_at)),
+        Lookup::Unknown => Err(unknown()),
+        Lookup::Refused(refused) => Err(refused.into()),
+        Lookup::Failed(failure) => Err(failure.into()),
+    }
+}
+
+fn unknown() -> Problem {
+    Problem::not_found("There is no conference with this id.")
+}
+
+/// `ended_at` is ours: it tells our shim a conference that is over from an id it can't know.
+fn over(ended_at: DateTime<Utc>) -> Problem {
+    Problem::not_found("The conference is over.").with("ended_at", timestamp::format(ended_at))
 }
 
 /// `GET` and `DELETE /conference/{id}`.
@@ -92,7 +175,9 @@ pub(super) async fn one(
     call: Call,
     reservations: Reservations,
 ) -> Result<Response, Problem> {
-    let unknown = || Problem::not_found("There is no conference with this id.");
+    if let Some(upstream) = reservations.upstream() {
+        return one_upstream(&id, &call, upstream).await;
+    }
     let id = AllocationId::parse_path(&id).ok_or_else(unknown)?;
     if call.method == Method::DELETE {
         return if reservations.end(id, call.now).await? {
@@ -106,9 +191,7 @@ pub(super) async fn one(
             StatusCode::OK,
             &ConferenceBody::of(&allocation),
         )),
-        // `ended_at` is ours: it tells our shim a conference that is over from an id it can't know.
-        Found::Over(ended_at) => Err(Problem::not_found("The conference is over.")
-            .with("ended_at", timestamp::format(ended_at))),
+        Found::Over(ended_at) => Err(over(ended_at)),
         Found::Unknown => Err(unknown()),
     }
 }
@@ -120,8 +203,8 @@ fn read(form: &Form, domain: &str, now: DateTime<Utc>) -> Result<Request, FieldE
             field: "name",
             error,
         })?;
-    let start_time = form.require("start_time")?;
-    let start_time = timestamp::parse(start_time).map_err(|error| FieldError::Time {
+    let written = form.require("start_time")?;
+    let start_time = timestamp::parse(written).map_err(|error| FieldError::Time {
         field: "start_time",
         error,
     })?;
@@ -153,6 +236,7 @@ fn read(form: &Form, domain: &str, now: DateTime<Utc>) -> Result<Request, FieldE
     Ok(Request {
         conference,
         name: name.to_owned(),
+        start_time: written.to_owned(),
         requester,
     })
 }

@@ -8,6 +8,7 @@ pub mod booking;
 pub mod policy;
 pub mod requester;
 pub mod timestamp;
+pub mod upstream;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,11 +20,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::conference::Conference;
-use crate::store::{BookingFilter, DecisionFilter, DecisionRow, Entry, Store, StoreError, Tx};
+use crate::store::{
+    BookingFilter, DecisionFilter, DecisionRow, Deletion, Entry, Store, StoreError, Tx,
+};
 use allocation::{Allocation, AllocationId, EndReason};
 use booking::{Booking, BookingId, Draft, DraftError};
 use policy::{Decision, Refusal, Settings};
 use requester::Requester;
+use upstream::Upstream;
 
 /// Longest sleep of the expiry loop: also how often the logs are purged.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
@@ -43,6 +47,7 @@ pub struct Retention {
 #[derive(Clone, Debug)]
 pub struct Reservations {
     inner: Arc<Inner>,
+    upstream: Option<Upstream>,
 }
 
 #[derive(Debug)]
@@ -61,6 +66,8 @@ pub struct Request {
     pub conference: Conference,
     /// The room's node as Prosody wrote it.
     pub name: String,
+    /// When it is to begin, as Prosody wrote it: only an upstream believes it.
+    pub start_time: String,
     /// Who asks.
     pub requester: Requester,
 }
@@ -101,6 +108,11 @@ pub enum BookingError {
     /// No booking has this id.
     #[error("There is no booking {0}.")]
     Unknown(BookingId),
+    /// Bookings are the upstream's.
+    #[error(
+        "Bookings are kept by the reservation system that usher asks (reservations.backend = \"upstream\"); make them there."
+    )]
+    Elsewhere,
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -118,7 +130,21 @@ impl Reservations {
                 retention,
                 ends_changed,
             }),
+            upstream: None,
         }
+    }
+
+    /// The same, where an upstream decides.
+    #[must_use]
+    pub fn with_upstream(self, upstream: Upstream) -> Self {
+        let upstream = Some(upstream);
+        Self { upstream, ..self }
+    }
+
+    /// The upstream that decides, if there is one.
+    #[must_use]
+    pub fn upstream(&self) -> Option<&Upstream> {
+        self.upstream.as_ref()
     }
 
     /// What the operator decided.
@@ -141,6 +167,7 @@ impl Reservations {
             conference,
             name,
             requester,
+            ..
         } = request;
         let mut tx = self.inner.store.begin().await?;
         tx.end_expired(now).await?;
@@ -252,6 +279,9 @@ impl Reservations {
         conference: &Conference,
         now: DateTime<Utc>,
     ) -> Result<bool, StoreError> {
+        if let Some(upstream) = &self.upstream {
+            return upstream.has_queue(conference, now).await;
+        }
         let store = &self.inner.store;
         if let Some(running) = store
             .unended(conference)
@@ -274,6 +304,7 @@ impl Reservations {
     ///
     /// [`BookingError::Draft`] or [`BookingError::Overlap`] if it can't be had.
     pub async fn book(&self, draft: Draft, now: DateTime<Utc>) -> Result<Booking, BookingError> {
+        self.books_here()?;
         let draft = draft.checked(self.inner.settings.starters, now)?;
         let mut tx = self.inner.store.begin().await?;
         let booking = match tx.insert_booking(draft.clone(), now).await {
@@ -300,6 +331,7 @@ impl Reservations {
         change: impl FnOnce(&Draft) -> Result<Draft, E>,
         now: DateTime<Utc>,
     ) -> Result<Booking, E> {
+        self.books_here()?;
         let store = |error: StoreError| E::from(BookingError::Store(error));
         let mut tx = self.inner.store.begin().await.map_err(store)?;
         let before = tx
@@ -371,6 +403,20 @@ impl Reservations {
         self.inner.store.decisions(filter).await
     }
 
+    /// Deletions that the upstream has not heard yet, in order, those after the deletion `after`, at most
+    /// `limit`; and how many there are in all.
+    ///
+    /// # Errors
+    ///
+    /// When the database can't be read.
+    pub async fn outbox(&self, after: i64, limit: u32) -> Result<(Vec<Deletion>, u64), StoreError> {
+        let store = &self.inner.store;
+        Ok((
+            store.outbox(after, limit).await?,
+            store.outbox_pending().await?,
+        ))
+    }
+
     /// Whether the store takes a write.
     ///
     /// # Errors
@@ -390,6 +436,15 @@ impl Reservations {
     /// Nothing that is asked depends on this loop: an allocation past its end counts as over whether
     /// or not the loop has come by.
     pub async fn keep_house(&self, stop: CancellationToken) {
+        let upstream = async {
+            if let Some(upstream) = &self.upstream {
+                upstream.keep_house(stop.clone()).await;
+            }
+        };
+        tokio::join!(self.keep_ends(stop.clone()), upstream);
+    }
+
+    async fn keep_ends(&self, stop: CancellationToken) {
         let mut sleep = Duration::ZERO;
         loop {
             tokio::select! {
@@ -453,6 +508,14 @@ impl Reservations {
             }
         }
         Ok(())
+    }
+
+    /// An upstream wouldn't know of bookings made here, and nobody of their having no effect.
+    fn books_here(&self) -> Result<(), BookingError> {
+        match self.upstream {
+            Some(_) => Err(BookingError::Elsewhere),
+            None => Ok(()),
+        }
     }
 
     /// Names the booking that the database refused a draft for.

@@ -3,7 +3,7 @@
 /// The person behind a request, as far as Prosody knows them.
 ///
 /// Stock Prosody sends `mail_owner` alone; our shim adds the rest from the verified token.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Requester {
     /// The bare JID of whoever asked first; a random one for anonymous and token-authenticated
     /// users, empty where there is no authentication.
@@ -25,6 +25,25 @@ pub struct Requester {
 }
 
 impl Requester {
+    /// What our shim adds to a request for a conference, by the names of its fields (contract, section
+    /// 1.5); `mail_owner` is not among them, since stock Prosody sends it, too.
+    #[must_use]
+    pub fn identity(&self) -> Vec<(&'static str, &str)> {
+        let texts = [
+            ("user_id", self.user_id.as_deref()),
+            ("user_email", self.user_email.as_deref()),
+            ("user_name", self.user_name.as_deref()),
+            ("user_group", self.user_group.as_deref()),
+            ("tenant", self.tenant.as_deref()),
+            ("moderator", self.moderator.then_some("true")),
+            ("role", self.visitor.then_some("visitor")),
+        ];
+        let known = texts.into_iter();
+        known
+            .filter_map(|(field, text)| Some((field, text?)))
+            .collect()
+    }
+
     /// Whether this is `owner`, written as an e-mail address, a user id, a user name or a bare JID.
     ///
     /// Addresses compare without regard to case; ids and names are exact, since two ids may differ

@@ -1,4 +1,4 @@
-//! Durable state: bookings, allocations and the decision log.
+//! Durable state: bookings, allocations, the decision log, and the outbox to an upstream.
 //!
 //! What an answer says is on disk before the answer leaves. The SQL is kept to what SQLite and
 //! PostgreSQL share (numbered parameters, no vendor functions); what differs between the two lives in
@@ -8,6 +8,7 @@ mod allocations;
 mod bookings;
 mod decisions;
 mod live;
+mod outbox;
 pub mod sqlite;
 
 use std::sync::Arc;
@@ -23,6 +24,8 @@ use crate::reservation::allocation::AllocationId;
 pub use bookings::{BookingFilter, Position};
 pub(crate) use decisions::Entry;
 pub use decisions::{DecisionFilter, DecisionRow};
+pub use outbox::Deletion;
+pub(crate) use outbox::UpstreamRow;
 
 /// The handle to the database. Cheap to clone; every clone is the same database.
 #[derive(Clone, Debug)]
@@ -52,6 +55,9 @@ pub enum StoreError {
     /// Two bookings of one room would overlap.
     #[error("the booking overlaps another")]
     Overlap,
+    /// As many deletions wait for the upstream as may.
+    #[error("the outbox is full: reservations.upstream.outbox_max deletions wait already")]
+    OutboxFull,
     /// The disk is full, read-only or broken, or somebody holds the database for too long. It may be
     /// well again at the next try.
     #[error("the database can't be used right now: {0}")]

@@ -9,6 +9,7 @@ use reqwest::{Client, Response, StatusCode, Url};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::backoff::Pauses;
+use crate::causes::told;
 
 /// The most that a document may hold, in bytes.
 pub(super) const DOCUMENT_MAX_BYTES: usize = 64 * 1024;
@@ -126,18 +127,4 @@ impl Fetcher {
 fn announces_more(response: &Response) -> bool {
     let length = response.content_length();
     length.is_some_and(|length| length > DOCUMENT_MAX_BYTES as u64)
-}
-
-/// An error with its causes, which is where the network's errors say what happened.
-fn told(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }

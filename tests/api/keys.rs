@@ -295,7 +295,7 @@ async fn a_users_token_is_no_service_token_whatever_signed_it() {
 }
 
 /// Runs `usher check` while the servers here go on.
-async fn check(config: &str, arguments: &[&str]) -> (Option<i32>, String) {
+pub(crate) async fn check(config: &str, arguments: &[&str]) -> (Option<i32>, String) {
     let dir = TempDir::new().unwrap();
     std::fs::write(dir.path().join("config.toml"), config).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_usher"));

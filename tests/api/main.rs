@@ -16,4 +16,6 @@ mod process;
 mod queue;
 mod readme;
 mod reservations;
+mod scripted;
 mod stomp;
+mod upstream;

@@ -1,0 +1,328 @@
+//! An upstream's conferences at rest, and the outbox: deletions that the upstream has not heard yet.
+
+use chrono::{DateTime, Utc};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row, SqliteExecutor};
+
+use super::{Result, Store, StoreError, Tx, conference, instant, tenant_of};
+use crate::conference::Conference;
+
+/// A conference that was seen to run upstream.
+#[derive(Clone, Debug)]
+pub(crate) struct UpstreamRow {
+    /// What the upstream calls it.
+    pub(crate) id: String,
+    /// Which conference.
+    pub(crate) conference: Conference,
+    /// The room's node as Prosody wrote it.
+    pub(crate) name: String,
+    /// Whose it is, as Prosody was told.
+    pub(crate) mail_owner: String,
+    /// Whether its visitors wait.
+    pub(crate) waiting_queue: bool,
+    /// When it is to end.
+    pub(crate) end: DateTime<Utc>,
+    /// When its room was destroyed.
+    pub(crate) ended_at: Option<DateTime<Utc>>,
+}
+
+/// A deletion that is to be delivered.
+#[derive(Clone, Debug)]
+pub struct Deletion {
+    /// Its place in the order.
+    pub id: i64,
+    /// What the upstream calls the conference.
+    pub conference_id: String,
+    /// Which conference; `None` if its id is all that is known.
+    pub conference: Option<Conference>,
+    /// When Prosody asked for it.
+    pub accepted_at: DateTime<Utc>,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// When it is tried next.
+    pub next_at: DateTime<Utc>,
+    /// What went wrong the last time.
+    pub trouble: Option<String>,
+}
+
+fn upstream_row(row: &SqliteRow, domain: &str) -> Result<UpstreamRow> {
+    let ended: Option<i64> = row.try_get("ended_at")?;
+    let waiting_queue: i64 = row.try_get("waiting_queue")?;
+    Ok(UpstreamRow {
+        id: row.try_get("upstream_id")?,
+        conference: conference(row.try_get("room")?, row.try_get("tenant")?, domain)?,
+        name: row.try_get("name")?,
+        mail_owner: row.try_get("mail_owner")?,
+        waiting_queue: waiting_queue != 0,
+        end: instant(row.try_get("ends_at")?)?,
+        ended_at: ended.map(instant).transpose()?,
+    })
+}
+
+fn deletion(row: &SqliteRow, domain: &str) -> Result<Deletion> {
+    let room: Option<String> = row.try_get("room")?;
+    let tenant: Option<String> = row.try_get("tenant")?;
+    let named = room.map(|room| conference(&room, tenant.as_deref().unwrap_or_default(), domain));
+    let attempts: i64 = row.try_get("attempts")?;
+    Ok(Deletion {
+        id: row.try_get("id")?,
+        conference_id: row.try_get("upstream_id")?,
+        conference: named.transpose()?,
+        accepted_at: instant(row.try_get("accepted_at")?)?,
+        attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
+        next_at: instant(row.try_get("next_at")?)?,
+        trouble: row.try_get("trouble")?,
+    })
+}
+
+async fn upstream_conference(
+    executor: impl SqliteExecutor<'_>,
+    id: &str,
+    domain: &str,
+) -> Result<Option<UpstreamRow>> {
+    sqlx::query("SELECT * FROM upstream_conference WHERE upstream_id = $1")
+        .bind(id)
+        .fetch_optional(executor)
+        .await?
+        .map(|row| upstream_row(&row, domain))
+        .transpose()
+}
+
+impl Store {
+    /// What is known of the conference with this id.
+    pub(crate) async fn upstream_conference(&self, id: &str) -> Result<Option<UpstreamRow>> {
+        upstream_conference(&self.read, id, &self.domain).await
+    }
+
+    /// The conference that runs in this room, as far as is known: the latest that isn't over.
+    pub(crate) async fn upstream_running(
+        &self,
+        conference: &Conference,
+        now: DateTime<Utc>,
+    ) -> Result<Option<UpstreamRow>> {
+        sqlx::query(
+            "SELECT * FROM upstream_conference
+             WHERE room = $1 AND tenant = $2 AND ended_at IS NULL AND ends_at > $3
+             ORDER BY ends_at DESC LIMIT 1",
+        )
+        .bind(conference.room())
+        .bind(tenant_of(conference))
+        .bind(now.timestamp_millis())
+        .fetch_optional(&self.read)
+        .await?
+        .map(|row| upstream_row(&row, &self.domain))
+        .transpose()
+    }
+
+    /// How many deletions wait to be delivered.
+    ///
+    /// # Errors
+    ///
+    /// When the database can't be read.
+    pub async fn outbox_pending(&self) -> Result<u64> {
+        let row = sqlx::query("SELECT COUNT(*) AS pending FROM outbox")
+            .fetch_one(&self.read)
+            .await?;
+        let pending: i64 = row.try_get("pending")?;
+        Ok(u64::try_from(pending).unwrap_or_default())
+    }
+
+    /// Deletions that wait to be delivered, in order, those after the deletion `after`, at most `limit`.
+    ///
+    /// # Errors
+    ///
+    /// When the database can't be read.
+    pub async fn outbox(&self, after: i64, limit: u32) -> Result<Vec<Deletion>> {
+        sqlx::query("SELECT * FROM outbox WHERE id > $1 ORDER BY id LIMIT $2")
+            .bind(after)
+            .bind(i64::from(limit))
+            .fetch_all(&self.read)
+            .await?
+            .iter()
+            .map(|row| deletion(row, &self.domain))
+            .collect()
+    }
+
+    /// The deletions of one room, in order.
+    pub(crate) async fn outbox_of(&self, conference: &Conference) -> Result<Vec<Deletion>> {
+        sqlx::query("SELECT * FROM outbox WHERE room = $1 AND tenant = $2 ORDER BY id")
+            .bind(conference.room())
+            .bind(tenant_of(conference))
+            .fetch_all(&self.read)
+            .await?
+            .iter()
+            .map(|row| deletion(row, &self.domain))
+            .collect()
+    }
+
+    /// The deletion to deliver next, if one is due: of each room its oldest comes first.
+    pub(crate) async fn outbox_due(&self, now: DateTime<Utc>) -> Result<Option<Deletion>> {
+        sqlx::query(
+            "SELECT * FROM outbox
+             WHERE next_at <= $1 AND NOT EXISTS (
+                 SELECT 1 FROM outbox AS older
+                 WHERE older.room = outbox.room AND older.tenant = outbox.tenant AND older.id < outbox.id
+             )
+             ORDER BY next_at, id LIMIT 1",
+        )
+        .bind(now.timestamp_millis())
+        .fetch_optional(&self.read)
+        .await?
+        .map(|row| deletion(&row, &self.domain))
+        .transpose()
+    }
+
+    /// When the next deletion is due.
+    pub(crate) async fn outbox_next(&self) -> Result<Option<DateTime<Utc>>> {
+        let row = sqlx::query(
+            "SELECT MIN(next_at) AS next FROM outbox
+             WHERE NOT EXISTS (
+                 SELECT 1 FROM outbox AS older
+                 WHERE older.room = outbox.room AND older.tenant = outbox.tenant AND older.id < outbox.id
+             )",
+        )
+        .fetch_one(&self.read)
+        .await?;
+        row.try_get::<Option<i64>, _>("next")?
+            .map(instant)
+            .transpose()
+    }
+}
+
+impl Tx {
+    /// Remembers a conference that runs upstream, and that nothing of it is to be deleted: an upstream that
+    /// says so after a deletion was asked for has overtaken it. Tells whether there was such a deletion.
+    pub(crate) async fn upstream_runs(&mut self, row: &UpstreamRow) -> Result<bool> {
+        sqlx::query(
+            "INSERT INTO upstream_conference
+             (upstream_id, room, tenant, name, mail_owner, waiting_queue, ends_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7)
+             ON CONFLICT (upstream_id) DO UPDATE SET
+                 room = excluded.room, tenant = excluded.tenant, name = excluded.name,
+                 mail_owner = excluded.mail_owner, waiting_queue = excluded.waiting_queue,
+                 ends_at = excluded.ends_at, ended_at = NULL",
+        )
+        .bind(&row.id)
+        .bind(row.conference.room())
+        .bind(tenant_of(&row.conference))
+        .bind(&row.name)
+        .bind(&row.mail_owner)
+        .bind(i64::from(row.waiting_queue))
+        .bind(row.end.timestamp_millis())
+        .execute(&mut *self.inner)
+        .await?;
+        let done = sqlx::query("DELETE FROM outbox WHERE upstream_id = $1")
+            .bind(&row.id)
+            .execute(&mut *self.inner)
+            .await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    /// What is known of the conference with this id.
+    pub(crate) async fn upstream_conference(&mut self, id: &str) -> Result<Option<UpstreamRow>> {
+        upstream_conference(&mut *self.inner, id, &self.domain).await
+    }
+
+    /// Accepts the deletion of a conference; one that is accepted already stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::OutboxFull`] if `max` wait already.
+    pub(crate) async fn accept_deletion(
+        &mut self,
+        id: &str,
+        conference: Option<&Conference>,
+        max: u32,
+        now: DateTime<Utc>,
+    ) -> Result<()> {
+        let row = sqlx::query(
+            "SELECT COUNT(*) AS pending, COUNT(CASE WHEN upstream_id = $1 THEN 1 END) AS there FROM outbox",
+        )
+        .bind(id)
+        .fetch_one(&mut *self.inner)
+        .await?;
+        let (pending, there): (i64, i64) = (row.try_get("pending")?, row.try_get("there")?);
+        if there > 0 {
+            return Ok(());
+        }
+        if pending >= i64::from(max) {
+            return Err(StoreError::OutboxFull);
+        }
+        sqlx::query(
+            "INSERT INTO outbox (upstream_id, room, tenant, accepted_at, attempts, next_at)
+             VALUES ($1, $2, $3, $4, 0, $4)",
+        )
+        .bind(id)
+        .bind(conference.map(Conference::room))
+        .bind(conference.map(tenant_of))
+        .bind(now.timestamp_millis())
+        .execute(&mut *self.inner)
+        .await?;
+        sqlx::query("UPDATE upstream_conference SET ended_at = $1 WHERE upstream_id = $2")
+            .bind(now.timestamp_millis())
+            .bind(id)
+            .execute(&mut *self.inner)
+            .await?;
+        Ok(())
+    }
+
+    /// Takes a deletion out: it was delivered, or given up.
+    pub(crate) async fn settle_deletion(&mut self, id: i64) -> Result<()> {
+        sqlx::query("DELETE FROM outbox WHERE id = $1")
+            .bind(id)
+            .execute(&mut *self.inner)
+            .await?;
+        Ok(())
+    }
+
+    /// Puts a deletion off that could not be delivered.
+    pub(crate) async fn defer_deletion(
+        &mut self,
+        id: i64,
+        until: DateTime<Utc>,
+        trouble: &str,
+    ) -> Result<()> {
+        sqlx::query(
+            "UPDATE outbox SET attempts = attempts + 1, next_at = $1, trouble = $2 WHERE id = $3",
+        )
+        .bind(until.timestamp_millis())
+        .bind(trouble)
+        .bind(id)
+        .execute(&mut *self.inner)
+        .await?;
+        Ok(())
+    }
+
+    /// Makes all deletions due: there is reason to think that they can be delivered now.
+    pub(crate) async fn hasten_deletions(&mut self, now: DateTime<Utc>) -> Result<()> {
+        sqlx::query("UPDATE outbox SET next_at = $1 WHERE next_at > $1")
+            .bind(now.timestamp_millis())
+            .execute(&mut *self.inner)
+            .await?;
+        Ok(())
+    }
+
+    /// Takes out the deletions accepted before `before`; tells which conferences they were of.
+    pub(crate) async fn give_up_deletions(&mut self, before: DateTime<Utc>) -> Result<Vec<String>> {
+        sqlx::query("DELETE FROM outbox WHERE accepted_at < $1 RETURNING upstream_id")
+            .bind(before.timestamp_millis())
+            .fetch_all(&mut *self.inner)
+            .await?
+            .iter()
+            .map(|row| Ok(row.try_get("upstream_id")?))
+            .collect()
+    }
+
+    /// Forgets conferences that were over before `before` and wait for nothing.
+    pub(crate) async fn purge_upstream(&mut self, before: DateTime<Utc>) -> Result<()> {
+        sqlx::query(
+            "DELETE FROM upstream_conference
+             WHERE COALESCE(ended_at, ends_at) < $1
+               AND upstream_id NOT IN (SELECT upstream_id FROM outbox)",
+        )
+        .bind(before.timestamp_millis())
+        .execute(&mut *self.inner)
+        .await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,184 @@
+//! An HTTP server that answers as a test says, and remembers what it was asked.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// Longest wait for what is to happen.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A request as it came in.
+#[derive(Clone, Debug)]
+pub(crate) struct Heard {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: String,
+}
+
+impl Heard {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let named = self.headers.iter().find(|(key, _)| key == name);
+        named.map(|(_, value)| value.as_str())
+    }
+
+    /// "POST /conference".
+    pub(crate) fn line(&self) -> String {
+        format!("{} {}", self.method, self.path)
+    }
+}
+
+/// What is answered.
+#[derive(Clone, Debug)]
+pub(crate) enum Say {
+    Json(u16, Value),
+    Raw(u16, String),
+    /// Never anything.
+    Nothing,
+    /// The connection is closed.
+    HangUp,
+}
+
+type Script = Box<dyn FnMut(&Heard) -> Say + Send>;
+
+pub(crate) struct Scripted {
+    pub(crate) address: SocketAddr,
+    script: Arc<Mutex<Script>>,
+    heard: watch::Receiver<Vec<Heard>>,
+    /// Answers wait while this is set.
+    pub(crate) held: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Scripted {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Scripted {
+    pub(crate) async fn start(script: impl FnMut(&Heard) -> Say + Send + 'static) -> Self {
+        Self::start_at("127.0.0.1:0".parse().unwrap(), script).await
+    }
+
+    pub(crate) async fn start_at(
+        address: SocketAddr,
+        script: impl FnMut(&Heard) -> Say + Send + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let script: Arc<Mutex<Script>> = Arc::new(Mutex::new(Box::new(script)));
+        let (tell, heard) = watch::channel(Vec::new());
+        let (held, hold) = watch::channel(false);
+        let (tell, play) = (Arc::new(tell), Arc::clone(&script));
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (tell, play, hold) = (Arc::clone(&tell), Arc::clone(&play), hold.clone());
+                tokio::spawn(serve(stream, tell, play, hold));
+            }
+        });
+        Self {
+            address,
+            script,
+            heard,
+            held,
+            task,
+        }
+    }
+
+    /// Answers otherwise from now on.
+    pub(crate) fn says(&self, script: impl FnMut(&Heard) -> Say + Send + 'static) {
+        *self.script.lock().unwrap() = Box::new(script);
+    }
+
+    pub(crate) fn heard(&self) -> Vec<Heard> {
+        self.heard.borrow().clone()
+    }
+
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.heard().iter().map(Heard::line).collect()
+    }
+
+    /// Waits until this was heard so often.
+    pub(crate) async fn wait(&self, line: &str, times: usize) {
+        let mut heard = self.heard.clone();
+        let enough =
+            |all: &Vec<Heard>| all.iter().filter(|one| one.line() == line).count() >= times;
+        let waiting = tokio::time::timeout(PATIENCE, heard.wait_for(enough));
+        let came = waiting.await.is_ok_and(|waited| waited.is_ok());
+        assert!(came, "no {times} x {line}: {:?}", self.lines());
+    }
+}
+
+async fn serve(
+    stream: TcpStream,
+    tell: Arc<watch::Sender<Vec<Heard>>>,
+    script: Arc<Mutex<Script>>,
+    mut hold: watch::Receiver<bool>,
+) {
+    let mut stream = BufReader::new(stream);
+    let Some(heard) = read(&mut stream).await else {
+        return;
+    };
+    let say = (script.lock().unwrap())(&heard);
+    tell.send_modify(|all| all.push(heard));
+    if hold.wait_for(|held| !held).await.is_err() {
+        return;
+    }
+    let (status, body) = match say {
+        Say::Json(status, body) => (status, body.to_string()),
+        Say::Raw(status, body) => (status, body),
+        Say::HangUp => return,
+        Say::Nothing => std::future::pending().await,
+    };
+    let length = body.len();
+    let answer = format!(
+        "HTTP/1.1 {status} X\r\nLocation: /elsewhere\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    );
+    let _ = stream.write_all(answer.as_bytes()).await;
+}
+
+async fn read(stream: &mut BufReader<TcpStream>) -> Option<Heard> {
+    let mut line = String::new();
+    stream.read_line(&mut line).await.ok()?;
+    let mut words = line.split(' ').map(str::to_owned);
+    let (method, path) = (words.next()?, words.next()?);
+    let (mut headers, mut length) = (Vec::new(), 0);
+    loop {
+        let mut line = String::new();
+        stream.read_line(&mut line).await.ok()?;
+        let Some((name, value)) = line.trim().split_once(": ") else {
+            break;
+        };
+        let name = name.to_lowercase();
+        if name == "content-length" {
+            length = value.parse().ok()?;
+        }
+        headers.push((name, value.to_owned()));
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await.ok()?;
+    Some(Heard {
+        method,
+        path,
+        headers,
+        body: String::from_utf8(body).ok()?,
+    })
+}
+
+/// A conference as a reservation system should answer it: for two hours from now on.
+pub(crate) fn conference(id: impl Into<Value>, name: &str) -> Value {
+    json!({
+        "id": id.into(),
+        "name": name,
+        "mail_owner": "owner@example.com",
+        "start_time": crate::harness::in_seconds(0),
+        "duration": 7200,
+    })
+}
