@@ -7,8 +7,8 @@
 //! Nearly all its life a session waits, and there are thousands of it. So what it keeps meanwhile is this
 //! struct, a task that is as small as a task can be ([`Session::run`] reads, and does what takes longer in
 //! boxes that are gone afterwards), and its place in the queue. There is no buffer: bytes are read onto the
-//! stack, and kept only if they are no whole frame ([`Unread`]), or if the client does not take what it is sent
-//! ([`Unsent`]). There is no timer: [`Rounds`] looks at each session when its time has come. And nobody wakes
+//! stack, and kept only if they are no whole frame (`Unread`), or if the client does not take what it is sent
+//! (`Unsent`). There is no timer: [`Rounds`] looks at each session when its time has come. And nobody wakes
 //! its task to tell it something: whoever has news, the queue or the clock, writes it to the socket.
 
 mod frames;

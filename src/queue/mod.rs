@@ -2,7 +2,7 @@
 //!
 //! Who is live is in the store, so that it survives whatever happens to the process; who waits is in
 //! memory only, since those who wait come back by themselves. In the line stands how each visitor is told
-//! ([`Seat`]): going live takes them out of it, and a few tasks ([`FAN_OUT`]) tell them one after another.
+//! ([`Seat`]): going live takes them out of it, and a few tasks (`FAN_OUT`) tell them one after another.
 //! To wake a task for each instead, and have it look, took a crowd of 15,000 half as long again.
 
 pub mod destination;
