@@ -56,15 +56,15 @@ impl Default for Rounds {
 impl Rounds {
     /// The slot to be looked at in when it is `deadline`: the first that begins then or later.
     pub(super) fn slot(&self, deadline: Instant) -> Slot {
-        let since = deadline.saturating_duration_since(self.begun).as_millis();
-        let slot = since.div_ceil(SLOT.as_millis());
+        let since = deadline.saturating_duration_since(self.begun).as_nanos();
+        let slot = since.div_ceil(SLOT.as_nanos());
         Slot(u32::try_from(slot).unwrap_or(u32::MAX - 1))
     }
 
     /// The last slot that has begun.
     fn current(&self, now: Instant) -> Slot {
-        let since = now.saturating_duration_since(self.begun).as_millis();
-        Slot(u32::try_from(since / SLOT.as_millis()).unwrap_or(u32::MAX - 1))
+        let since = now.saturating_duration_since(self.begun).as_nanos();
+        Slot(u32::try_from(since / SLOT.as_nanos()).unwrap_or(u32::MAX - 1))
     }
 
     /// Has a session looked at in `slot`; says whether it will be: not after the stop. It must stand in no other.
@@ -147,5 +147,23 @@ impl Rounds {
         let mut due = self.due();
         let first = due.slots.first_entry()?;
         wanted(*first.key()).then(|| first.remove_entry())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Else a session is looked at too early, has nothing to do, and asks for the same slot for ever.
+    #[test]
+    fn no_slot_begins_before_its_deadline() {
+        let rounds = Rounds::default();
+        for nanos in [0, 1, 49_999_999, 50_000_000, 50_000_001, 100_700_000] {
+            let deadline = rounds.begun + Duration::from_nanos(nanos);
+            let slot = rounds.slot(deadline);
+            let before = deadline - Duration::from_nanos(1);
+            assert!(nanos == 0 || rounds.current(before) < slot, "{nanos}");
+            assert!(slot.0 <= rounds.current(deadline).0 + 1, "{nanos}");
+        }
     }
 }
