@@ -14,6 +14,7 @@
 //! | [`conference`] | one key for every spelling of a conference (pure) |
 //! | [`config`] | schema, defaults, validation, secrets |
 //! | `backoff`, `causes` | pauses between attempts; errors on one line |
+//! | [`metrics`], `process` | names and help of what is measured; what Linux says of the process |
 //! | [`clock`] | the present instant |
 
 mod backoff;
@@ -23,6 +24,8 @@ pub mod conference;
 pub mod config;
 pub mod http;
 pub mod lifecycle;
+pub mod metrics;
+mod process;
 pub mod queue;
 pub mod reservation;
 pub mod session;
@@ -43,6 +46,7 @@ use tokio_util::task::TaskTracker;
 
 use config::{Backend, Config, Secret};
 use http::{Api, Door, Guard};
+use lifecycle::Pulse;
 use queue::Queue;
 use reservation::policy::Settings;
 use reservation::upstream::{Upstream, UpstreamError};
@@ -131,6 +135,8 @@ pub async fn serve(
         domain: config.xmpp.domain.as_str().into(),
         door,
         queue_path: config.queue.path.as_str().into(),
+        pulse: Pulse::default(),
+        max_connections: config.server.max_connections,
     };
     let limit = config.server.max_connections;
     loops.spawn(http::server::run(

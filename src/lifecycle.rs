@@ -3,9 +3,12 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Instant, sleep};
 
 /// Connections that the kernel holds for us. With the usual 128, a crowd that comes back at once loses
 /// a second for each dropped handshake.
@@ -74,5 +77,69 @@ impl Signals {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
+    }
+}
+
+/// How often the accept loop shows that it runs.
+const BEAT: Duration = Duration::from_secs(1);
+/// A loop that was not seen for so long hangs: a busy machine's is late by less.
+const BEAT_LOST: Duration = Duration::from_secs(15);
+
+/// Whether connections are accepted: written by the accept loop, read by those who ask how it is.
+#[derive(Clone, Debug)]
+pub struct Pulse(Arc<Mutex<Beat>>);
+
+#[derive(Debug)]
+struct Beat {
+    seen: Instant,
+    trouble: Option<String>,
+}
+
+impl Default for Pulse {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Beat {
+            seen: Instant::now(),
+            trouble: None,
+        })))
+    }
+}
+
+impl Pulse {
+    fn get(&self) -> MutexGuard<'_, Beat> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The loop runs. Waits until it has to show that again.
+    pub async fn beat(&self) {
+        self.get().seen = Instant::now();
+        sleep(BEAT).await;
+    }
+
+    /// A connection was accepted, or could not be.
+    pub fn accepted(&self, outcome: Result<(), &io::Error>) {
+        self.get().trouble = outcome.err().map(ToString::to_string);
+    }
+
+    /// Whether the loop runs and accepts connections.
+    ///
+    /// # Errors
+    ///
+    /// What keeps it, in a sentence.
+    pub fn check(&self) -> Result<(), String> {
+        if !self.is_alive() {
+            return Err("The accept loop hangs; the log may say why.".into());
+        }
+        match &self.get().trouble {
+            None => Ok(()),
+            Some(error) => Err(format!(
+                "Connections can't be accepted: {error}; raise LimitNOFILE or lower server.max_connections."
+            )),
+        }
+    }
+
+    /// Whether the loop runs, whatever it can do.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.get().seen.elapsed() < BEAT_LOST
     }
 }

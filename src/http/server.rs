@@ -20,6 +20,7 @@ use warp::http::uri::PathAndQuery;
 
 use super::Api;
 use super::queue::Connection;
+use crate::lifecycle::Pulse;
 
 /// How long a request's head may take to arrive, and an idle connection is kept.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
@@ -38,12 +39,15 @@ pub async fn run(
     stop: CancellationToken,
     connections: TaskTracker,
 ) {
+    let pulse = api.pulse.clone();
     let service = warp::service(super::routes(api));
     let places = Arc::new(Semaphore::new(max_connections));
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
-            accepted = accept(&listener, &places) => accepted,
+            // What is dropped here is begun again; nothing is lost by it.
+            () = pulse.beat() => continue,
+            accepted = accept(&listener, &places, &pulse) => accepted,
         };
         let Some((stream, peer, place)) = accepted else {
             return;
@@ -85,11 +89,13 @@ pub async fn run(
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
+    pulse: &Pulse,
 ) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let place = Arc::clone(places).acquire_owned().await.ok()?;
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
+                pulse.accepted(Ok(()));
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%error, "TCP_NODELAY was refused");
                 }
@@ -97,6 +103,7 @@ async fn accept(
             }
             // Never a reason to stop serving.
             Err(error) => {
+                pulse.accepted(Err(&error));
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::conference::Conference;
+use crate::metrics::{self, VISITOR_STATES};
 use crate::store::{Store, StoreError};
 use release::{BATCH_MILLIS, Batch, Line, Ticket};
 
@@ -213,6 +214,7 @@ impl Queue {
         let room = rooms.entry(Arc::clone(&conference)).or_default();
         let kept = visitor.token.and_then(|token| room.take_kept(token));
         let (ticket, at_once) = room.line.arrive(kept, settings.release_per_second, seat);
+        metrics::released(usize::from(at_once));
         room.sessions += 1;
         drop(state);
         Ok(Waiting {
@@ -284,6 +286,20 @@ impl Queue {
         all
     }
 
+    /// How many visitors are in each of [`VISITOR_STATES`], and how many conferences are live.
+    #[must_use]
+    pub fn count(&self) -> ([usize; VISITOR_STATES.len()], usize) {
+        let (mut visitors, mut live) = ([0; VISITOR_STATES.len()], 0);
+        for room in self.state().rooms.values() {
+            let in_line = room.line.waiting();
+            visitors[usize::from(room.line.is_live())] += in_line;
+            visitors[2] += room.sessions.saturating_sub(in_line);
+            visitors[3] += room.kept.values().map(Vec::len).sum::<usize>();
+            live += usize::from(room.live_since.is_some());
+        }
+        (visitors, live)
+    }
+
     /// Marks `conference` as live, durably, and lets those in who wait. Again is fine.
     ///
     /// # Errors
@@ -345,11 +361,13 @@ impl Queue {
         } = batch;
         let jid = conference.jid(&self.inner.settings.muc_prefix);
         let body: Arc<[u8]> = message::live(&jid, delay_millis).into();
+        metrics::released(released.len());
+        let since = Instant::now();
         let share = released.len().div_ceil(FAN_OUT).max(FAN_OUT_MIN);
         while !released.is_empty() {
             let rest = released.split_off(share.min(released.len()));
             let share = std::mem::replace(&mut released, rest);
-            tokio::spawn(tell_share(share, Arc::clone(&body)));
+            tokio::spawn(tell_share(share, Arc::clone(&body), since));
         }
     }
 
@@ -530,11 +548,12 @@ impl Drop for Waiting {
     }
 }
 
-async fn tell_share(share: Vec<Seat>, body: Arc<[u8]>) {
+async fn tell_share(share: Vec<Seat>, body: Arc<[u8]>, since: Instant) {
     for some in share.chunks(TELL_IN_A_ROW) {
         for seat in some {
             if let Some(teller) = seat.teller.upgrade() {
                 teller.tell(seat.number, &body);
+                metrics::told(since.elapsed());
             }
         }
         tokio::task::yield_now().await;

@@ -12,6 +12,7 @@ mod conformance;
 mod harness;
 mod house;
 mod keys;
+mod metrics;
 mod process;
 mod queue;
 mod readme;

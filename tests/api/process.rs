@@ -261,7 +261,12 @@ fn a_full_disk_is_a_503_and_it_is_well_again_after() {
     }
     assert_eq!(refused, 3);
     assert_eq!(process.get("/health").0, StatusCode::OK);
-    assert_eq!(process.get("/ready").0, StatusCode::SERVICE_UNAVAILABLE);
+    for path in ["/ready", "/about/health"] {
+        let (status, told) = process.get(path);
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(told["reasons"][0]["check"], "store", "{told}");
+        assert!(told["message"].as_str().unwrap().contains("disk"), "{told}");
+    }
     disk.free();
     assert_eq!(process.open("after").0, StatusCode::CREATED);
     std::thread::sleep(Duration::from_millis(1100));

@@ -14,7 +14,7 @@ use crate::stomp::{
 
 const ROOM: &str = "room@conference.meet.example.com";
 
-async fn start(more: &str) -> Usher {
+pub(crate) async fn start(more: &str) -> Usher {
     Usher::start(&format!(
         "auth.secret = \"{SECRET}\"\nqueue.state_interval = \"200ms\"\n{more}"
     ))
@@ -31,7 +31,7 @@ impl Usher {
         .await
     }
 
-    async fn go_live(&self, jid: &str) {
+    pub(crate) async fn go_live(&self, jid: &str) {
         assert_eq!(self.set_live("golive", jid).await.status, StatusCode::OK);
     }
 
