@@ -75,7 +75,7 @@ pub struct Gate {
     /// `xmpp.muc_prefix`.
     pub muc_prefix: String,
     /// The sessions' clock.
-    pub rounds: Rounds,
+    pub rounds: Arc<Rounds>,
 }
 
 /// Why a session ended.

@@ -20,6 +20,7 @@ use warp::http::{HeaderMap, Method, StatusCode};
 use warp::{Filter, Rejection, Stream};
 
 use crate::clock;
+use crate::current::Current;
 use crate::lifecycle::Pulse;
 use crate::reservation::Reservations;
 use field::{FieldError, Form, Members};
@@ -49,7 +50,7 @@ pub struct Api {
     /// The reservations.
     pub reservations: Reservations,
     /// Who may call.
-    pub guard: Arc<Guard>,
+    pub guard: Current<Guard>,
     /// The XMPP domain that room names belong to.
     pub domain: Arc<str>,
     /// The queue.
@@ -106,12 +107,7 @@ pub fn routes(api: Api) -> BoxedFilter<(Response,)> {
         max_connections,
     } = api;
     let open = |methods| endpoint(methods, None);
-    let guarded = |methods| {
-        endpoint(
-            methods,
-            Some((Arc::clone(&guard), StatusCode::UNAUTHORIZED)),
-        )
-    };
+    let guarded = |methods| endpoint(methods, Some((guard.clone(), StatusCode::UNAUTHORIZED)));
     let with = |reservations: &Reservations| {
         let reservations = reservations.clone();
         warp::any().map(move || reservations.clone())
@@ -216,7 +212,7 @@ pub fn routes(api: Api) -> BoxedFilter<(Response,)> {
 fn queue_routes(
     path: &str,
     door: &Door,
-    guard: &Arc<Guard>,
+    guard: &Current<Guard>,
     reservations: &Reservations,
 ) -> BoxedFilter<(Response,)> {
     let base = path
@@ -230,7 +226,7 @@ fn queue_routes(
         warp::any().map(move || door.clone())
     };
     // A user's token is a good one, and may not do this.
-    let guarded = |methods| endpoint(methods, Some((Arc::clone(guard), StatusCode::FORBIDDEN)));
+    let guarded = |methods| endpoint(methods, Some((guard.clone(), StatusCode::FORBIDDEN)));
     let reservations = reservations.clone();
 
     // The path doesn't matter to a session: the destination decides what role it takes.
@@ -276,14 +272,14 @@ fn queue_routes(
 
 /// What `/metrics` asks: as Jitsi's services do, nothing of a caller on this machine, unless a proxy
 /// speaks for another; of everybody else a service token.
-fn metrics_guard(guard: &Arc<Guard>) -> BoxedFilter<()> {
-    let guard = Arc::clone(guard);
+fn metrics_guard(guard: &Current<Guard>) -> BoxedFilter<()> {
+    let guard = guard.clone();
     warp::method()
         .and(warp::header::headers_cloned())
         .and(warp::ext::optional())
         .and_then(
             move |method: Method, headers: HeaderMap, connection: Option<Connection>| {
-                let guard = Arc::clone(&guard);
+                let guard = guard.clone();
                 async move {
                     if method != Method::GET {
                         return Err(warp::reject::custom(Problem::wrong_method(READ)));
@@ -294,7 +290,7 @@ fn metrics_guard(guard: &Arc<Guard>) -> BoxedFilter<()> {
                     {
                         return Ok(());
                     }
-                    let admitted = guard.admit(&headers, clock::now()).await;
+                    let admitted = guard.get().admit(&headers, clock::now()).await;
                     let refused = |it| Problem::refused(&it, StatusCode::UNAUTHORIZED);
                     admitted.map_err(|it| warp::reject::custom(refused(it)))
                 }
@@ -308,7 +304,7 @@ fn metrics_guard(guard: &Arc<Guard>) -> BoxedFilter<()> {
 /// then the body, within its bounds.
 fn endpoint(
     methods: &'static [Method],
-    guard: Option<(Arc<Guard>, StatusCode)>,
+    guard: Option<(Current<Guard>, StatusCode)>,
 ) -> BoxedFilter<(Call,)> {
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
     warp::method()
@@ -321,7 +317,7 @@ fn endpoint(
                 }
                 let now = clock::now();
                 if let Some((guard, to_users)) = guard {
-                    let admitted = guard.admit(&headers, now).await;
+                    let admitted = guard.get().admit(&headers, now).await;
                     let refused = |refusal| Problem::refused(&refusal, to_users);
                     admitted.map_err(|refusal| warp::reject::custom(refused(refusal)))?;
                 }

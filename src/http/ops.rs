@@ -114,7 +114,7 @@ pub(super) async fn metrics(
     if let Ok((_, pending)) = reservations.outbox(0, 0).await {
         metrics::outbox_pending(pending);
     }
-    let (visitors, live) = door.gate.queue.count();
+    let (visitors, live) = door.gate.get().queue.count();
     let text = metrics::text(Snapshot {
         visitors,
         live,

@@ -24,6 +24,8 @@ use crate::lifecycle::Pulse;
 
 /// How long a request's head may take to arrive, and an idle connection is kept.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a connection that was accepted just before the stop may take to its first request.
+const FIRST_REQUEST: Duration = Duration::from_millis(500);
 /// Largest request head.
 const HEAD_MAX: usize = 32 * 1024;
 /// Pause after a failed accept (out of file descriptors, mostly): others need the time to leave.
@@ -59,7 +61,10 @@ pub async fn run(
                 peer,
                 place: Arc::new(place),
             };
+            let asked = CancellationToken::new();
+            let asking = asked.clone();
             let service = service_fn(move |mut request| {
+                asking.cancel();
                 single_slashes(&mut request);
                 request.extensions_mut().insert(from.clone());
                 service.call(request)
@@ -74,8 +79,19 @@ pub async fn run(
             let outcome = tokio::select! {
                 outcome = connection.as_mut() => outcome,
                 () = stop.cancelled() => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
+                    // Who was accepted has been promised an answer; a request may be on its way.
+                    let outcome = tokio::select! {
+                        outcome = connection.as_mut() => Some(outcome),
+                        () = asked.cancelled() => None,
+                        () = tokio::time::sleep(FIRST_REQUEST) => None,
+                    };
+                    match outcome {
+                        Some(outcome) => outcome,
+                        None => {
+                            connection.as_mut().graceful_shutdown();
+                            connection.await
+                        }
+                    }
                 }
             };
             if let Err(error) = outcome {

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::conference::Conference;
+use crate::current::Current;
 use crate::metrics::{self, VISITOR_STATES};
 use crate::store::{Store, StoreError};
 use release::{BATCH_MILLIS, Batch, Line, Ticket};
@@ -119,7 +120,7 @@ pub struct Queue {
 
 #[derive(Debug)]
 struct Inner {
-    settings: Settings,
+    settings: Current<Settings>,
     store: Store,
     /// Held from a look at the store, or a change in it, until the state says the same: so an older look
     /// never undoes a newer change.
@@ -163,12 +164,17 @@ impl Queue {
         let (turn, state) = (TurnMutex::default(), Mutex::default());
         Self {
             inner: Arc::new(Inner {
-                settings,
+                settings: Current::new(settings),
                 store,
                 turn,
                 state,
             }),
         }
+    }
+
+    /// What the operator decided now.
+    pub fn set(&self, settings: Settings) {
+        self.inner.settings.set(settings);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -191,7 +197,7 @@ impl Queue {
         visitor: Visitor,
         seat: Seat,
     ) -> Result<Waiting, Full> {
-        let settings = &self.inner.settings;
+        let settings = self.inner.settings.get();
         let mut state = self.state();
         let State {
             rooms,
@@ -227,7 +233,7 @@ impl Queue {
     }
 
     fn leave(&self, waiting: &Waiting) {
-        let grace = self.inner.settings.reconnect_grace;
+        let grace = self.inner.settings.get().reconnect_grace;
         let mut state = self.state();
         discount(&mut state.by_token, waiting.visitor.token);
         discount(&mut state.by_address, waiting.visitor.address);
@@ -312,7 +318,7 @@ impl Queue {
     ) -> Result<(), StoreError> {
         let _turn = self.inner.turn.lock().await;
         let mut tx = self.inner.store.begin().await?;
-        tx.set_live(conference, now, now + self.inner.settings.live_ttl)
+        tx.set_live(conference, now, now + self.inner.settings.get().live_ttl)
             .await?;
         tx.went_live(conference, now).await?;
         tx.commit().await?;
@@ -346,7 +352,9 @@ impl Queue {
             "live"
         );
         room.live_since = Some(since);
-        let batch = room.line.go_live(self.inner.settings.release_per_second);
+        let batch = room
+            .line
+            .go_live(self.inner.settings.get().release_per_second);
         drop(state);
         if let Some(batch) = batch {
             self.tell(conference, batch);
@@ -359,7 +367,7 @@ impl Queue {
             mut released,
             delay_millis,
         } = batch;
-        let jid = conference.jid(&self.inner.settings.muc_prefix);
+        let jid = conference.jid(&self.inner.settings.get().muc_prefix);
         let body: Arc<[u8]> = message::live(&jid, delay_millis).into();
         metrics::released(released.len());
         let since = Instant::now();
@@ -403,7 +411,7 @@ impl Queue {
             tx.end_live_expired(now).await?;
             for conference in tx.take_auto_live(now).await? {
                 tracing::info!(conference = conference.node(), "goes live by itself");
-                tx.set_live(&conference, now, now + self.inner.settings.live_ttl)
+                tx.set_live(&conference, now, now + self.inner.settings.get().live_ttl)
                     .await?;
             }
             tx.commit().await?;
@@ -468,10 +476,6 @@ impl Queue {
 
     /// Releases a batch a second, of each conference that is live and has somebody waiting.
     async fn keep_pace(&self, stop: &CancellationToken) {
-        let per_second = self.inner.settings.release_per_second;
-        if per_second == 0 {
-            return;
-        }
         let mut second = interval(Duration::from_millis(u64::from(BATCH_MILLIS)));
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -479,6 +483,7 @@ impl Queue {
                 () = stop.cancelled() => return,
                 _ = second.tick() => {}
             }
+            let per_second = self.inner.settings.get().release_per_second;
             let batches: Vec<_> = {
                 let mut state = self.state();
                 let rooms = state.rooms.iter_mut();

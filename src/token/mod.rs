@@ -308,6 +308,15 @@ impl Verifier {
         }
     }
 
+    /// Fetches keys as `other` does, with what that has fetched already.
+    #[must_use]
+    pub fn fetching_as(self, other: &Self) -> Self {
+        Self {
+            remote: other.remote.clone(),
+            ..self
+        }
+    }
+
     /// Whether a token is genuine and good at this moment: signed with a key of ours by an algorithm the
     /// key is for, not expired, valid already, from an accepted issuer for an accepted audience.
     ///

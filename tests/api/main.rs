@@ -19,4 +19,5 @@ mod readme;
 mod reservations;
 mod scripted;
 mod stomp;
+mod systemd;
 mod upstream;
