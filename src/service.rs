@@ -66,6 +66,10 @@ impl Service {
         let store = open_store(&config).await?;
         let reservations = reservations(&config, store.clone())?;
         let queue = Queue::new(store, queue_settings(&config));
+        // Nobody is refused for want of an order.
+        if let Err(error) = queue.restore_places().await {
+            tracing::warn!(%error, "the order of those who waited is lost");
+        }
         let mut guard = guard(&config)?;
         let address = listener.local_addr().unwrap_or(config.server.listen);
         let on_loopback = address.ip().to_canonical().is_loopback();
@@ -180,6 +184,11 @@ impl Service {
                 left = self.connections.len(),
                 "server.shutdown_grace has passed; leaving anyway"
             );
+        }
+        match self.queue.keep_places().await {
+            Ok(0) => {}
+            Ok(places) => tracing::info!(places, "the order of those who wait is kept"),
+            Err(error) => tracing::warn!(%error, "the order of those who wait is lost"),
         }
         self.reservations.close().await;
     }

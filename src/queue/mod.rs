@@ -7,6 +7,7 @@
 
 pub mod destination;
 pub mod message;
+mod places;
 pub mod release;
 
 use std::collections::HashMap;

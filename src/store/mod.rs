@@ -9,6 +9,7 @@ mod bookings;
 mod decisions;
 mod live;
 mod outbox;
+mod places;
 pub mod sqlite;
 
 use std::sync::Arc;
@@ -28,6 +29,7 @@ pub(crate) use decisions::Entry;
 pub use decisions::{DecisionFilter, DecisionRow};
 pub use outbox::Deletion;
 pub(crate) use outbox::UpstreamRow;
+pub(crate) use places::PlaceRow;
 
 /// The handle to the database. Cheap to clone; every clone is the same database.
 #[derive(Clone, Debug)]
