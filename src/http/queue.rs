@@ -12,6 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
+use tracing::field::Empty;
 use tungstenite::handshake::derive_accept_key;
 use warp::http::header::{
     CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
@@ -76,7 +77,7 @@ pub(super) fn open(
     sessions.spawn(async move {
         let place = connection.place;
         if let Some(session) = beginning.await {
-            let span = tracing::debug_span!("session", peer = %connection.peer);
+            let span = tracing::debug_span!("session", peer = %connection.peer, conference = Empty);
             let run = async {
                 let end = session.run().await;
                 tracing::debug!(?end, "a session ended");

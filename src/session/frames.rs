@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use tokio::time::Instant;
+use tracing::Span;
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::{Gate, Session, State, Subscription, Topic, Watch};
@@ -314,6 +315,7 @@ fn topic(
     let grant = &bearer.grant;
     match destination {
         Destination::Visitor(conference) => {
+            Span::current().record("conference", conference.node());
             if !grant.may_wait(&conference) {
                 return Err(Fault::policy(match grant.is_for(&conference) {
                     true => {
@@ -338,6 +340,7 @@ fn topic(
             })
         }
         Destination::State(conference) => {
+            Span::current().record("conference", conference.node());
             if !grant.may_watch(&conference) {
                 return Err(Fault::policy(match grant.is_for(&conference) {
                     true => {

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::process::{PATIENCE, Process, free_address, usher, wait_for};
-use crate::stomp::{SECRET, sign, visitor};
+use crate::stomp::{SECRET, sign, visitor, visitor_topic};
 
 const FIRST: &str = "the-first-service-token-0123456789abcdef";
 const SECOND: &str = "the-second-service-token-0123456789abcdef";
@@ -280,7 +280,7 @@ fn no_log_of_a_busy_day_holds_a_token_a_secret_or_a_password() {
         "{told}"
     );
     assert!(
-        told.contains("session{peer="),
+        told.contains("session{peer=127.0.0.1:") && told.contains("conference=\"room\"}"),
         "one span per session: {told}"
     );
     for secret in [FIRST, SECOND, SECRET, password, &token, &altered] {
@@ -331,6 +331,11 @@ async fn busy_day(address: SocketAddr, password: &str, tokens: [&str; 2]) {
             format!("CONNECT\naccept-version:1.2\nhost:x\nAuthorization:Bearer {token}\n\n\0");
         socket.send(Message::text(connect)).await.unwrap();
         let _ = futures_util::StreamExt::next(&mut socket).await;
+        let subscribe = format!(
+            "SUBSCRIBE\nid:1\ndestination:{}\n\n\0",
+            visitor_topic("room")
+        );
+        let _ = socket.send(Message::text(subscribe)).await;
         let _ = socket
             .send(Message::text(format!("NONSENSE\nx:{token}\n\n\0")))
             .await;
