@@ -225,3 +225,33 @@ impl Pulse {
         self.get().seen.elapsed() < BEAT_LOST
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_loop_that_is_not_seen_for_long_hangs() {
+        let pulse = Pulse::default();
+        pulse.beat().await;
+        assert_eq!(pulse.check(), Ok(()));
+        advance(BEAT_LOST).await;
+        assert!(!pulse.is_alive());
+        assert!(pulse.check().unwrap_err().contains("hangs"));
+        pulse.beat().await;
+        assert!(pulse.is_alive());
+    }
+
+    #[tokio::test]
+    async fn a_failed_accept_is_trouble_until_one_succeeds_and_no_reason_to_be_restarted() {
+        let pulse = Pulse::default();
+        pulse.accepted(Err(&io::Error::other("too many open files")));
+        let trouble = pulse.check().unwrap_err();
+        assert!(trouble.contains("too many open files") && trouble.contains("LimitNOFILE"));
+        assert!(pulse.is_alive());
+        pulse.accepted(Ok(()));
+        assert_eq!(pulse.check(), Ok(()));
+    }
+}
