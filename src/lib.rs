@@ -5,7 +5,8 @@
 //!
 //! | module | owns |
 //! | --- | --- |
-//! | [`lifecycle`] | signals, the listening socket |
+//! | `service` | starting, reloading and stopping all of it; `current`: what a reload replaces |
+//! | [`lifecycle`] | signals, the listening socket, systemd |
 //! | [`http`] | routes, the one error body, the accept loop |
 //! | [`reservation`] | the decision (pure), bookings, allocations, expiry; or asking an upstream |
 //! | [`store`] | durable state |
@@ -14,6 +15,7 @@
 //! | [`conference`] | one key for every spelling of a conference (pure) |
 //! | [`config`] | schema, defaults, validation, secrets |
 //! | `backoff`, `causes` | pauses between attempts; errors on one line |
+//! | [`metrics`], `process` | names and help of what is measured; what Linux says of the process |
 //! | [`clock`] | the present instant |
 
 mod backoff;
@@ -21,32 +23,33 @@ mod causes;
 pub mod clock;
 pub mod conference;
 pub mod config;
+pub mod current;
 pub mod http;
 pub mod lifecycle;
+pub mod metrics;
+mod process;
 pub mod queue;
 pub mod reservation;
+mod service;
 pub mod session;
 pub mod stomp;
 pub mod store;
 pub mod token;
 
-use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
 use thiserror::Error;
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use config::{Backend, Config, Secret};
-use http::{Api, Door, Guard};
+use http::Guard;
 use queue::Queue;
 use reservation::policy::Settings;
 use reservation::upstream::{Upstream, UpstreamError};
 use reservation::{Reservations, Retention};
+pub use service::{Service, Vitals, serve};
 use session::Gate;
 use session::rounds::Rounds;
 use store::{Store, StoreError};
@@ -85,79 +88,6 @@ pub enum ServeError {
         /// What is wrong with it.
         error: String,
     },
-}
-
-/// Serves on `listener` as `config` says, until `shutdown` is ready and what is under way has ended,
-/// or `server.shutdown_grace` has passed.
-///
-/// # Errors
-///
-/// [`ServeError`] if it can't start. Once it serves, nothing ends it but `shutdown`.
-pub async fn serve(
-    listener: TcpListener,
-    config: Config,
-    shutdown: impl Future<Output = ()>,
-) -> Result<(), ServeError> {
-    let store = open_store(&config).await?;
-    let reservations = reservations(&config, store.clone())?;
-    let queue = queue(&config, store);
-    let guard = Arc::new(guard(&config)?);
-    if let Ok(address) = listener.local_addr() {
-        tracing::info!(%address, domain = config.xmpp.domain, "usher serves");
-    }
-    if guard.open {
-        tracing::warn!(
-            "no service token is configured: callers on this machine are let in without one; set auth.service.tokens to close this"
-        );
-    }
-    let stop = CancellationToken::new();
-    let (connections, loops) = (TaskTracker::new(), TaskTracker::new());
-    let (housekeeper, stopped) = (reservations.clone(), stop.clone());
-    loops.spawn(async move { housekeeper.keep_house(stopped).await });
-    let (queue_keeper, stopped) = (queue.clone(), stop.clone());
-    loops.spawn(async move { queue_keeper.keep_house(stopped).await });
-    let gate = Arc::new(gate(&config, queue, &guard));
-    let (clock, stopped) = (Arc::clone(&gate), stop.clone());
-    loops.spawn(async move { clock.rounds.go(stopped).await });
-    let door = Door {
-        gate,
-        sessions: connections.clone(),
-        stop: stop.clone(),
-        trusted_proxies: config.queue.trusted_proxies.as_slice().into(),
-    };
-    let api = Api {
-        reservations: reservations.clone(),
-        guard,
-        domain: config.xmpp.domain.as_str().into(),
-        door,
-        queue_path: config.queue.path.as_str().into(),
-    };
-    let limit = config.server.max_connections;
-    loops.spawn(http::server::run(
-        listener,
-        api,
-        limit,
-        stop.clone(),
-        connections.clone(),
-    ));
-
-    shutdown.await;
-    tracing::info!("stopping");
-    stop.cancel();
-    loops.close();
-    connections.close();
-    let drained = async { tokio::join!(loops.wait(), connections.wait()) };
-    if tokio::time::timeout(config.server.shutdown_grace, drained)
-        .await
-        .is_err()
-    {
-        tracing::warn!(
-            left = connections.len(),
-            "server.shutdown_grace has passed; leaving anyway"
-        );
-    }
-    reservations.close().await;
-    Ok(())
 }
 
 /// The reservations that `config` describes, on their database.
@@ -212,22 +142,19 @@ fn reservations(config: &Config, store: Store) -> Result<Reservations, ServeErro
     Ok(reservations.with_upstream(upstream))
 }
 
-fn queue(config: &Config, store: Store) -> Queue {
+fn queue_settings(config: &Config) -> queue::Settings {
     let settings = &config.queue;
-    Queue::new(
-        store,
-        queue::Settings {
-            release_per_second: settings.release_per_second,
-            live_ttl: TimeDelta::from_std(settings.live_ttl).unwrap_or(TimeDelta::MAX),
-            reconnect_grace: settings.reconnect_grace,
-            max_per_token: settings.max_per_token,
-            max_per_address: settings.max_per_address,
-            muc_prefix: config.xmpp.muc_prefix.clone(),
-        },
-    )
+    queue::Settings {
+        release_per_second: settings.release_per_second,
+        live_ttl: TimeDelta::from_std(settings.live_ttl).unwrap_or(TimeDelta::MAX),
+        reconnect_grace: settings.reconnect_grace,
+        max_per_token: settings.max_per_token,
+        max_per_address: settings.max_per_address,
+        muc_prefix: config.xmpp.muc_prefix.clone(),
+    }
 }
 
-fn gate(config: &Config, queue: Queue, guard: &Guard) -> Gate {
+fn gate(config: &Config, queue: Queue, guard: &Guard, rounds: Arc<Rounds>) -> Gate {
     Gate {
         queue,
         verifier: guard.verifier.clone(),
@@ -236,7 +163,7 @@ fn gate(config: &Config, queue: Queue, guard: &Guard) -> Gate {
         heart_beat: config.queue.heart_beat,
         connect_timeout: config.queue.connect_timeout,
         muc_prefix: config.xmpp.muc_prefix.clone(),
-        rounds: Rounds::default(),
+        rounds,
     }
 }
 

@@ -29,6 +29,7 @@ use tokio::time::{Instant, timeout};
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
 use crate::conference::Conference;
+use crate::metrics;
 use crate::queue::{Queue, Teller, Waiting, message};
 use crate::stomp::frame::encode;
 use crate::stomp::negotiate::HeartBeat;
@@ -74,7 +75,7 @@ pub struct Gate {
     /// `xmpp.muc_prefix`.
     pub muc_prefix: String,
     /// The sessions' clock.
-    pub rounds: Rounds,
+    pub rounds: Arc<Rounds>,
 }
 
 /// Why a session ended.
@@ -90,6 +91,19 @@ pub enum End {
     Slow,
     /// We leave.
     Stopped,
+}
+
+impl End {
+    /// One word for it.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Left => "left",
+            Self::Refused => "refused",
+            Self::Silent => "silent",
+            Self::Slow => "slow",
+            Self::Stopped => "stopped",
+        }
+    }
 }
 
 /// Something that a client subscribed to.
@@ -243,6 +257,7 @@ impl Session {
             }),
         });
         session.schedule(&mut session.state());
+        metrics::session_opened();
         session
     }
 
@@ -261,6 +276,7 @@ impl Session {
                 state.subscriptions.clear();
                 self.gate.rounds.remove(state.slot, &self);
                 state.slot = Slot::NEVER;
+                metrics::session_ended(end.word());
                 return end;
             }
         }
@@ -600,6 +616,7 @@ impl Session {
     /// Tells the client what it did wrong, and hangs up.
     async fn refuse(&self, fault: Fault) {
         tracing::debug!(reason = fault.message, "refused");
+        metrics::frame_refused(fault.reason);
         if fault.code == CloseCode::Again {
             return self.close(fault.code, "try again in a moment").await;
         }
@@ -724,7 +741,8 @@ impl Session {
     /// The client has been silent for long.
     fn silence(&self, state: &mut State) -> Result<(), Ending> {
         if !state.client.is_connected() {
-            let fault = Fault::policy("no CONNECT frame came in time; send one first");
+            let fault =
+                Fault::policy("no CONNECT frame came in time; send one first").because("too_late");
             return Err(Ending::Refuse(fault, End::Silent));
         }
         if state.beats.expect.is_some() {
@@ -760,13 +778,14 @@ impl fmt::Debug for Session {
 
 /// What the WebSocket layer found wrong.
 fn broken(breach: Breach) -> Ending {
-    let code = match breach {
-        Breach::Protocol(_) => CloseCode::Protocol,
-        Breach::Utf8 => CloseCode::Invalid,
-        Breach::TooLarge => CloseCode::Size,
+    let (code, reason) = match breach {
+        Breach::Protocol(_) => (CloseCode::Protocol, "protocol"),
+        Breach::Utf8 => (CloseCode::Invalid, "protocol"),
+        Breach::TooLarge => (CloseCode::Size, "too_large"),
     };
     let fault = Fault {
         code,
+        reason,
         ..Fault::policy(breach.to_string())
     };
     Ending::Refuse(fault, End::Refused)

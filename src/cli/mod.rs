@@ -4,15 +4,17 @@
 mod bookings;
 mod check;
 mod decisions;
+pub(crate) mod log;
+pub(crate) mod serve;
 mod token;
 
 use std::fmt::Display;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use usher::config::{Config, Log, LogFormat, LogLevel};
+use usher::config::Config;
 
 /// Reservations and the visitors' waiting queue for Jitsi Meet, beside Prosody.
 #[derive(Debug, Parser)]
@@ -66,27 +68,5 @@ fn room_of(conference: &usher::conference::Conference) -> String {
     match conference.tenant() {
         Some(tenant) => format!("[{tenant}]{}", conference.display_name()),
         None => conference.display_name(),
-    }
-}
-
-/// Logs to standard error; commands other than `serve` log only what went wrong.
-pub(crate) fn log_as(log: &Log, serving: bool) {
-    let level = match log.level {
-        _ if !serving => tracing::Level::WARN,
-        LogLevel::Error => tracing::Level::ERROR,
-        LogLevel::Warn => tracing::Level::WARN,
-        LogLevel::Info => tracing::Level::INFO,
-        LogLevel::Debug => tracing::Level::DEBUG,
-        LogLevel::Trace => tracing::Level::TRACE,
-    };
-    let builder = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(std::io::stderr);
-    match log.format {
-        LogFormat::Json => builder.json().flatten_event(true).init(),
-        _ => builder
-            .with_ansi(std::io::stderr().is_terminal())
-            .with_target(false)
-            .init(),
     }
 }

@@ -23,6 +23,7 @@ mod files;
 mod mistake;
 mod reader;
 mod reservations;
+mod restart;
 mod sections;
 mod strangers;
 #[cfg(test)]
@@ -100,7 +101,8 @@ pub struct Log {
 /// What lines of the log look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// `auto`: usher's choice, which is text.
+    /// `auto`: usher's choice, which is text; in systemd's journal with the level of each line, and without
+    /// the time, which the journal has anyway.
     Auto,
     /// `text`: for people.
     Text,
@@ -450,6 +452,20 @@ impl Config {
         notices.extend(auth::notices(&self.auth));
         notices.extend(reservations::notices(&self.reservations));
         notices
+    }
+}
+
+/// Whether standard error goes to systemd's journal (`JOURNAL_STREAM`, see systemd.exec(5)).
+#[cfg(unix)]
+pub fn logs_to_the_journal() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let named = std::env::vars_os().find(|(name, _)| name == "JOURNAL_STREAM");
+    let here = std::fs::metadata("/proc/self/fd/2");
+    match (named, here) {
+        (Some((_, stream)), Ok(here)) => {
+            stream.to_str() == Some(&format!("{}:{}", here.dev(), here.ino()))
+        }
+        _ => false,
     }
 }
 

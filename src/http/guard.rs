@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use warp::http::HeaderMap;
 use warp::http::header::AUTHORIZATION;
 
+use crate::metrics;
 use crate::token::grant::{Grant, Rules};
 use crate::token::{ServiceTokens, TokenError, Verifier};
 
@@ -29,9 +30,13 @@ impl Guard {
         headers: &HeaderMap,
         now: DateTime<Utc>,
     ) -> Result<(), Refusal> {
+        let admitted = self.look_at(headers, now).await;
+        admitted.inspect_err(|refusal| metrics::token_refused("http", refusal.word()))
+    }
+
+    async fn look_at(&self, headers: &HeaderMap, now: DateTime<Utc>) -> Result<(), Refusal> {
         let Some(header) = headers.get(AUTHORIZATION) else {
-            let proxied = ["forwarded", "x-forwarded-for", "x-real-ip"];
-            if self.open && !proxied.iter().any(|name| headers.contains_key(*name)) {
+            if self.open && !is_proxied(headers) {
                 return Ok(());
             }
             return Err(Refusal::Missing);
@@ -91,6 +96,25 @@ pub enum Refusal {
         if _0.is_temporary() { "could not be checked" } else { "is refused" }
     )]
     Token(#[from] TokenError),
+}
+
+impl Refusal {
+    /// One word for it.
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::NotBearer => "not_bearer",
+            Self::NotConfigured => "not_configured",
+            Self::NotAService => "not_a_service",
+            Self::Token(error) => error.word(),
+        }
+    }
+}
+
+/// Whether a proxy says that it speaks for somebody else.
+pub(super) fn is_proxied(headers: &HeaderMap) -> bool {
+    let proxied = ["forwarded", "x-forwarded-for", "x-real-ip"];
+    proxied.iter().any(|name| headers.contains_key(*name))
 }
 
 /// The token of a `Bearer` header; the scheme in any case (RFC 9110, section 11.1).

@@ -15,14 +15,18 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use chrono::{DateTime, Utc};
 use warp::filters::BoxedFilter;
+use warp::http::header::AUTHORIZATION;
 use warp::http::{HeaderMap, Method, StatusCode};
 use warp::{Filter, Rejection, Stream};
 
 use crate::clock;
+use crate::current::Current;
+use crate::lifecycle::Pulse;
 use crate::reservation::Reservations;
 use field::{FieldError, Form, Members};
 pub use guard::{Guard, Refusal};
 use ops::Readiness;
+use queue::Connection;
 pub use queue::Door;
 use reply::{Problem, Response, recover, settle};
 
@@ -46,13 +50,17 @@ pub struct Api {
     /// The reservations.
     pub reservations: Reservations,
     /// Who may call.
-    pub guard: Arc<Guard>,
+    pub guard: Current<Guard>,
     /// The XMPP domain that room names belong to.
     pub domain: Arc<str>,
     /// The queue.
     pub door: Door,
     /// `queue.path`.
     pub queue_path: Arc<str>,
+    /// How the accept loop is.
+    pub pulse: Pulse,
+    /// `server.max_connections`.
+    pub max_connections: usize,
 }
 
 /// A request that was let in.
@@ -95,14 +103,11 @@ pub fn routes(api: Api) -> BoxedFilter<(Response,)> {
         domain,
         door,
         queue_path,
+        pulse,
+        max_connections,
     } = api;
     let open = |methods| endpoint(methods, None);
-    let guarded = |methods| {
-        endpoint(
-            methods,
-            Some((Arc::clone(&guard), StatusCode::UNAUTHORIZED)),
-        )
-    };
+    let guarded = |methods| endpoint(methods, Some((guard.clone(), StatusCode::UNAUTHORIZED)));
     let with = |reservations: &Reservations| {
         let reservations = reservations.clone();
         warp::any().map(move || reservations.clone())
@@ -111,7 +116,11 @@ pub fn routes(api: Api) -> BoxedFilter<(Response,)> {
         let domain = Arc::clone(domain);
         warp::any().map(move || Arc::clone(&domain))
     };
-    let readiness = Arc::new(Readiness::default());
+    let readiness = Arc::new(Readiness::new(
+        reservations.clone(),
+        pulse,
+        door.stop.clone(),
+    ));
 
     let create = warp::path!("conference")
         .and(guarded(CREATE))
@@ -148,19 +157,27 @@ pub fn routes(api: Api) -> BoxedFilter<(Response,)> {
         .and(guarded(READ))
         .and(with(&reservations))
         .then(async |call, reservations| settle(ops::outbox(call, reservations).await));
-    let health = warp::path!("health")
-        .or(warp::path!("about" / "health"))
-        .unify();
-    let health = health.and(open(READ)).map(|_| ops::health());
+    let health = warp::path!("health").and(open(READ)).map(|_| ops::health());
+    let metrics = warp::path!("metrics")
+        .and(metrics_guard(&guard))
+        .and(with(&reservations))
+        .then({
+            let door = door.clone();
+            move |reservations| {
+                let door = door.clone();
+                async move { ops::metrics(reservations, &door, max_connections).await }
+            }
+        });
     let version = warp::path!("about" / "version")
         .and(open(READ))
         .map(|_| ops::version());
     let ready = warp::path!("ready")
+        .or(warp::path!("about" / "health"))
+        .unify()
         .and(open(READ))
-        .and(with(&reservations))
-        .then(move |call, reservations| {
+        .then(move |call| {
             let readiness = Arc::clone(&readiness);
-            async move { ops::ready(call, reservations, &readiness).await }
+            async move { ops::ready(call, &readiness).await }
         });
 
     let queue = queue_routes(&queue_path, &door, &guard, &reservations);
@@ -180,6 +197,8 @@ pub fn routes(api: Api) -> BoxedFilter<(Response,)> {
         .unify()
         .or(health)
         .unify()
+        .or(metrics)
+        .unify()
         .or(version)
         .unify()
         .or(ready)
@@ -193,7 +212,7 @@ pub fn routes(api: Api) -> BoxedFilter<(Response,)> {
 fn queue_routes(
     path: &str,
     door: &Door,
-    guard: &Arc<Guard>,
+    guard: &Current<Guard>,
     reservations: &Reservations,
 ) -> BoxedFilter<(Response,)> {
     let base = path
@@ -207,7 +226,7 @@ fn queue_routes(
         warp::any().map(move || door.clone())
     };
     // A user's token is a good one, and may not do this.
-    let guarded = |methods| endpoint(methods, Some((Arc::clone(guard), StatusCode::FORBIDDEN)));
+    let guarded = |methods| endpoint(methods, Some((guard.clone(), StatusCode::FORBIDDEN)));
     let reservations = reservations.clone();
 
     // The path doesn't matter to a session: the destination decides what role it takes.
@@ -251,11 +270,41 @@ fn queue_routes(
     open.or(go).unify().or(end).unify().or(list).unify().boxed()
 }
 
+/// What `/metrics` asks: as Jitsi's services do, nothing of a caller on this machine, unless a proxy
+/// speaks for another; of everybody else a service token.
+fn metrics_guard(guard: &Current<Guard>) -> BoxedFilter<()> {
+    let guard = guard.clone();
+    warp::method()
+        .and(warp::header::headers_cloned())
+        .and(warp::ext::optional())
+        .and_then(
+            move |method: Method, headers: HeaderMap, connection: Option<Connection>| {
+                let guard = guard.clone();
+                async move {
+                    if method != Method::GET {
+                        return Err(warp::reject::custom(Problem::wrong_method(READ)));
+                    }
+                    let here =
+                        connection.is_some_and(|it| it.peer.ip().to_canonical().is_loopback());
+                    if here && !guard::is_proxied(&headers) && !headers.contains_key(AUTHORIZATION)
+                    {
+                        return Ok(());
+                    }
+                    let admitted = guard.get().admit(&headers, clock::now()).await;
+                    let refused = |it| Problem::refused(&it, StatusCode::UNAUTHORIZED);
+                    admitted.map_err(|it| warp::reject::custom(refused(it)))
+                }
+            },
+        )
+        .untuple_one()
+        .boxed()
+}
+
 /// What every route asks after its path: the method, the service token where a guard stands, and only
 /// then the body, within its bounds.
 fn endpoint(
     methods: &'static [Method],
-    guard: Option<(Arc<Guard>, StatusCode)>,
+    guard: Option<(Current<Guard>, StatusCode)>,
 ) -> BoxedFilter<(Call,)> {
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
     warp::method()
@@ -268,7 +317,7 @@ fn endpoint(
                 }
                 let now = clock::now();
                 if let Some((guard, to_users)) = guard {
-                    let admitted = guard.admit(&headers, now).await;
+                    let admitted = guard.get().admit(&headers, now).await;
                     let refused = |refusal| Problem::refused(&refusal, to_users);
                     admitted.map_err(|refusal| warp::reject::custom(refused(refusal)))?;
                 }

@@ -3,24 +3,65 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::json;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use warp::Reply;
 use warp::http::StatusCode;
+use warp::http::header::CONTENT_TYPE;
 
 use super::Call;
+use super::Door;
 use super::bookings::{limit, room_and_tenant};
 use super::reply::{self, Problem, Response};
 use crate::conference::Conference;
+use crate::lifecycle::Pulse;
+use crate::metrics::{self, Snapshot};
 use crate::reservation::{Reservations, timestamp};
 use crate::store::{DecisionFilter, DecisionRow, Deletion};
 
 /// How long a readiness answer holds. Anyone may ask, and each look costs a write to the disk.
 const READY_HOLDS: Duration = Duration::from_secs(1);
 
-/// What `/ready` last found.
-#[derive(Debug, Default)]
-pub(super) struct Readiness(Mutex<Option<(Instant, bool)>>);
+/// What `/ready` looks at, and what it last found.
+#[derive(Debug)]
+pub(super) struct Readiness {
+    reservations: Reservations,
+    pulse: Pulse,
+    stop: CancellationToken,
+    store: Mutex<Option<(Instant, bool)>>,
+}
+
+impl Readiness {
+    pub(super) fn new(reservations: Reservations, pulse: Pulse, stop: CancellationToken) -> Self {
+        Self {
+            reservations,
+            pulse,
+            stop,
+            store: Mutex::default(),
+        }
+    }
+
+    async fn store_takes_writes(&self, wall: DateTime<Utc>) -> bool {
+        let now = Instant::now();
+        let known = self.store.lock().ok().and_then(|last| *last);
+        if let Some((at, writable)) = known
+            && now.duration_since(at) < READY_HOLDS
+        {
+            return writable;
+        }
+        let probed = self.reservations.probe(wall).await;
+        if let Err(error) = &probed {
+            tracing::warn!(%error, "not ready");
+        }
+        if let Ok(mut last) = self.store.lock() {
+            *last = Some((now, probed.is_ok()));
+        }
+        probed.is_ok()
+    }
+}
 
 /// `GET /health`: the process is alive. Not authenticated: it tells nothing.
 pub(super) fn health() -> Response {
@@ -33,31 +74,54 @@ pub(super) fn version() -> Response {
     reply::json(StatusCode::OK, &body)
 }
 
-/// `GET /ready`: it can do its work, that is, write down an answer. Not authenticated: it tells no
-/// more than that.
-pub(super) async fn ready(call: Call, reservations: Reservations, last: &Readiness) -> Response {
-    let now = Instant::now();
-    let known = last.0.lock().ok().and_then(|last| *last);
-    let ready = match known {
-        Some((at, ready)) if now.duration_since(at) < READY_HOLDS => ready,
-        _ => {
-            let probed = reservations.probe(call.now).await;
-            if let Err(error) = &probed {
-                tracing::warn!(%error, "not ready");
-            }
-            if let Ok(mut last) = last.0.lock() {
-                *last = Some((now, probed.is_ok()));
-            }
-            probed.is_ok()
-        }
-    };
-    if ready {
-        reply::status(StatusCode::OK, "ready")
-    } else {
-        let message = "The database takes no writes; see the log, and free or repair its disk.";
-        let body = json!({ "status": "not ready", "message": message });
-        reply::json(StatusCode::SERVICE_UNAVAILABLE, &body)
+/// `GET /ready`, and `/about/health`, where Jitsi's services have it: whether it can do its work (write down
+/// an answer, take connections, and is not about to stop), and if not, why not. Not authenticated: it tells
+/// no more than that.
+pub(super) async fn ready(call: Call, readiness: &Readiness) -> Response {
+    let mut reasons = Vec::new();
+    if readiness.stop.is_cancelled() {
+        reasons.push((
+            "draining",
+            "usher stops, and comes back in a moment.".to_owned(),
+        ));
     }
+    if let Err(trouble) = readiness.pulse.check() {
+        reasons.push(("listener", trouble));
+    }
+    if !readiness.store_takes_writes(call.now).await {
+        let message = "The database takes no writes; see the log, and free or repair its disk.";
+        reasons.push(("store", message.to_owned()));
+    }
+    let list: Vec<_> = reasons
+        .iter()
+        .map(|(check, message)| json!({ "check": check, "message": message }))
+        .collect();
+    let Some((_, message)) = reasons.first() else {
+        let body = json!({ "status": "ready", "reasons": list });
+        return reply::json(StatusCode::OK, &body);
+    };
+    let body = json!({ "status": "not ready", "message": message, "reasons": list });
+    reply::json(StatusCode::SERVICE_UNAVAILABLE, &body)
+}
+
+/// `GET /metrics`.
+pub(super) async fn metrics(
+    reservations: Reservations,
+    door: &Door,
+    connections_max: usize,
+) -> Response {
+    // Only the number is wanted. While it can't be told, the last one stands.
+    if let Ok((_, pending)) = reservations.outbox(0, 0).await {
+        metrics::outbox_pending(pending);
+    }
+    let (visitors, live) = door.gate.get().queue.count();
+    let text = metrics::text(Snapshot {
+        visitors,
+        live,
+        connections: door.sessions.len(),
+        connections_max,
+    });
+    warp::reply::with_header(text, CONTENT_TYPE, metrics::CONTENT_TYPE).into_response()
 }
 
 #[derive(Serialize)]

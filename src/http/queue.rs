@@ -11,6 +11,8 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+use tracing::field::Empty;
 use tungstenite::handshake::derive_accept_key;
 use warp::http::header::{
     CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
@@ -22,6 +24,7 @@ use super::Call;
 use super::field::FieldError;
 use super::reply::{self, Problem, Response};
 use crate::conference::{Conference, ConferenceError};
+use crate::current::Current;
 use crate::queue::{Queue, Status};
 use crate::reservation::{Reservations, timestamp};
 use crate::session::{Gate, Session};
@@ -42,7 +45,7 @@ pub(super) struct Connection {
 #[derive(Clone, Debug)]
 pub struct Door {
     /// What sessions share.
-    pub gate: Arc<Gate>,
+    pub gate: Current<Gate>,
     /// Where sessions are counted, to wait for them in the end.
     pub sessions: TaskTracker,
     /// Ends all sessions.
@@ -70,12 +73,16 @@ pub(super) fn open(
     let address = client_address(&call.headers, connection.peer.ip(), &door.trusted_proxies);
     let sessions = door.sessions.clone();
     // In a box, which is gone before the session begins: what waits should be small.
-    let beginning = Box::pin(begin(upgrade, door.gate, address));
+    let beginning = Box::pin(begin(upgrade, door.gate.get(), address));
     sessions.spawn(async move {
         let place = connection.place;
         if let Some(session) = beginning.await {
-            let end = session.run().await;
-            tracing::debug!(?end, "a session ended");
+            let span = tracing::debug_span!("session", peer = %connection.peer, conference = Empty);
+            let run = async {
+                let end = session.run().await;
+                tracing::debug!(?end, "a session ended");
+            };
+            run.instrument(span).await;
         }
         drop(place);
     });
@@ -178,13 +185,14 @@ pub(super) async fn set_live(call: Call, door: &Door, live: bool) -> Result<Resp
         .text("conference")?
         .flatten()
         .ok_or(FieldError::Missing("conference"))?;
-    let conference = conference(&jid, &door.gate)?;
+    let gate = door.gate.get();
+    let conference = conference(&jid, &gate)?;
     if live {
-        door.gate.queue.go_live(&conference, call.now).await?;
+        gate.queue.go_live(&conference, call.now).await?;
     } else {
-        door.gate.queue.end_live(&conference).await?;
+        gate.queue.end_live(&conference).await?;
     }
-    let body = json!({ "conference": conference.jid(&door.gate.muc_prefix), "live": live });
+    let body = json!({ "conference": conference.jid(&gate.muc_prefix), "live": live });
     Ok(reply::json(StatusCode::OK, &body))
 }
 
@@ -196,15 +204,16 @@ pub(super) async fn conferences(
 ) -> Result<Response, Problem> {
     let query = call.query()?;
     query.only(&["conference"])?;
-    let queue: &Queue = &door.gate.queue;
+    let gate = door.gate.get();
+    let queue: &Queue = &gate.queue;
     let wanted = match query.get("conference")? {
-        Some(jid) => vec![queue.status(&conference(jid, &door.gate)?)],
+        Some(jid) => vec![queue.status(&conference(jid, &gate)?)],
         None => queue.conferences(),
     };
     let mut list = Vec::with_capacity(wanted.len());
     for status in wanted {
         let waiting_queue = reservations.has_queue(&status.conference, call.now).await?;
-        list.push(body(&status, waiting_queue, &door.gate.muc_prefix));
+        list.push(body(&status, waiting_queue, &gate.muc_prefix));
     }
     Ok(reply::json(StatusCode::OK, &json!({ "conferences": list })))
 }

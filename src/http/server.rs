@@ -20,9 +20,12 @@ use warp::http::uri::PathAndQuery;
 
 use super::Api;
 use super::queue::Connection;
+use crate::lifecycle::Pulse;
 
 /// How long a request's head may take to arrive, and an idle connection is kept.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a connection that was accepted just before the stop may take to its first request.
+const FIRST_REQUEST: Duration = Duration::from_millis(500);
 /// Largest request head.
 const HEAD_MAX: usize = 32 * 1024;
 /// Pause after a failed accept (out of file descriptors, mostly): others need the time to leave.
@@ -38,12 +41,15 @@ pub async fn run(
     stop: CancellationToken,
     connections: TaskTracker,
 ) {
+    let pulse = api.pulse.clone();
     let service = warp::service(super::routes(api));
     let places = Arc::new(Semaphore::new(max_connections));
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
-            accepted = accept(&listener, &places) => accepted,
+            // What is dropped here is begun again; nothing is lost by it.
+            () = pulse.beat() => continue,
+            accepted = accept(&listener, &places, &pulse) => accepted,
         };
         let Some((stream, peer, place)) = accepted else {
             return;
@@ -55,7 +61,10 @@ pub async fn run(
                 peer,
                 place: Arc::new(place),
             };
+            let asked = CancellationToken::new();
+            let asking = asked.clone();
             let service = service_fn(move |mut request| {
+                asking.cancel();
                 single_slashes(&mut request);
                 request.extensions_mut().insert(from.clone());
                 service.call(request)
@@ -70,8 +79,19 @@ pub async fn run(
             let outcome = tokio::select! {
                 outcome = connection.as_mut() => outcome,
                 () = stop.cancelled() => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
+                    // Who was accepted has been promised an answer; a request may be on its way.
+                    let outcome = tokio::select! {
+                        outcome = connection.as_mut() => Some(outcome),
+                        () = asked.cancelled() => None,
+                        () = tokio::time::sleep(FIRST_REQUEST) => None,
+                    };
+                    match outcome {
+                        Some(outcome) => outcome,
+                        None => {
+                            connection.as_mut().graceful_shutdown();
+                            connection.await
+                        }
+                    }
                 }
             };
             if let Err(error) = outcome {
@@ -85,11 +105,13 @@ pub async fn run(
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
+    pulse: &Pulse,
 ) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let place = Arc::clone(places).acquire_owned().await.ok()?;
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
+                pulse.accepted(Ok(()));
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%error, "TCP_NODELAY was refused");
                 }
@@ -97,6 +119,7 @@ async fn accept(
             }
             // Never a reason to stop serving.
             Err(error) => {
+                pulse.accepted(Err(&error));
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }

@@ -7,6 +7,7 @@
 
 pub mod destination;
 pub mod message;
+mod places;
 pub mod release;
 
 use std::collections::HashMap;
@@ -24,6 +25,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::conference::Conference;
+use crate::current::Current;
+use crate::metrics::{self, VISITOR_STATES};
 use crate::store::{Store, StoreError};
 use release::{BATCH_MILLIS, Batch, Line, Ticket};
 
@@ -118,7 +121,7 @@ pub struct Queue {
 
 #[derive(Debug)]
 struct Inner {
-    settings: Settings,
+    settings: Current<Settings>,
     store: Store,
     /// Held from a look at the store, or a change in it, until the state says the same: so an older look
     /// never undoes a newer change.
@@ -162,12 +165,17 @@ impl Queue {
         let (turn, state) = (TurnMutex::default(), Mutex::default());
         Self {
             inner: Arc::new(Inner {
-                settings,
+                settings: Current::new(settings),
                 store,
                 turn,
                 state,
             }),
         }
+    }
+
+    /// What the operator decided now.
+    pub fn set(&self, settings: Settings) {
+        self.inner.settings.set(settings);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -190,7 +198,7 @@ impl Queue {
         visitor: Visitor,
         seat: Seat,
     ) -> Result<Waiting, Full> {
-        let settings = &self.inner.settings;
+        let settings = self.inner.settings.get();
         let mut state = self.state();
         let State {
             rooms,
@@ -213,6 +221,7 @@ impl Queue {
         let room = rooms.entry(Arc::clone(&conference)).or_default();
         let kept = visitor.token.and_then(|token| room.take_kept(token));
         let (ticket, at_once) = room.line.arrive(kept, settings.release_per_second, seat);
+        metrics::released(usize::from(at_once));
         room.sessions += 1;
         drop(state);
         Ok(Waiting {
@@ -225,7 +234,7 @@ impl Queue {
     }
 
     fn leave(&self, waiting: &Waiting) {
-        let grace = self.inner.settings.reconnect_grace;
+        let grace = self.inner.settings.get().reconnect_grace;
         let mut state = self.state();
         discount(&mut state.by_token, waiting.visitor.token);
         discount(&mut state.by_address, waiting.visitor.address);
@@ -284,6 +293,20 @@ impl Queue {
         all
     }
 
+    /// How many visitors are in each of [`VISITOR_STATES`], and how many conferences are live.
+    #[must_use]
+    pub fn count(&self) -> ([usize; VISITOR_STATES.len()], usize) {
+        let (mut visitors, mut live) = ([0; VISITOR_STATES.len()], 0);
+        for room in self.state().rooms.values() {
+            let in_line = room.line.waiting();
+            visitors[usize::from(room.line.is_live())] += in_line;
+            visitors[2] += room.sessions.saturating_sub(in_line);
+            visitors[3] += room.kept.values().map(Vec::len).sum::<usize>();
+            live += usize::from(room.live_since.is_some());
+        }
+        (visitors, live)
+    }
+
     /// Marks `conference` as live, durably, and lets those in who wait. Again is fine.
     ///
     /// # Errors
@@ -296,7 +319,7 @@ impl Queue {
     ) -> Result<(), StoreError> {
         let _turn = self.inner.turn.lock().await;
         let mut tx = self.inner.store.begin().await?;
-        tx.set_live(conference, now, now + self.inner.settings.live_ttl)
+        tx.set_live(conference, now, now + self.inner.settings.get().live_ttl)
             .await?;
         tx.went_live(conference, now).await?;
         tx.commit().await?;
@@ -330,7 +353,9 @@ impl Queue {
             "live"
         );
         room.live_since = Some(since);
-        let batch = room.line.go_live(self.inner.settings.release_per_second);
+        let batch = room
+            .line
+            .go_live(self.inner.settings.get().release_per_second);
         drop(state);
         if let Some(batch) = batch {
             self.tell(conference, batch);
@@ -343,13 +368,15 @@ impl Queue {
             mut released,
             delay_millis,
         } = batch;
-        let jid = conference.jid(&self.inner.settings.muc_prefix);
+        let jid = conference.jid(&self.inner.settings.get().muc_prefix);
         let body: Arc<[u8]> = message::live(&jid, delay_millis).into();
+        metrics::released(released.len());
+        let since = Instant::now();
         let share = released.len().div_ceil(FAN_OUT).max(FAN_OUT_MIN);
         while !released.is_empty() {
             let rest = released.split_off(share.min(released.len()));
             let share = std::mem::replace(&mut released, rest);
-            tokio::spawn(tell_share(share, Arc::clone(&body)));
+            tokio::spawn(tell_share(share, Arc::clone(&body), since));
         }
     }
 
@@ -385,7 +412,7 @@ impl Queue {
             tx.end_live_expired(now).await?;
             for conference in tx.take_auto_live(now).await? {
                 tracing::info!(conference = conference.node(), "goes live by itself");
-                tx.set_live(&conference, now, now + self.inner.settings.live_ttl)
+                tx.set_live(&conference, now, now + self.inner.settings.get().live_ttl)
                     .await?;
             }
             tx.commit().await?;
@@ -450,10 +477,6 @@ impl Queue {
 
     /// Releases a batch a second, of each conference that is live and has somebody waiting.
     async fn keep_pace(&self, stop: &CancellationToken) {
-        let per_second = self.inner.settings.release_per_second;
-        if per_second == 0 {
-            return;
-        }
         let mut second = interval(Duration::from_millis(u64::from(BATCH_MILLIS)));
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -461,6 +484,7 @@ impl Queue {
                 () = stop.cancelled() => return,
                 _ = second.tick() => {}
             }
+            let per_second = self.inner.settings.get().release_per_second;
             let batches: Vec<_> = {
                 let mut state = self.state();
                 let rooms = state.rooms.iter_mut();
@@ -530,11 +554,12 @@ impl Drop for Waiting {
     }
 }
 
-async fn tell_share(share: Vec<Seat>, body: Arc<[u8]>) {
+async fn tell_share(share: Vec<Seat>, body: Arc<[u8]>, since: Instant) {
     for some in share.chunks(TELL_IN_A_ROW) {
         for seat in some {
             if let Some(teller) = seat.teller.upgrade() {
                 teller.tell(seat.number, &body);
+                metrics::told(since.elapsed());
             }
         }
         tokio::task::yield_now().await;

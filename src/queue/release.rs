@@ -66,10 +66,7 @@ impl<T> Line<T> {
     pub fn arrive(&mut self, kept: Option<Ticket>, per_second: u32, who: T) -> (Ticket, bool) {
         // A ticket of a former going live is worth nothing in the next waiting.
         let kept = kept.filter(|ticket| self.live || ticket.0 >= self.upto);
-        let ticket = kept.unwrap_or_else(|| {
-            self.next += 1;
-            Ticket(self.next - 1)
-        });
+        let ticket = kept.unwrap_or_else(|| self.draw());
         if self.live && ticket.0 < self.upto {
             return (ticket, true);
         }
@@ -80,6 +77,18 @@ impl<T> Line<T> {
         }
         self.waiting.insert(ticket, who);
         (ticket, false)
+    }
+
+    /// A ticket for somebody who is expected and does not stand in the line yet.
+    pub fn draw(&mut self) -> Ticket {
+        self.next += 1;
+        Ticket(self.next - 1)
+    }
+
+    /// Whether the bearer of this ticket was let in.
+    #[must_use]
+    pub fn is_released(&self, ticket: Ticket) -> bool {
+        ticket.0 < self.upto
     }
 
     /// Somebody leaves, released or not.

@@ -228,8 +228,10 @@ impl Reservations {
             reason = entry.reason,
             "decided"
         );
+        let decided = (entry.outcome, entry.reason);
         tx.record(entry, now).await?;
         tx.commit().await?;
+        crate::metrics::decided(decided.0, decided.1);
         self.inner.ends_changed.notify_one();
         Ok(outcome)
     }

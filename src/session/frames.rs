@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use tokio::time::Instant;
+use tracing::Span;
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::{Gate, Session, State, Subscription, Topic, Watch};
 use crate::clock;
+use crate::metrics;
 use crate::queue::destination::Destination;
 use crate::queue::{Seat, TokenKey, Visitor};
 use crate::stomp::negotiate::{HeartBeat, Offer, VERSIONS, heart_beat, version};
@@ -36,6 +38,8 @@ pub(super) struct Fault {
     pub(super) header: Option<(&'static str, &'static str)>,
     /// The receipt that the frame at fault asked for.
     pub(super) receipt: Option<String>,
+    /// What it is counted as.
+    pub(super) reason: &'static str,
 }
 
 impl Fault {
@@ -46,6 +50,7 @@ impl Fault {
             code: CloseCode::Protocol,
             header: None,
             receipt: None,
+            reason: "protocol",
         }
     }
 
@@ -56,7 +61,13 @@ impl Fault {
             code: CloseCode::Policy,
             header: None,
             receipt: None,
+            reason: "not_allowed",
         }
+    }
+
+    /// Counted as something else.
+    pub(super) fn because(self, reason: &'static str) -> Self {
+        Self { reason, ..self }
     }
 }
 
@@ -177,13 +188,14 @@ impl Session {
             .verifier
             .verify(token, clock::now())
             .await
+            .inspect_err(|error| metrics::token_refused("queue", error.word()))
             .map_err(|error| match error.is_temporary() {
                 // No ERROR: Jitsi's client gives up after a few, and may come back a moment later.
                 true => Fault {
                     code: CloseCode::Again,
-                    ..Fault::policy("the token could not be checked")
+                    ..Fault::policy("the token could not be checked").because("key_server")
                 },
-                false => Fault::policy(format!("the token is refused: {error}")),
+                false => Fault::policy(format!("the token is refused: {error}")).because("token"),
             })?;
         let mut key = [0; 16];
         key.copy_from_slice(&digest(&SHA256, token.as_bytes()).as_ref()[..16]);
@@ -238,7 +250,7 @@ impl Session {
         };
         let gate = &self.gate;
         let parsed = Destination::parse(destination, &gate.muc_prefix, &gate.rules.domain)
-            .map_err(|error| Fault::policy(error.to_string()))?;
+            .map_err(|error| Fault::policy(error.to_string()).because("destination"))?;
         let Some(bearer) = own.as_ref().or(state.client.bearer.as_deref()) else {
             return Err(Fault::policy("a token is needed"));
         };
@@ -303,6 +315,7 @@ fn topic(
     let grant = &bearer.grant;
     match destination {
         Destination::Visitor(conference) => {
+            Span::current().record("conference", conference.node());
             if !grant.may_wait(&conference) {
                 return Err(Fault::policy(match grant.is_for(&conference) {
                     true => {
@@ -319,7 +332,7 @@ fn topic(
             let waiting = gate
                 .queue
                 .arrive(conference, visitor, seat)
-                .map_err(|full| Fault::policy(full.to_string()))?;
+                .map_err(|full| Fault::policy(full.to_string()).because("full"))?;
             Ok(Topic::Visitor {
                 seat: number,
                 waiting,
@@ -327,6 +340,7 @@ fn topic(
             })
         }
         Destination::State(conference) => {
+            Span::current().record("conference", conference.node());
             if !grant.may_watch(&conference) {
                 return Err(Fault::policy(match grant.is_for(&conference) {
                     true => {

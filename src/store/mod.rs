@@ -9,6 +9,7 @@ mod bookings;
 mod decisions;
 mod live;
 mod outbox;
+mod places;
 pub mod sqlite;
 
 use std::sync::Arc;
@@ -18,14 +19,17 @@ use sqlx::pool::PoolConnection;
 use sqlx::{Sqlite, SqlitePool};
 use thiserror::Error;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::conference::Conference;
+use crate::metrics;
 use crate::reservation::allocation::AllocationId;
 pub use bookings::{BookingFilter, Position};
 pub(crate) use decisions::Entry;
 pub use decisions::{DecisionFilter, DecisionRow};
 pub use outbox::Deletion;
 pub(crate) use outbox::UpstreamRow;
+pub(crate) use places::PlaceRow;
 
 /// The handle to the database. Cheap to clone; every clone is the same database.
 #[derive(Clone, Debug)]
@@ -78,7 +82,13 @@ pub enum StoreError {
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        sqlite::classify(error)
+        let error = sqlite::classify(error);
+        match error {
+            Self::Unavailable(_) => metrics::store_failed("unavailable"),
+            Self::Other(_) => metrics::store_failed("other"),
+            _ => {}
+        }
+        error
     }
 }
 
@@ -110,8 +120,10 @@ impl Store {
     ///
     /// [`StoreError::Unavailable`] if its turn doesn't come in time.
     pub async fn begin(&self) -> Result<Tx> {
+        let asked = Instant::now();
         let mut inner = self.write.acquire().await?;
         sqlx::query("BEGIN IMMEDIATE").execute(&mut *inner).await?;
+        metrics::stored("turn", asked.elapsed());
         Ok(Tx {
             inner,
             domain: Arc::clone(&self.domain),
@@ -155,7 +167,9 @@ impl Tx {
     ///
     /// [`StoreError::Unavailable`] if the disk doesn't take it: nothing was done then.
     pub async fn commit(mut self) -> Result<()> {
+        let asked = Instant::now();
         sqlx::query("COMMIT").execute(&mut *self.inner).await?;
+        metrics::stored("commit", asked.elapsed());
         if self.touches_live {
             self.live_changed.notify_one();
         }

@@ -109,6 +109,28 @@ pub enum TokenError {
 }
 
 impl TokenError {
+    /// One word for it, without what the token says.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::TooLong { .. } => "too_long",
+            Self::Malformed => "malformed",
+            Self::AlgorithmRefused => "algorithm",
+            Self::ExtensionRefused => "extension",
+            Self::UnknownKey { .. } => "unknown_key",
+            Self::KeyServerUnavailable { .. } => "key_server_unavailable",
+            Self::NoKeyNamed => "no_key_named",
+            Self::BadSignature => "bad_signature",
+            Self::Expired => "expired",
+            Self::NotYetValid => "not_yet_valid",
+            Self::IssuerRefused { .. } => "issuer",
+            Self::AudienceRefused => "audience",
+            Self::MissingClaim(_) => "missing_claim",
+            Self::BadClaim(_) | Self::BadClaims => "bad_claim",
+            Self::NotSigned => "not_signed",
+        }
+    }
+
     /// Whether the token isn't refused, but couldn't be judged right now: the same one may be good in
     /// a few seconds.
     #[must_use]
@@ -282,6 +304,15 @@ impl Verifier {
     pub fn with_remote(self, remote: Remote) -> Self {
         Self {
             remote: Some(Arc::new(remote)),
+            ..self
+        }
+    }
+
+    /// Fetches keys as `other` does, with what that has fetched already.
+    #[must_use]
+    pub fn fetching_as(self, other: &Self) -> Self {
+        Self {
+            remote: other.remote.clone(),
             ..self
         }
     }

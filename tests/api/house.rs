@@ -55,6 +55,11 @@ fn only_the_configuration_reads_the_environment() {
 }
 
 #[test]
+fn what_is_measured_is_named_in_one_file() {
+    only(&["prometheus_client::"], |name| name == "metrics.rs");
+}
+
+#[test]
 fn only_one_file_reads_the_clock() {
     only(&["Utc::now"], |name| name == "clock.rs");
 }

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use crate::harness::{TOKEN, in_seconds};
 
 /// Longest wait for anything that a process is to do.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) struct Process {
     child: Child,
@@ -38,7 +38,7 @@ impl Process {
         Self::running(child, address)
     }
 
-    fn client() -> Client {
+    pub(crate) fn client() -> Client {
         Client::builder()
             .no_proxy()
             .timeout(PATIENCE)
@@ -51,7 +51,7 @@ impl Process {
         Self::client().get(url).bearer_auth(TOKEN).send().ok()
     }
 
-    fn get(&self, path: &str) -> (StatusCode, Value) {
+    pub(crate) fn get(&self, path: &str) -> (StatusCode, Value) {
         let response = self.try_get(path).unwrap();
         (response.status(), response.json().unwrap())
     }
@@ -72,14 +72,14 @@ impl Process {
         (response.status(), response.json().unwrap())
     }
 
-    fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         let done = Command::new("kill")
             .args([signal, &self.child.id().to_string()])
             .status();
         assert!(done.unwrap().success());
     }
 
-    fn wait(mut self) -> Option<i32> {
+    pub(crate) fn wait(mut self) -> Option<i32> {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -142,7 +142,7 @@ fn write_config(dir: &Path, address: SocketAddr, database: &Path) {
     std::fs::write(dir.join("config.toml"), text).unwrap();
 }
 
-fn wait_for(what: &str, condition: impl Fn() -> bool) {
+pub(crate) fn wait_for(what: &str, condition: impl Fn() -> bool) {
     let start = Instant::now();
     while !condition() {
         assert!(start.elapsed() < PATIENCE, "waited in vain for {what}");
@@ -261,7 +261,12 @@ fn a_full_disk_is_a_503_and_it_is_well_again_after() {
     }
     assert_eq!(refused, 3);
     assert_eq!(process.get("/health").0, StatusCode::OK);
-    assert_eq!(process.get("/ready").0, StatusCode::SERVICE_UNAVAILABLE);
+    for path in ["/ready", "/about/health"] {
+        let (status, told) = process.get(path);
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(told["reasons"][0]["check"], "store", "{told}");
+        assert!(told["message"].as_str().unwrap().contains("disk"), "{told}");
+    }
     disk.free();
     assert_eq!(process.open("after").0, StatusCode::CREATED);
     std::thread::sleep(Duration::from_millis(1100));

@@ -14,7 +14,7 @@ use crate::stomp::{
 
 const ROOM: &str = "room@conference.meet.example.com";
 
-async fn start(more: &str) -> Usher {
+pub(crate) async fn start(more: &str) -> Usher {
     Usher::start(&format!(
         "auth.secret = \"{SECRET}\"\nqueue.state_interval = \"200ms\"\n{more}"
     ))
@@ -31,7 +31,7 @@ impl Usher {
         .await
     }
 
-    async fn go_live(&self, jid: &str) {
+    pub(crate) async fn go_live(&self, jid: &str) {
         assert_eq!(self.set_live("golive", jid).await.status, StatusCode::OK);
     }
 
@@ -189,6 +189,46 @@ async fn who_comes_back_in_time_keeps_their_place() {
         after >= Duration::from_millis(900),
         "the second came in with the first: {after:?}"
     );
+}
+
+#[tokio::test]
+async fn a_restart_keeps_the_order_of_those_who_come_back() {
+    let mut usher = start("").await;
+    // One token for each: signed again a second later, it would be another.
+    let same = visitor("room");
+    let come = async |usher: &Usher, name: &str| {
+        let mut claims = same.clone();
+        claims["jti"] = name.into();
+        let mut client = Client::connect(usher, &claims).await;
+        client.subscribe("1", &visitor_topic("room")).await;
+        client
+    };
+    let more = format!("auth.secret = \"{SECRET}\"\nqueue.release_per_second = 1");
+    let mut waiting = Vec::new();
+    for name in ["first", "second", "third"] {
+        waiting.push(come(&usher, name).await);
+    }
+    usher.counts(3).await;
+    usher = Usher::start_in(usher.stop().await, &more).await;
+    drop(waiting);
+    let told = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let mut tasks = Vec::new();
+    // Nobody comes back in order, and somebody new is quicker than all.
+    for name in ["new", "third", "second", "first"] {
+        let mut client = come(&usher, name).await;
+        let told = std::sync::Arc::clone(&told);
+        tasks.push(tokio::spawn(async move {
+            client.told().await;
+            told.lock().unwrap().push(name);
+        }));
+    }
+    usher.counts(4).await;
+    usher.go_live(ROOM).await;
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let told = told.lock().unwrap().clone();
+    assert_eq!(told, ["first", "second", "third", "new"]);
 }
 
 #[tokio::test]

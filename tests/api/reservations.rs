@@ -408,6 +408,10 @@ async fn health_version_and_readiness_are_told_to_anyone() {
             StatusCode::OK
         );
     }
+    for path in ["/about/health", "/ready"] {
+        let ready = Answer::of(usher.client.get(usher.url(path))).await;
+        assert_eq!(ready.body, json!({ "status": "ready", "reasons": [] }));
+    }
     let version = Answer::of(usher.client.get(usher.url("/about/version"))).await;
     assert_eq!(version.body["name"], "usher");
     assert_eq!(version.body["version"], env!("CARGO_PKG_VERSION"));

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::attempts::{Reply, Rules, Trouble};
 use crate::causes::told;
 use crate::config;
+use crate::metrics;
 
 /// The most that an answer may hold, in bytes; a conference is under a kilobyte.
 const ANSWER_MAX: usize = 64 * 1024;
@@ -167,6 +168,18 @@ impl Client {
 /// their pauses included.
 fn note(call: &Call, outcome: &Result<Reply, Trouble>, took: Duration) {
     let method = call.method.as_str();
+    let word = match outcome {
+        Ok(reply) => match reply.status {
+            409 => "conflict",
+            400..=499 => "refused",
+            200..=299 => "ok",
+            _ => "failed",
+        },
+        Err(Trouble::Unreachable(_)) => "unreachable",
+        Err(Trouble::TooSlow) => "timeout",
+        Err(Trouble::TooLong) => "failed",
+    };
+    metrics::upstream_call(word, took);
     match outcome {
         Ok(reply) => tracing::debug!(method, status = reply.status, ?took, "upstream answered"),
         Err(trouble) => tracing::debug!(method, %trouble, ?took, "upstream did not answer"),

@@ -6,6 +6,7 @@ use super::answer::Granted;
 use super::{Failure, Refused, Upstream, Verdict};
 use crate::clock;
 use crate::config::OnFailure;
+use crate::metrics;
 use crate::reservation::Request;
 use crate::reservation::allocation::Allocation;
 use crate::reservation::booking::Options;
@@ -132,6 +133,7 @@ impl Upstream {
             reason = entry.reason,
             "decided"
         );
+        metrics::decided(entry.outcome, entry.reason);
         tx.record(entry, now).await?;
         tx.commit().await?;
         Ok(unasked.map_or(verdict, Verdict::Unasked))

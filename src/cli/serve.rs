@@ -1,0 +1,88 @@
+//! `usher serve`: the service, from its socket to its last connection.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use usher::config::{Config, Log};
+use usher::lifecycle::{self, Signals, Wish};
+use usher::{Service, metrics};
+
+use super::log::Level;
+
+/// Serves until a signal says stop; a second one stops at once.
+pub(crate) async fn run(
+    config: Config,
+    file: Option<&Path>,
+    level: &Level,
+) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::catch()?;
+    let inherited = lifecycle::inherited().context("the socket that systemd hands over")?;
+    let address = config.server.listen;
+    let listener = match inherited {
+        Some(listener) => listener,
+        None => lifecycle::listen(address).with_context(|| {
+            format!(
+                "{address} can't be listened on; set server.listen to a free address of this machine"
+            )
+        })?,
+    };
+    lifecycle::raise_file_limit(config.server.max_connections);
+    for notice in config.notices() {
+        tracing::warn!("{notice}");
+    }
+    let mut service = tokio::select! {
+        started = Service::start(listener, config) => started?,
+        () = signals.stop() => return Ok(ExitCode::SUCCESS),
+    };
+    lifecycle::tell_ready();
+    let watchdog = tokio::spawn(lifecycle::feed_watchdog(service.vitals()));
+    while signals.next().await == Wish::Reload {
+        lifecycle::tell_reloading();
+        metrics::reloaded(reload(&mut service, file, level));
+        lifecycle::tell_ready();
+    }
+    lifecycle::tell_stopping();
+    let stopped = tokio::select! {
+        () = service.stop() => ExitCode::SUCCESS,
+        () = signals.stop() => {
+            tracing::warn!("a second signal: leaving at once");
+            ExitCode::FAILURE
+        }
+    };
+    watchdog.abort();
+    Ok(stopped)
+}
+
+/// Reads the configuration again, and says whether it was taken. A bad one changes nothing.
+fn reload(service: &mut Service, file: Option<&Path>, level: &Level) -> bool {
+    let (config, source) = match Config::load(file) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            for mistake in &error.mistakes {
+                tracing::error!("{}: {mistake}", error.source_name);
+            }
+            tracing::error!("the configuration was not reloaded; the former one stays");
+            return false;
+        }
+    };
+    let notices = config.notices();
+    let log: Log = config.log.clone();
+    match service.reload(config) {
+        Ok(left) => {
+            level.set(&log);
+            for notice in notices {
+                tracing::warn!("{notice}");
+            }
+            for key in left {
+                tracing::warn!(key, "changed, but counts from the next start only");
+            }
+            tracing::info!(%source, "the configuration was reloaded");
+            true
+        }
+        Err(error) => {
+            tracing::error!(%error, "the configuration was not reloaded; the former one stays");
+            false
+        }
+    }
+}

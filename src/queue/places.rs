@@ -1,0 +1,66 @@
+//! The order of those who wait, from a stop to the next start: an upgrade in the middle of an event costs
+//! nobody their place.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::{Queue, TokenKey};
+use crate::store::{PlaceRow, StoreError};
+
+impl Queue {
+    /// Writes down the places of all whose sessions the stop has ended; to be called after that. A session
+    /// that didn't end in time has none.
+    ///
+    /// # Errors
+    ///
+    /// When the database can't take it.
+    pub async fn keep_places(&self) -> Result<usize, StoreError> {
+        let places = self.places();
+        let mut tx = self.inner.store.begin().await?;
+        tx.keep_places(&places).await?;
+        tx.commit().await?;
+        Ok(places.len())
+    }
+
+    fn places(&self) -> Vec<PlaceRow> {
+        let (state, now) = (self.state(), Instant::now());
+        let mut places = Vec::new();
+        for (conference, room) in &state.rooms {
+            let mut here: Vec<_> = room
+                .kept
+                .iter()
+                .flat_map(|(token, places)| places.iter().map(|place| (*token, *place)))
+                .filter(|(_, (ticket, until))| *until > now && !room.line.is_released(*ticket))
+                .map(|(token, (ticket, _))| (ticket, token))
+                .collect();
+            here.sort_unstable_by_key(|(ticket, _)| *ticket);
+            places.extend(here.into_iter().map(|(_, token)| PlaceRow {
+                conference: conference.as_ref().clone(),
+                token: token.0,
+            }));
+        }
+        places
+    }
+
+    /// Keeps the places of a former run for those who come back within the grace; to be called before anybody
+    /// comes.
+    ///
+    /// # Errors
+    ///
+    /// When the database can't be used.
+    pub async fn restore_places(&self) -> Result<usize, StoreError> {
+        let mut tx = self.inner.store.begin().await?;
+        let places = tx.take_places().await?;
+        tx.commit().await?;
+        let count = places.len();
+        let until = Instant::now() + self.inner.settings.get().reconnect_grace;
+        let mut state = self.state();
+        for PlaceRow { conference, token } in places {
+            let room = state.rooms.entry(Arc::new(conference)).or_default();
+            let place = (room.line.draw(), until);
+            room.kept.entry(TokenKey(token)).or_default().push(place);
+        }
+        Ok(count)
+    }
+}

@@ -1,0 +1,218 @@
+//! The service as a whole: started, reloaded, stopped.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::current::Current;
+use crate::http::{self, Api, Door, Guard};
+use crate::lifecycle::Pulse;
+use crate::queue::Queue;
+use crate::reservation::Reservations;
+use crate::session::Gate;
+use crate::session::rounds::Rounds;
+use crate::{ServeError, clock, gate, guard, open_store, queue_settings, reservations};
+
+/// How long the database may take to answer before it counts as hanging.
+const STORE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A service that runs. It goes on when this is dropped; [`Service::stop`] ends it.
+#[derive(Debug)]
+pub struct Service {
+    config: Config,
+    /// Whether only this machine can reach the socket, whatever the configuration says of another.
+    on_loopback: bool,
+    reservations: Reservations,
+    queue: Queue,
+    guard: Current<Guard>,
+    gate: Current<Gate>,
+    rounds: Arc<Rounds>,
+    pulse: Pulse,
+    stop: CancellationToken,
+    connections: TaskTracker,
+    loops: TaskTracker,
+}
+
+/// Serves on `listener` as `config` says, until `shutdown` is ready and what is under way has ended,
+/// or `server.shutdown_grace` has passed.
+///
+/// # Errors
+///
+/// [`ServeError`] if it can't start. Once it serves, nothing ends it but `shutdown`.
+pub async fn serve(
+    listener: TcpListener,
+    config: Config,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    let service = Service::start(listener, config).await?;
+    shutdown.await;
+    service.stop().await;
+    Ok(())
+}
+
+impl Service {
+    /// Begins to serve on `listener` as `config` says.
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError`] if it can't.
+    pub async fn start(listener: TcpListener, config: Config) -> Result<Self, ServeError> {
+        let store = open_store(&config).await?;
+        let reservations = reservations(&config, store.clone())?;
+        let queue = Queue::new(store, queue_settings(&config));
+        // Nobody is refused for want of an order.
+        if let Err(error) = queue.restore_places().await {
+            tracing::warn!(%error, "the order of those who waited is lost");
+        }
+        let mut guard = guard(&config)?;
+        let address = listener.local_addr().unwrap_or(config.server.listen);
+        let on_loopback = address.ip().to_canonical().is_loopback();
+        guard.open &= on_loopback;
+        tracing::info!(%address, domain = config.xmpp.domain, "usher serves");
+        if guard.open {
+            tracing::warn!(
+                "no service token is configured: callers on this machine are let in without one; set auth.service.tokens to close this"
+            );
+        }
+        let rounds = Arc::new(Rounds::default());
+        let gate = gate(&config, queue.clone(), &guard, Arc::clone(&rounds));
+        let service = Self {
+            on_loopback,
+            reservations,
+            queue,
+            guard: Current::new(guard),
+            gate: Current::new(gate),
+            rounds,
+            pulse: Pulse::default(),
+            stop: CancellationToken::new(),
+            connections: TaskTracker::new(),
+            loops: TaskTracker::new(),
+            config,
+        };
+        service.keep_house();
+        service.open_the_door(listener);
+        Ok(service)
+    }
+
+    fn keep_house(&self) {
+        let (keeper, stopped) = (self.reservations.clone(), self.stop.clone());
+        self.loops
+            .spawn(async move { keeper.keep_house(stopped).await });
+        let (keeper, stopped) = (self.queue.clone(), self.stop.clone());
+        self.loops
+            .spawn(async move { keeper.keep_house(stopped).await });
+        let (rounds, stopped) = (Arc::clone(&self.rounds), self.stop.clone());
+        self.loops.spawn(async move { rounds.go(stopped).await });
+    }
+
+    fn open_the_door(&self, listener: TcpListener) {
+        let config = &self.config;
+        let limit = config.server.max_connections;
+        let door = Door {
+            gate: self.gate.clone(),
+            sessions: self.connections.clone(),
+            stop: self.stop.clone(),
+            trusted_proxies: config.queue.trusted_proxies.as_slice().into(),
+        };
+        let api = Api {
+            reservations: self.reservations.clone(),
+            guard: self.guard.clone(),
+            domain: config.xmpp.domain.as_str().into(),
+            door,
+            queue_path: config.queue.path.as_str().into(),
+            pulse: self.pulse.clone(),
+            max_connections: limit,
+        };
+        let (stop, connections) = (self.stop.clone(), self.connections.clone());
+        self.loops
+            .spawn(http::server::run(listener, api, limit, stop, connections));
+    }
+
+    /// Takes over what can change without a restart: tokens and keys, and the limits of the queue. Names
+    /// the keys of the configuration that changed and can't. Sessions that are open go on as they began.
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError`] for a key that can't be used; nothing was changed then.
+    pub fn reload(&mut self, config: Config) -> Result<Vec<&'static str>, ServeError> {
+        let mut guard = guard(&config)?;
+        guard.open &= self.on_loopback;
+        let (now, then) = (&config.auth, &self.config.auth);
+        if (&now.key_server, &now.jwks_url, now.key_cache)
+            == (&then.key_server, &then.jwks_url, then.key_cache)
+        {
+            // Keys that were fetched stay: their server may be down just now.
+            guard.verifier = guard.verifier.fetching_as(&self.guard.get().verifier);
+        }
+        let left = self.config.needs_restart(&config);
+        let config = self.config.reloaded(config);
+        guard.rules.domain = config.xmpp.domain.as_str().into();
+        let rounds = Arc::clone(&self.rounds);
+        self.queue.set(queue_settings(&config));
+        self.gate
+            .set(gate(&config, self.queue.clone(), &guard, rounds));
+        self.guard.set(guard);
+        self.config = config;
+        Ok(left)
+    }
+
+    /// What tells whether it lives.
+    #[must_use]
+    pub fn vitals(&self) -> Vitals {
+        Vitals {
+            reservations: self.reservations.clone(),
+            pulse: self.pulse.clone(),
+        }
+    }
+
+    /// Stops: takes no more connections, lets those under way end, for `server.shutdown_grace` at most.
+    pub async fn stop(self) {
+        tracing::info!("stopping");
+        self.stop.cancel();
+        self.loops.close();
+        self.connections.close();
+        let drained = async { tokio::join!(self.loops.wait(), self.connections.wait()) };
+        let grace = self.config.server.shutdown_grace;
+        if timeout(grace, drained).await.is_err() {
+            tracing::warn!(
+                left = self.connections.len(),
+                "server.shutdown_grace has passed; leaving anyway"
+            );
+        }
+        match self.queue.keep_places().await {
+            Ok(0) => {}
+            Ok(places) => tracing::info!(places, "the order of those who wait is kept"),
+            Err(error) => tracing::warn!(%error, "the order of those who wait is lost"),
+        }
+        self.reservations.close().await;
+    }
+}
+
+/// Signs of life.
+#[derive(Clone, Debug)]
+pub struct Vitals {
+    reservations: Reservations,
+    pulse: Pulse,
+}
+
+impl Vitals {
+    /// Whether it lives: the accept loop runs, and the database answers, were it with an error. A full disk
+    /// is no reason to be restarted, for a restart would not help; a database that hangs is.
+    ///
+    /// # Errors
+    ///
+    /// What hangs.
+    pub async fn check(&self) -> Result<(), &'static str> {
+        if !self.pulse.is_alive() {
+            return Err("the accept loop");
+        }
+        let probed = timeout(STORE_PATIENCE, self.reservations.probe(clock::now())).await;
+        probed.map(drop).map_err(|_| "the database")
+    }
+}

@@ -1,0 +1,69 @@
+//! Places in the waiting queue at rest, from a stop to the next start.
+
+use sqlx::{QueryBuilder, Row, Sqlite};
+
+use super::{Result, Tx, conference, tenant_of};
+use crate::conference::Conference;
+
+/// The most places that are kept: more than one machine has visitors.
+const PLACES_MAX: usize = 200_000;
+/// Rows of one statement: SQLite takes 32,766 values.
+const ROWS: usize = 1000;
+
+/// A place in the line of one conference.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PlaceRow {
+    /// Which conference.
+    pub(crate) conference: Conference,
+    /// What tells the token from others.
+    pub(crate) token: [u8; 16],
+}
+
+impl Tx {
+    /// Keeps these places, those of each conference in their order, instead of all former ones.
+    pub(crate) async fn keep_places(&mut self, places: &[PlaceRow]) -> Result<()> {
+        sqlx::query("DELETE FROM place")
+            .execute(&mut *self.inner)
+            .await?;
+        let mut number = 0_i64;
+        for some in places[..places.len().min(PLACES_MAX)].chunks(ROWS) {
+            let mut insert =
+                QueryBuilder::<Sqlite>::new("INSERT INTO place (room, tenant, token, number) ");
+            insert.push_values(some, |mut row, place| {
+                number += 1;
+                row.push_bind(place.conference.room().to_owned())
+                    .push_bind(tenant_of(&place.conference).to_owned())
+                    .push_bind(place.token.to_vec())
+                    .push_bind(number);
+            });
+            insert.build().execute(&mut *self.inner).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes all places out, in order.
+    pub(crate) async fn take_places(&mut self) -> Result<Vec<PlaceRow>> {
+        let rows = sqlx::query("SELECT room, tenant, token FROM place ORDER BY number")
+            .fetch_all(&mut *self.inner)
+            .await?;
+        sqlx::query("DELETE FROM place")
+            .execute(&mut *self.inner)
+            .await?;
+        let mut places = Vec::with_capacity(rows.len());
+        for row in rows {
+            let token: Vec<u8> = row.try_get("token")?;
+            // A token that is none is nobody's place.
+            if let Ok(token) = token.try_into() {
+                places.push(PlaceRow {
+                    conference: conference(
+                        row.try_get("room")?,
+                        row.try_get("tenant")?,
+                        &self.domain,
+                    )?,
+                    token,
+                });
+            }
+        }
+        Ok(places)
+    }
+}

@@ -1,0 +1,344 @@
+//! usher under systemd: the socket that is handed over, what is notified, reloads, and the journal.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::SinkExt;
+use reqwest::StatusCode;
+use tempfile::TempDir;
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::process::{PATIENCE, Process, free_address, usher, wait_for};
+use crate::stomp::{SECRET, sign, visitor, visitor_topic};
+
+const FIRST: &str = "the-first-service-token-0123456789abcdef";
+const SECOND: &str = "the-second-service-token-0123456789abcdef";
+
+/// How often a client comes in the middle of restarts.
+const EVERY: Duration = Duration::from_millis(50);
+
+fn write(dir: &Path, text: &str) {
+    fs::write(dir.join("config.toml"), text).unwrap();
+}
+
+fn log(dir: &Path) -> String {
+    fs::read_to_string(dir.join("log")).unwrap()
+}
+
+/// Starts usher with a configuration, its log in a file.
+fn start(dir: &Path, address: SocketAddr, more: &str) -> Process {
+    write(dir, &format!("server.listen = \"{address}\"\n{more}"));
+    let log = File::create(dir.join("log")).unwrap();
+    Process::running(usher(dir).stderr(log).spawn().unwrap(), address)
+}
+
+/// Starts usher on a socket that stays with us, as systemd does: descriptor 3, said so in the environment.
+fn hand_over(dir: &Path, socket: &TcpListener) -> Process {
+    let mut options = File::options();
+    let log = options
+        .create(true)
+        .append(true)
+        .open(dir.join("log"))
+        .unwrap();
+    let child = Command::new("bash")
+        .args([
+            "-c",
+            "LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" 3<&0 </dev/null",
+            env!("CARGO_BIN_EXE_usher"),
+        ])
+        .current_dir(dir)
+        .env_clear()
+        .stdin(OwnedFd::from(socket.try_clone().unwrap()))
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    Process::running(child, socket.local_addr().unwrap())
+}
+
+/// One request on a connection of its own.
+fn ask(address: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+#[test]
+fn connections_made_during_restarts_are_answered_after_them() {
+    let dir = TempDir::new().unwrap();
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    // Not where the configuration says: the socket counts.
+    write(dir.path(), "server.listen = \"127.0.0.1:1\"\n");
+    let mut process = hand_over(dir.path(), &socket);
+    let over = Arc::new(AtomicBool::new(false));
+    let asked = {
+        let over = Arc::clone(&over);
+        std::thread::spawn(move || {
+            let mut asking = Vec::new();
+            while !over.load(Ordering::Relaxed) {
+                asking.push(std::thread::spawn(move || ask(address)));
+                std::thread::sleep(EVERY);
+            }
+            asking
+        })
+    };
+    for _ in 0..3 {
+        std::thread::sleep(4 * EVERY);
+        process.signal("-TERM");
+        assert_eq!(process.wait(), Some(0));
+        // Some come while there is nobody.
+        std::thread::sleep(4 * EVERY);
+        process = hand_over(dir.path(), &socket);
+    }
+    over.store(true, Ordering::Relaxed);
+    let asking = asked.join().unwrap();
+    assert!(asking.len() > 20, "{}", asking.len());
+    for asked in asking {
+        let answer = asked.join().unwrap().expect("no refusal, no reset");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer:?}");
+    }
+    drop(process);
+}
+
+#[test]
+fn systemd_is_told_how_usher_is() {
+    let dir = TempDir::new().unwrap();
+    let socket = UnixDatagram::bind(dir.path().join("notify")).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let hears = |what: &str| {
+        let mut buffer = [0; 512];
+        loop {
+            let length = socket.recv(&mut buffer).expect(what);
+            let told = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            if told.contains(what) {
+                return told;
+            }
+        }
+    };
+    let address = free_address();
+    write(dir.path(), &format!("server.listen = \"{address}\"\n"));
+    let child = usher(dir.path())
+        .env("NOTIFY_SOCKET", dir.path().join("notify"))
+        .env("WATCHDOG_USEC", "600000")
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let process = Process::running(child, address);
+    hears("READY=1");
+    hears("WATCHDOG=1");
+    hears("WATCHDOG=1");
+    process.signal("-HUP");
+    let reloading = hears("RELOADING=1");
+    assert!(reloading.contains("MONOTONIC_USEC="), "{reloading}");
+    hears("READY=1");
+    process.signal("-TERM");
+    hears("STOPPING=1");
+    assert_eq!(process.wait(), Some(0));
+}
+
+#[test]
+fn a_reload_takes_tokens_keys_limits_and_the_level_of_the_log() {
+    let dir = TempDir::new().unwrap();
+    let address = free_address();
+    let process = start(
+        dir.path(),
+        address,
+        &format!("auth.service.tokens = [\"{FIRST}\"]\n"),
+    );
+    let status = |token: &str| {
+        let url = format!("http://{address}/api/v1/bookings");
+        let answer = Process::client().get(url).bearer_auth(token).send();
+        answer.unwrap().status()
+    };
+    assert_eq!(status(FIRST), StatusCode::OK);
+    assert_eq!(status(SECOND), StatusCode::UNAUTHORIZED);
+    write(
+        dir.path(),
+        &format!(
+            "server.listen = \"{address}\"\nserver.max_connections = 17\nlog.level = \"debug\"\n\
+             auth.service.tokens = [\"{SECOND}\"]\nqueue.max_per_token = 3\n"
+        ),
+    );
+    process.signal("-HUP");
+    wait_for("the reload", || log(dir.path()).contains("was reloaded"));
+    assert_eq!(status(SECOND), StatusCode::OK);
+    assert_eq!(status(FIRST), StatusCode::UNAUTHORIZED);
+    let told = log(dir.path());
+    assert!(told.contains("server.max_connections"), "{told}");
+    assert!(!told.contains("queue.max_per_token"), "{told}");
+    drop(TcpStream::connect(address));
+    ask(address).unwrap();
+    wait_for("a line at the new level", || {
+        let mut broken = TcpStream::connect(address).unwrap();
+        let _ = broken.write_all(b"nonsense\r\n\r\n");
+        log(dir.path()).contains("DEBUG")
+    });
+}
+
+#[test]
+fn a_bad_file_is_refused_and_the_old_one_stays() {
+    let dir = TempDir::new().unwrap();
+    let address = free_address();
+    let good = format!("auth.service.tokens = [\"{FIRST}\"]\n");
+    let process = start(dir.path(), address, &good);
+    write(
+        dir.path(),
+        "queue.state_interval = 15\nauth.service.tokens = [\"\"]\nlog.levle = \"info\"\n",
+    );
+    process.signal("-HUP");
+    wait_for("the refusal", || {
+        log(dir.path()).contains("was not reloaded")
+    });
+    let told = log(dir.path());
+    for mistake in [
+        "line 1: queue.state_interval",
+        "line 2: auth.service.tokens",
+        "line 3: log.levle",
+    ] {
+        assert!(told.contains(mistake), "{mistake}: {told}");
+    }
+    let url = format!("http://{address}/api/v1/bookings");
+    let answer = Process::client()
+        .get(url)
+        .bearer_auth(FIRST)
+        .send()
+        .unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    let metrics = Process::client().get(format!("http://{address}/metrics"));
+    let metrics = metrics.send().unwrap().text().unwrap();
+    assert!(metrics.contains("usher_reload_successful 0"), "{metrics}");
+    // Put right, it is taken.
+    write(
+        dir.path(),
+        &format!("server.listen = \"{address}\"\n{good}"),
+    );
+    process.signal("-HUP");
+    wait_for("the reload", || log(dir.path()).contains("was reloaded"));
+}
+
+#[test]
+fn lines_in_the_journal_begin_with_their_level() {
+    let dir = TempDir::new().unwrap();
+    let address = free_address();
+    write(dir.path(), &format!("server.listen = \"{address}\"\n"));
+    let log_file = File::create(dir.path().join("log")).unwrap();
+    let about = log_file.metadata().unwrap();
+    let child = usher(dir.path())
+        .env("JOURNAL_STREAM", format!("{}:{}", about.dev(), about.ino()))
+        .stderr(log_file)
+        .spawn()
+        .unwrap();
+    let process = Process::running(child, address);
+    process.signal("-TERM");
+    assert_eq!(process.wait(), Some(0));
+    let told = log(dir.path());
+    assert!(told.lines().count() >= 3, "{told}");
+    assert!(told.contains("\n<6> INFO stopping"), "{told}");
+    assert!(told.contains("<4> WARN no service token"), "{told}");
+    assert!(told.lines().all(|line| line.starts_with('<')), "{told}");
+}
+
+#[test]
+fn no_log_of_a_busy_day_holds_a_token_a_secret_or_a_password() {
+    let dir = TempDir::new().unwrap();
+    let address = free_address();
+    let password = "hunter2-the-password";
+    let config = format!(
+        "log.level = \"trace\"\nauth.secret = \"{SECRET}\"\nauth.service.tokens = [\"{FIRST}\"]\n"
+    );
+    let process = start(dir.path(), address, &config);
+    let token = sign(&visitor("room"));
+    let altered = format!("{token}x");
+    let day = busy_day(address, password, [&token, &altered]);
+    tokio::runtime::Runtime::new().unwrap().block_on(day);
+    // A secret in the wrong place is a mistake that is named, and not repeated.
+    write(
+        dir.path(),
+        &format!("auth.secrets = \"{SECRET}\"\nauth.service.tokens = \"{FIRST}\"\n"),
+    );
+    process.signal("-HUP");
+    wait_for("the refusal", || {
+        log(dir.path()).contains("was not reloaded")
+    });
+    process.signal("-TERM");
+    assert_eq!(process.wait(), Some(0));
+    let told = log(dir.path());
+    assert!(
+        told.contains("a session ended") && told.contains("decided"),
+        "{told}"
+    );
+    assert!(
+        told.contains("session{peer=127.0.0.1:") && told.contains("conference=\"room\"}"),
+        "one span per session: {told}"
+    );
+    for secret in [FIRST, SECOND, SECRET, password, &token, &altered] {
+        assert!(!told.contains(secret), "{secret} is in {told}");
+    }
+    for part in token.split('.') {
+        assert!(!told.contains(part), "{part} is in {told}");
+    }
+}
+
+/// What can go right and wrong with tokens and passwords.
+async fn busy_day(address: SocketAddr, password: &str, tokens: [&str; 2]) {
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = format!("http://{address}");
+    let booking = serde_json::json!({ "room": "room", "password": password });
+    let url = format!("{http}/api/v1/bookings");
+    client
+        .post(&url)
+        .bearer_auth(FIRST)
+        .json(&booking)
+        .send()
+        .await
+        .unwrap();
+    client
+        .post(&url)
+        .bearer_auth(FIRST)
+        .body(booking.to_string())
+        .send()
+        .await
+        .unwrap();
+    client.get(&url).bearer_auth(SECOND).send().await.unwrap();
+    let form = [
+        ("name", "room"),
+        ("start_time", "2026-11-21T22:21:26.000Z"),
+        ("mail_owner", ""),
+    ];
+    client
+        .post(format!("{http}/conference"))
+        .bearer_auth(FIRST)
+        .form(&form)
+        .send()
+        .await
+        .unwrap();
+    for token in tokens {
+        let url = format!("ws://{address}/waiting-queue/visitor/websocket");
+        let (mut socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
+        let connect =
+            format!("CONNECT\naccept-version:1.2\nhost:x\nAuthorization:Bearer {token}\n\n\0");
+        socket.send(Message::text(connect)).await.unwrap();
+        let _ = futures_util::StreamExt::next(&mut socket).await;
+        let subscribe = format!(
+            "SUBSCRIBE\nid:1\ndestination:{}\n\n\0",
+            visitor_topic("room")
+        );
+        let _ = socket.send(Message::text(subscribe)).await;
+        let _ = socket
+            .send(Message::text(format!("NONSENSE\nx:{token}\n\n\0")))
+            .await;
+        let _ = futures_util::StreamExt::next(&mut socket).await;
+    }
+}
