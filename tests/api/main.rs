@@ -17,3 +17,4 @@ mod queue;
 mod readme;
 mod reservations;
 mod stomp;
+mod websocket;

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 use sqlx::Connection;
@@ -79,6 +79,12 @@ pub(crate) fn reservations(run: &mut Run) {
     );
 }
 
+/// The time as Prosody tells it: usher has something to say about clocks that differ.
+fn prosodys_time() -> String {
+    let now = chrono::DateTime::<chrono::Utc>::from(SystemTime::now());
+    now.format("%Y-%m-%dT%H%%3A%M%%3A%S%.3fZ").to_string()
+}
+
 /// Records appended to a file, each on disk before the next.
 fn syncs_a_second() -> f64 {
     let dir = scratch();
@@ -139,8 +145,8 @@ fn posts_a_second(server: &Server, clients: usize) -> (f64, Spread) {
                     while begun.elapsed() < MEASURED {
                         let n = next.fetch_add(1, Ordering::Relaxed);
                         let form = format!(
-                            "name=room-{clients}-{n}&start_time=2026-12-01T14%3A00%3A00.000Z\
-                             &mail_owner=someone%40meet.example.com"
+                            "name=room-{clients}-{n}&start_time={}&mail_owner=someone%40meet.example.com",
+                            prosodys_time()
                         );
                         let asked = Instant::now();
                         let (status, body) = caller.post_form("/conference", &form);
