@@ -1,11 +1,18 @@
 //! The command line.
 
+use std::path::PathBuf;
+
 use super::{MODES, Mode};
 
 const VISITORS: usize = 15_000;
+const MINUTES: u32 = 10;
 
 pub(crate) struct Arguments {
     pub(crate) visitors: usize,
+    /// Of the soak.
+    pub(crate) minutes: u32,
+    /// Where a picture of the result goes.
+    pub(crate) chart: Option<PathBuf>,
     pub(crate) modes: Vec<&'static Mode>,
 }
 
@@ -14,6 +21,8 @@ impl Arguments {
     pub(crate) fn read(given: &[String]) -> Result<Self, String> {
         let mut arguments = Self {
             visitors: VISITORS,
+            minutes: MINUTES,
+            chart: None,
             modes: MODES.iter().filter(|mode| mode.usual).collect(),
         };
         let mut given = given.iter();
@@ -37,6 +46,18 @@ impl Arguments {
                             format!("--visitors takes a number from 300 to 15000, not {number:?}.")
                         })?;
                 }
+                "--minutes" => {
+                    let number = value()?;
+                    arguments.minutes = number
+                        .parse()
+                        .ok()
+                        .filter(|minutes| (1..=600).contains(minutes))
+                        .ok_or_else(|| {
+                            format!("--minutes takes a number from 1 to 600, not {number:?}.")
+                        })?;
+                }
+                "--chart" => arguments.chart = Some(value()?.into()),
+                "--peers" => arguments.modes.push(mode("peers")?),
                 "--only" => {
                     let names = value()?;
                     arguments.modes = names.split(',').map(mode).collect::<Result<_, _>>()?;
@@ -57,7 +78,7 @@ fn mode(name: &str) -> Result<&'static Mode, String> {
 
 fn usage() -> String {
     let mut text =
-        "cargo bench --bench load -- [--visitors N] [--only NAME[,NAME]]\n\nNames:\n".to_owned();
+        "cargo bench --bench load -- [--visitors N] [--only NAME[,NAME]] [--peers] [--minutes N] [--chart FILE]\n\nNames:\n".to_owned();
     for mode in MODES {
         let usual = if mode.usual {
             ""

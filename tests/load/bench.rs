@@ -15,17 +15,21 @@
 )]
 
 mod arguments;
+mod chart;
 mod company;
 mod conferences;
 mod crowd;
 mod http;
 mod idle;
 mod limit;
+mod peers;
 mod report;
 mod reservations;
 mod server;
+mod soak;
 mod storm;
 mod tokens;
+mod upgraded;
 mod waiting;
 mod wire;
 mod worker;
@@ -101,11 +105,24 @@ const MODES: &[Mode] = &[
         about: "go-lives with a hundredth of the visitors reading nothing",
         measure: company::slow,
     },
+    Mode {
+        name: "peers",
+        usual: false,
+        about: "others with as many visitors: tungstenite as it comes, stomp-broker-js, RabbitMQ",
+        measure: peers::peers,
+    },
+    Mode {
+        name: "soak",
+        usual: false,
+        about: "a third of the visitors come, go, go live and don't read for --minutes",
+        measure: soak::soak,
+    },
 ];
 
 /// What all modes share.
 struct Run {
     visitors: usize,
+    minutes: u32,
     limit: Limit,
     report: Report,
 }
@@ -117,6 +134,7 @@ fn main() {
     if let [role, value] = &given[..] {
         match role.as_str() {
             limit::ARGUMENT => return limit::serve(value.parse().unwrap()),
+            upgraded::ARGUMENT => return upgraded::serve(value.parse().unwrap()),
             worker::ARGUMENT => return worker::serve(value.parse().unwrap()),
             _ => {}
         }
@@ -130,6 +148,7 @@ fn main() {
     };
     let mut run = Run {
         visitors: arguments.visitors,
+        minutes: arguments.minutes,
         limit: Limit::default(),
         report: Report::default(),
     };
@@ -141,4 +160,7 @@ fn main() {
     println!("{}", run.report.table());
     let file = server::target().join("load.json");
     std::fs::write(file, run.report.json()).unwrap();
+    if let Some(file) = arguments.chart {
+        std::fs::write(file, chart::draw(&run.report)).unwrap();
+    }
 }

@@ -90,6 +90,16 @@ impl Report {
         self.values.insert(name.to_owned(), value);
     }
 
+    /// A number that was kept, by its place.
+    pub(crate) fn value(&self, path: &str) -> Option<f64> {
+        self.values
+            .get(path.split('/').next()?)
+            .and_then(|value| match path.split_once('/') {
+                Some((_, rest)) => value.pointer(&format!("/{rest}"))?.as_f64(),
+                None => value.as_f64(),
+            })
+    }
+
     pub(crate) fn table(&self) -> String {
         let head =
             "| | measured | target | to target, 1 or less is good |\n| --- | --- | --- | --- |";

@@ -98,11 +98,17 @@ pub(crate) fn people(
 }
 
 /// What somebody says who waits for a topic: CONNECT, with a header that lets them in, and SUBSCRIBE.
-pub(crate) fn stomp(entry: &str, destination: &str) -> Vec<String> {
+pub(crate) fn stomp(entry: &str, destination: &str) -> Vec<Vec<String>> {
     vec![
-        format!("CONNECT\naccept-version:1.2\nheart-beat:10000,10000\n{entry}\n\n\0"),
-        format!("SUBSCRIBE\nid:1\ndestination:{destination}\nreceipt:r\n\n\0"),
+        vec![connect(entry)],
+        vec![format!(
+            "SUBSCRIBE\nid:1\ndestination:{destination}\nreceipt:r\n\n\0"
+        )],
     ]
+}
+
+pub(crate) fn connect(entry: &str) -> String {
+    format!("CONNECT\naccept-version:1.2,1.1\nheart-beat:10000,10000\n{entry}\n\n\0")
 }
 
 fn pem(label: &str, der: &[u8]) -> String {
