@@ -98,12 +98,10 @@ pub(crate) fn people(
 }
 
 /// What somebody says who waits for a topic: CONNECT, with a header that lets them in, and SUBSCRIBE.
-pub(crate) fn stomp(entry: &str, destination: &str) -> Vec<Vec<String>> {
+pub(crate) fn stomp(entry: &str, destination: &str) -> Vec<String> {
     vec![
-        vec![connect(entry)],
-        vec![format!(
-            "SUBSCRIBE\nid:1\ndestination:{destination}\nreceipt:r\n\n\0"
-        )],
+        connect(entry),
+        format!("SUBSCRIBE\nid:1\ndestination:{destination}\nreceipt:r\n\n\0"),
     ]
 }
 

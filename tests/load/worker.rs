@@ -47,14 +47,14 @@ pub(crate) enum Kind {
     Deaf,
 }
 
-/// One who is to come: where to, and what they say: messages in groups, each of which gets one answer.
+/// One who is to come: where to, and what they say, a message at a time, each of which is answered.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Visitor {
     pub(crate) kind: Kind,
     pub(crate) address: SocketAddr,
     /// Without one, it is a plain connection.
     pub(crate) path: Option<String>,
-    pub(crate) says: Vec<Vec<String>>,
+    pub(crate) says: Vec<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -318,9 +318,8 @@ async fn set_up(visitor: Visitor, from: SocketAddr) -> Result<(TcpStream, Inbox)
     if !head.starts_with("HTTP/1.1 101") {
         return Err(head.into());
     }
-    for group in visitor.says {
-        let bytes: Vec<u8> = group.iter().flat_map(|text| message(text)).collect();
-        socket.write_all(&bytes).await?;
+    for text in visitor.says {
+        socket.write_all(&message(&text)).await?;
         loop {
             match inbox.take_frame() {
                 Some((payload, _)) if payload.starts_with(b"ERROR") => {
