@@ -25,6 +25,7 @@ impl Arguments {
             chart: None,
             modes: MODES.iter().filter(|mode| mode.usual).collect(),
         };
+        let mut with_peers = false;
         let mut given = given.iter();
         while let Some(argument) = given.next() {
             let mut value = || {
@@ -57,13 +58,16 @@ impl Arguments {
                         })?;
                 }
                 "--chart" => arguments.chart = Some(value()?.into()),
-                "--peers" => arguments.modes.push(mode("peers")?),
+                "--peers" => with_peers = true,
                 "--only" => {
                     let names = value()?;
                     arguments.modes = names.split(',').map(mode).collect::<Result<_, _>>()?;
                 }
                 other => return Err(format!("Nothing is known of {other:?}.\n{}", usage())),
             }
+        }
+        if with_peers && !arguments.modes.iter().any(|mode| mode.name == "peers") {
+            arguments.modes.push(mode("peers")?);
         }
         Ok(arguments)
     }

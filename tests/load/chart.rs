@@ -66,7 +66,7 @@ pub(crate) fn draw(report: &Report) -> String {
         16,
         "start",
         &format!(
-            "{} visitors, one process, each scale by tens",
+            "{} visitors, one process; logarithmic scales",
             number(visitors)
         ),
     );
@@ -91,7 +91,12 @@ pub(crate) fn draw(report: &Report) -> String {
             .map(|(_, value)| *value)
             .fold(f64::MAX, f64::min);
         let most = bars.iter().map(|(_, value)| *value).fold(0.0, f64::max);
-        let from = (least.max(1e-3) / 2.0).log10().floor();
+        // A ratio begins at 1; anything else at the power of ten below the least.
+        let from = if panel.unit == "× the limit" {
+            0.0
+        } else {
+            (least.max(1e-3) / 2.0).log10().floor()
+        };
         let decades = (most.log10().ceil() - from).max(1.0);
         let scale = (WIDTH - LEFT - RIGHT) / decades;
         let end = y + STEP * bars.len() as f64;
@@ -100,9 +105,11 @@ pub(crate) fn draw(report: &Report) -> String {
             body.push_str(&format!(
                 "<path d=\"M{x:.0} {y:.0}V{end:.0}\" stroke=\"{OTHERS}\" stroke-opacity=\".3\"/>\n"
             ));
+            let power = 10_f64.powf(from + decade as f64);
+            text(&mut body, x, end + 12.0, 10, "middle", &number(power));
         }
         for (name, value) in &bars {
-            let length = (value.max(1e-3).log10() - from) * scale;
+            let length = ((value.max(1e-3).log10() - from) * scale).max(2.0);
             let colour = if *name == "usher" { USHER } else { OTHERS };
             text(&mut body, LEFT - 8.0, y + 15.0, 13, "end", name);
             body.push_str(&format!(
@@ -123,6 +130,7 @@ pub(crate) fn draw(report: &Report) -> String {
             );
             y += STEP;
         }
+        y += 12.0;
     }
     let height = y + 12.0;
     format!(
