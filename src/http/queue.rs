@@ -15,7 +15,7 @@ use tracing::Instrument;
 use tracing::field::Empty;
 use tungstenite::handshake::derive_accept_key;
 use warp::http::header::{
-    CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    CONNECTION, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
     SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use warp::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -135,16 +135,25 @@ fn accept_key(headers: &HeaderMap) -> Result<HeaderValue, Problem> {
     {
         return Err(Problem::upgrade_required());
     }
-    // Sixteen bytes in base64.
+    if !headers.contains_key(HOST) {
+        let message = "A handshake needs the header Host.";
+        return Err(Problem::new(StatusCode::BAD_REQUEST, message));
+    }
     let key = headers
         .get(SEC_WEBSOCKET_KEY)
-        .filter(|key| key.len() == 24)
+        .filter(|key| is_key(key.as_bytes()))
         .ok_or_else(|| {
             let message = "Sec-WebSocket-Key must be sixteen bytes in base64.";
             Problem::new(StatusCode::BAD_REQUEST, message)
         })?;
     HeaderValue::from_str(&derive_accept_key(key.as_bytes()))
         .map_err(|_| Problem::upgrade_required())
+}
+
+/// Whether this is sixteen bytes in base64.
+fn is_key(key: &[u8]) -> bool {
+    let is_digit = |octet: &u8| octet.is_ascii_alphanumeric() || matches!(octet, b'+' | b'/');
+    key.len() == 24 && key[..22].iter().all(is_digit) && key.ends_with(b"==")
 }
 
 /// A header that may be given several times, as one list.

@@ -7,7 +7,9 @@ use std::convert::Infallible;
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use warp::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, UPGRADE, WWW_AUTHENTICATE};
+use warp::http::header::{
+    ALLOW, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
+};
 use warp::http::{HeaderName, HeaderValue, Method, StatusCode};
 use warp::reject::Reject;
 use warp::{Rejection, Reply};
@@ -106,6 +108,7 @@ impl Problem {
             "This path takes WebSockets only: version 13, with Upgrade and Connection headers.";
         Self::new(StatusCode::UPGRADE_REQUIRED, message)
             .header(UPGRADE, HeaderValue::from_static("websocket"))
+            .header(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"))
     }
 
     pub(super) fn too_large(limit: usize) -> Self {

@@ -21,3 +21,4 @@ mod scripted;
 mod stomp;
 mod systemd;
 mod upstream;
+mod websocket;

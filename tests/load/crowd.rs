@@ -1,154 +1,193 @@
-//! Visitors by the thousand: as little of a client as can wait in the queue.
+//! Visitors by the thousand, in as many processes as that takes.
 
+use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
-use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::task::JoinSet;
+use super::report::Spread;
+use super::worker::{self, Kind, Order, Reply, Visitor, now_micros};
 
-use super::server::{SECRET, Server};
+/// How many visitors one process holds: well below any limit of open files, and two processes for the
+/// usual crowd, as the server has two threads.
+const PER_WORKER: usize = 8_000;
+/// Visitors handed over at a time.
+const HANDED: usize = 1_000;
 
-/// How many set-ups are under way at a time.
-const AT_A_TIME: usize = 64;
-const TOPIC: &str = "/secured/conference/visitor/topic.room@conference.meet.example.com";
+struct Worker {
+    child: Child,
+    orders: Option<ChildStdin>,
+    replies: BufReader<ChildStdout>,
+    /// How many may come to this one.
+    prepared: usize,
+}
 
+/// Everybody who may come. Visitors are dealt to the workers in turn, so that whatever is done to a part of
+/// them is done by all processes.
 pub(crate) struct Crowd {
-    address: SocketAddr,
-    tokens: Vec<String>,
-    sockets: Vec<TcpStream>,
+    workers: Vec<Worker>,
+    size: usize,
 }
 
 impl Crowd {
-    pub(crate) fn new(address: SocketAddr) -> Self {
-        Self {
+    /// Makes the processes and tells them who may come; nobody does yet.
+    pub(crate) fn new(visitors: Vec<Visitor>) -> Self {
+        let count = visitors.len().div_ceil(PER_WORKER).max(1);
+        let size = visitors.len();
+        let mut crowd = Self {
+            workers: (0..count).map(Worker::start).collect(),
+            size,
+        };
+        let mut shares = vec![Vec::new(); count];
+        for (n, visitor) in visitors.into_iter().enumerate() {
+            shares[n % count].push(visitor);
+        }
+        for (worker, share) in crowd.workers.iter_mut().zip(shares) {
+            worker.prepared = share.len();
+            for some in share.chunks(HANDED) {
+                worker.order(&Order::Prepare(some.to_vec()));
+                worker.done();
+            }
+        }
+        crowd
+    }
+
+    /// As many plain connections.
+    pub(crate) fn plain(address: SocketAddr, size: usize) -> Self {
+        let visitor = Visitor {
+            kind: Kind::Waits,
             address,
-            tokens: Vec::new(),
-            sockets: Vec::new(),
-        }
+            path: None,
+            says: Vec::new(),
+        };
+        Self::new(vec![visitor; size])
     }
 
-    /// Lets visitors come until there are so many, each with a token of their own.
-    pub(crate) async fn grow_to(&mut self, size: usize) {
-        // Made beforehand: the client's work is not to be in the way.
-        for n in self.tokens.len()..size {
-            self.tokens.push(token(n));
-        }
-        let mut coming = JoinSet::new();
-        for n in self.sockets.len()..size {
-            if coming.len() >= AT_A_TIME {
-                self.sockets
-                    .push(coming.join_next().await.unwrap().unwrap());
-            }
-            coming.spawn(come(self.address, self.tokens[n].clone()));
-        }
-        while let Some(socket) = coming.join_next().await {
-            self.sockets.push(socket.unwrap());
-        }
+    pub(crate) fn size(&self) -> usize {
+        self.size
     }
 
-    /// Goes live; how long it took each to be told, and how many bytes that took.
-    pub(crate) async fn go_live(&mut self, server: &Server) -> (Vec<Duration>, usize) {
-        let begun = Instant::now();
-        let listening = told(std::mem::take(&mut self.sockets), begun, None);
-        let ((), (sockets, times, bytes)) = tokio::join!(server.go_live(), listening);
-        self.sockets = sockets;
-        (times, bytes)
+    /// Lets visitors come until the first `size` are there.
+    pub(crate) fn grow_to(&mut self, size: usize) {
+        let count = self.workers.len();
+        for (n, worker) in self.workers.iter_mut().enumerate() {
+            let to = size.saturating_sub(n).div_ceil(count);
+            worker.order(&Order::Come {
+                to: to.min(worker.prepared),
+            });
+        }
+        self.all_done();
     }
 
-    pub(crate) async fn leave(&mut self) {
-        self.sockets.clear();
-        // The server has to see it before they come back.
-        tokio::time::sleep(Duration::from_secs(1)).await;
+    pub(crate) fn come(&mut self) {
+        self.grow_to(self.size);
     }
-}
 
-/// Waits until every socket has had a message of so many bytes, or of any.
-pub(crate) async fn told(
-    sockets: Vec<TcpStream>,
-    begun: Instant,
-    length: Option<usize>,
-) -> (Vec<TcpStream>, Vec<Duration>, usize) {
-    let mut listening = JoinSet::new();
-    for mut socket in sockets {
-        listening.spawn(async move {
-            let mut buffer = [0; 1024];
-            let mut read = 0;
-            loop {
-                let n = socket.read(&mut buffer[read..]).await.unwrap();
-                assert!(n > 0, "somebody was hung up on");
-                read += n;
-                // A frame's NUL is the last byte of its message.
-                if length.map_or(buffer[read - 1] == 0, |length| read >= length) {
-                    return (socket, begun.elapsed(), read);
+    /// Does something about which all are to be told; how long it took each, and how many bytes that was.
+    pub(crate) fn told(&mut self, something: impl FnOnce()) -> (Spread, usize) {
+        self.order(&Order::Listen);
+        self.all_done();
+        let begun = now_micros();
+        something();
+        self.order(&Order::Told);
+        let (mut times, mut bytes) = (Vec::new(), 0);
+        for worker in &mut self.workers {
+            match worker.reply() {
+                Reply::Told { at, bytes: some } => {
+                    times.extend(at.iter().map(|at| at.saturating_sub(begun)));
+                    bytes = bytes.max(some);
                 }
+                other => panic!("{other:?}"),
             }
-        });
+        }
+        let times = times.into_iter().map(Duration::from_micros).collect();
+        (Spread::of(times), bytes)
     }
-    let (mut sockets, mut times, mut bytes) = (Vec::new(), Vec::new(), 0);
-    while let Some(one) = listening.join_next().await {
-        let (socket, time, read) = one.unwrap();
-        sockets.push(socket);
-        times.push(time);
-        bytes = bytes.max(read);
+
+    /// Everybody leaves. The server has a moment to see it before they come back.
+    pub(crate) fn leave(&mut self) {
+        self.leave_some(1, 0, false);
+        std::thread::sleep(Duration::from_secs(1));
     }
-    (sockets, times, bytes)
-}
 
-fn token(n: usize) -> String {
-    let claims = json!({
-        "iss": "jitsi", "aud": "jitsi", "exp": 4_000_000_000_u64, "jti": n, "room": "room",
-        "sub": "meet.example.com", "context": { "user": { "role": "visitor" } },
-    });
-    usher::token::mint(SECRET, &claims, Some("usher")).unwrap()
-}
+    /// Every `nth` of each process leaves, with a reset or in order.
+    pub(crate) fn leave_some(&mut self, nth: usize, first: usize, reset: bool) {
+        self.order(&Order::Leave { nth, first, reset });
+        self.all_done();
+    }
 
-async fn come(address: SocketAddr, token: String) -> TcpStream {
-    let mut socket = TcpStream::connect(address).await.unwrap();
-    socket.set_nodelay(true).unwrap();
-    let hello = format!(
-        "GET /waiting-queue/visitor/websocket HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    );
-    socket.write_all(hello.as_bytes()).await.unwrap();
-    until(&mut socket, b"\r\n\r\n").await;
-    let connect = format!(
-        "CONNECT\naccept-version:1.2\nheart-beat:10000,10000\nAuthorization:Bearer {token}\n\n\0"
-    );
-    socket.write_all(&message(&connect)).await.unwrap();
-    until(&mut socket, b"\0").await;
-    let subscribe = format!("SUBSCRIBE\nid:1\ndestination:{TOPIC}\nreceipt:r\n\n\0");
-    socket.write_all(&message(&subscribe)).await.unwrap();
-    until(&mut socket, b"\0").await;
-    socket
-}
+    /// The deaf ask for more than they will ever read.
+    pub(crate) fn stuff(&mut self) {
+        self.order(&Order::Stuff);
+        self.all_done();
+    }
 
-/// A text message of a client, masked with zeros: the rule is kept, and the work spared.
-fn message(text: &str) -> Vec<u8> {
-    let length = u16::try_from(text.len()).unwrap();
-    let mut bytes = vec![0x81];
-    match u8::try_from(length) {
-        Ok(short) if short < 126 => bytes.push(0x80 | short),
-        _ => {
-            bytes.push(0x80 | 126);
-            bytes.extend(length.to_be_bytes());
+    /// How many messages came, and what the last one said, of each who watches.
+    pub(crate) fn watched(&mut self) -> Vec<(usize, String)> {
+        self.order(&Order::Watched);
+        let replies = self.workers.iter_mut().map(Worker::reply);
+        replies
+            .flat_map(|reply| match reply {
+                Reply::Watched(watched) => watched,
+                other => panic!("{other:?}"),
+            })
+            .collect()
+    }
+
+    fn order(&mut self, order: &Order) {
+        for worker in &mut self.workers {
+            worker.order(order);
         }
     }
-    bytes.extend([0; 4]);
-    bytes.extend(text.as_bytes());
-    bytes
+
+    fn all_done(&mut self) {
+        for worker in &mut self.workers {
+            worker.done();
+        }
+    }
 }
 
-async fn until(socket: &mut TcpStream, end: &[u8]) {
-    let mut buffer = [0; 1024];
-    let mut read = 0;
-    while !buffer[..read].ends_with(end) {
-        let n = socket.read(&mut buffer[read..]).await.unwrap();
-        assert!(
-            n > 0,
-            "hung up on: {}",
-            String::from_utf8_lossy(&buffer[..read])
-        );
-        read += n;
+impl Worker {
+    fn start(number: usize) -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args([worker::ARGUMENT, &number.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Self {
+            orders: child.stdin.take(),
+            replies: BufReader::new(child.stdout.take().unwrap()),
+            child,
+            prepared: 0,
+        }
+    }
+
+    fn order(&mut self, order: &Order) {
+        let line = serde_json::to_string(order).unwrap();
+        writeln!(self.orders.as_mut().unwrap(), "{line}").unwrap();
+    }
+
+    fn reply(&mut self) -> Reply {
+        let mut line = String::new();
+        self.replies.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap()
+    }
+
+    fn done(&mut self) {
+        match self.reply() {
+            Reply::Done => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // The end of its orders is the end of it; a worker that hangs is not waited for.
+        drop(self.orders.take());
+        std::thread::sleep(Duration::from_millis(50));
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }

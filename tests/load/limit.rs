@@ -1,21 +1,22 @@
 //! The limit: a process that writes bytes to plain TCP sockets, from two threads, and does nothing else.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
 
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
+use super::GO_LIVES;
+use super::crowd::Crowd;
+use super::report::{Spread, progress};
+use super::wire::unmasked;
 
 /// Tells this program to be the server.
 pub(crate) const ARGUMENT: &str = "--limit-server";
 const WRITERS: usize = 2;
 
-/// Takes connections, and once told to, on the first, writes `bytes` to all others. Its port is the first
-/// line of its output.
+/// Takes connections, and once told to, on the first, writes a message of so many bytes to all others. Its
+/// address is the first line of its output.
 pub(crate) fn serve(bytes: usize) {
-    let _ = rlimit::increase_nofile_limit(u64::MAX);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     println!("{}", listener.local_addr().unwrap());
     let (mut control, _) = listener.accept().unwrap();
@@ -28,7 +29,7 @@ pub(crate) fn serve(bytes: usize) {
     }
     control.write_all(b"r").unwrap();
     control.read_exact(&mut [0]).unwrap();
-    let message = vec![b'x'; bytes];
+    let message = framed(bytes);
     std::thread::scope(|scope| {
         for share in sockets.chunks(count.div_ceil(WRITERS)) {
             let message = &message;
@@ -43,35 +44,61 @@ pub(crate) fn serve(bytes: usize) {
     let _ = control.read(&mut [0]);
 }
 
-/// How long it takes each of so many sockets to get so many bytes.
-pub(crate) async fn measure(sockets: usize, bytes: usize) -> Vec<Duration> {
-    let mut server = Command::new(std::env::current_exe().unwrap())
+/// A frame of so many bytes that the clients take for what they wait for.
+fn framed(bytes: usize) -> Vec<u8> {
+    let head = if bytes < 128 { 2 } else { 4 };
+    let text = format!("MESSAGE{}\0", "x".repeat(bytes - head - 8));
+    unmasked(&text)
+}
+
+/// What was measured in this run, by sockets and bytes.
+#[derive(Default)]
+pub(crate) struct Limit {
+    known: HashMap<(usize, usize), Spread>,
+}
+
+impl Limit {
+    /// How long it takes each of so many sockets to get so many bytes: the run in the middle of several.
+    pub(crate) fn of(&mut self, sockets: usize, bytes: usize) -> Spread {
+        *self.known.entry((sockets, bytes)).or_insert_with(|| {
+            progress(format!(
+                "  the limit: {bytes} bytes to {sockets} plain sockets"
+            ));
+            Spread::median((0..GO_LIVES).map(|_| measure(sockets, bytes)).collect())
+        })
+    }
+}
+
+fn measure(sockets: usize, bytes: usize) -> Spread {
+    let child = Command::new(std::env::current_exe().unwrap())
         .args([ARGUMENT, &bytes.to_string()])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut output = std::io::BufReader::new(server.stdout.take().unwrap());
+    let mut server = Ended(child);
     let mut line = String::new();
-    std::io::BufRead::read_line(&mut output, &mut line).unwrap();
+    let output = server.0.stdout.take().unwrap();
+    BufReader::new(output).read_line(&mut line).unwrap();
     let address: SocketAddr = line.trim().parse().unwrap();
 
-    let mut control = TcpStream::connect(address).await.unwrap();
+    let mut control = TcpStream::connect(address).unwrap();
     control
         .write_all(&u64::try_from(sockets).unwrap().to_be_bytes())
-        .await
         .unwrap();
-    let mut crowd = Vec::with_capacity(sockets);
-    for _ in 0..sockets {
-        crowd.push(TcpStream::connect(address).await.unwrap());
+    let mut crowd = Crowd::plain(address, sockets);
+    crowd.come();
+    control.read_exact(&mut [0]).unwrap();
+    let (spread, _) = crowd.told(|| control.write_all(b"g").unwrap());
+    spread
+}
+
+/// A process that ends with this.
+pub(crate) struct Ended(pub(crate) Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
-    tokio::io::AsyncReadExt::read_exact(&mut control, &mut [0])
-        .await
-        .unwrap();
-    let begun = Instant::now();
-    let go = control.write_all(b"g");
-    let (_, (_, times, _)) = tokio::join!(go, super::crowd::told(crowd, begun, Some(bytes)));
-    drop(control);
-    server.wait().unwrap();
-    times
 }

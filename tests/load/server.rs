@@ -1,20 +1,26 @@
 //! The usher under load: a process of its own, on a scratch directory.
 
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::http::Caller;
+use super::limit::Ended;
+
 pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
-const TOKEN: &str = "a-service-token-for-the-benchmark-012345";
+pub(crate) const TOKEN: &str = "a-service-token-for-the-benchmark-012345";
 /// Ticks of the CPU times in /proc, a second: fixed on Linux for programs.
 const TICKS: u64 = 100;
+/// How long a server may take to its first answer.
+const START: Duration = Duration::from_secs(30);
 
 pub(crate) struct Server {
-    child: Child,
+    process: Ended,
     pub(crate) address: SocketAddr,
-    client: reqwest::Client,
     _dir: TempDir,
 }
 
@@ -25,41 +31,9 @@ pub(crate) struct Usage {
     pub(crate) cpu: Duration,
 }
 
-impl Server {
-    pub(crate) fn start() -> Self {
-        let dir = TempDir::new().unwrap();
-        let address = std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap();
-        let config = format!(
-            "server.listen = \"{address}\"\ndatabase.url = \"sqlite:{}/usher.db\"\nauth.secret = \"{SECRET}\"\nauth.service.tokens = [\"{TOKEN}\"]\nqueue.max_per_token = 1000000\nlog.level = \"warn\"\n",
-            dir.path().display()
-        );
-        let file = dir.path().join("config.toml");
-        std::fs::write(&file, config).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_usher"))
-            .arg("--config")
-            .arg(file)
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
-        let server = Self {
-            child,
-            address,
-            client: reqwest::Client::new(),
-            _dir: dir,
-        };
-        while std::net::TcpStream::connect(address).is_err() {
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        server
-    }
-
-    pub(crate) fn usage(&self) -> Usage {
-        let read = |what: &str| {
-            std::fs::read_to_string(format!("/proc/{}/{what}", self.child.id())).unwrap()
-        };
+impl Usage {
+    pub(crate) fn of(process: u32) -> Self {
+        let read = |what: &str| std::fs::read_to_string(format!("/proc/{process}/{what}")).unwrap();
         let status = read("status");
         let rss = status
             .lines()
@@ -75,38 +49,130 @@ impl Server {
             .split_whitespace()
             .collect();
         let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-        Usage {
+        Self {
             rss_bytes: rss * 1024,
             cpu: Duration::from_millis(ticks * 1000 / TICKS),
         }
     }
 
-    pub(crate) async fn go_live(&self) {
-        self.post("golive").await;
+    /// What each of `count` cost in memory, since then.
+    pub(crate) fn bytes_each(&self, since: &Self, count: usize) -> f64 {
+        self.rss_bytes.saturating_sub(since.rss_bytes) as f64 / count as f64
     }
 
-    pub(crate) async fn end_live(&self) {
-        self.post("endlive").await;
-    }
-
-    async fn post(&self, what: &str) {
-        let url = format!("http://{}/waiting-queue/{what}", self.address);
-        let body = serde_json::json!({ "conference": "room@conference.meet.example.com" });
-        let answer = self
-            .client
-            .post(url)
-            .bearer_auth(TOKEN)
-            .json(&body)
-            .send()
-            .await
-            .unwrap();
-        assert!(answer.status().is_success(), "{what}: {}", answer.status());
+    /// What each of `count` cost in CPU, since then.
+    pub(crate) fn micros_each(&self, since: &Self, count: usize) -> f64 {
+        (self.cpu - since.cpu).as_secs_f64() * 1e6 / count as f64
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+impl Server {
+    pub(crate) fn start() -> Self {
+        Self::start_with(&[])
     }
+
+    /// With these files in its directory, and further lines of configuration, `{dir}` being that directory.
+    pub(crate) fn start_with(files: &[(&str, &str, &str)]) -> Self {
+        let dir = scratch();
+        let address = free_address();
+        let mut config = format!(
+            "server.listen = \"{address}\"\nserver.max_connections = 19900\n\
+             database.url = \"sqlite:{}/usher.db\"\nauth.secret = \"{SECRET}\"\n\
+             auth.service.tokens = [\"{TOKEN}\"]\nqueue.max_per_token = 1000000\nlog.level = \"warn\"\n",
+            dir.path().display()
+        );
+        for (name, text, line) in files {
+            if !name.is_empty() {
+                std::fs::write(dir.path().join(name), text).unwrap();
+            }
+            config.push_str(line);
+            config.push('\n');
+        }
+        let file = dir.path().join("config.toml");
+        std::fs::write(&file, config).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_usher"))
+            .arg("--config")
+            .arg(file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let process = Ended(child);
+        wait_for(address);
+        Self {
+            process,
+            address,
+            _dir: dir,
+        }
+    }
+
+    pub(crate) fn usage(&self) -> Usage {
+        Usage::of(self.process.0.id())
+    }
+
+    pub(crate) fn go_live(&self) {
+        set_live(&mut Caller::new(self.address), "golive", ROOM);
+    }
+
+    pub(crate) fn end_live(&self) {
+        set_live(&mut Caller::new(self.address), "endlive", ROOM);
+    }
+
+    /// How many wait, of all conferences.
+    pub(crate) fn waiting(&self) -> u64 {
+        let (_, body) = Caller::new(self.address).get("/waiting-queue/conferences");
+        let body: Value = serde_json::from_str(&body).unwrap();
+        let list = body["conferences"].as_array().unwrap();
+        list.iter()
+            .filter_map(|conference| conference["visitorsWaiting"].as_u64())
+            .sum()
+    }
+
+    /// Waits until so many wait; false if that doesn't come about.
+    pub(crate) fn counts(&self, waiting: usize) -> bool {
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(60) {
+            if self.waiting() == waiting as u64 {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        false
+    }
+}
+
+/// The conference that crowds wait for.
+pub(crate) const ROOM: &str = "room";
+
+/// `golive` or `endlive`.
+pub(crate) fn set_live(caller: &mut Caller, what: &str, room: &str) {
+    let conference = format!("{room}@conference.meet.example.com");
+    let (status, body) = caller.post_json(
+        &format!("/waiting-queue/{what}"),
+        &json!({ "conference": conference }),
+    );
+    assert_eq!(status, 200, "{what}: {body}");
+}
+
+pub(crate) fn free_address() -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap()
+}
+
+pub(crate) fn wait_for(address: SocketAddr) {
+    let begun = Instant::now();
+    while std::net::TcpStream::connect(address).is_err() {
+        assert!(begun.elapsed() < START, "nothing listens on {address}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Where builds go: on the disk that the project is on, not in memory.
+pub(crate) fn target() -> PathBuf {
+    let program = Path::new(env!("CARGO_BIN_EXE_usher"));
+    program.ancestors().nth(2).unwrap().to_owned()
+}
+
+pub(crate) fn scratch() -> TempDir {
+    TempDir::new_in(target()).unwrap()
 }
