@@ -25,7 +25,7 @@ fn main() -> ExitCode {
             config
         }
         Err(error) => {
-            cli::complain(&error);
+            cli::misconfigured(&arguments, &error);
             return ExitCode::from(BAD_CONFIGURATION);
         }
     };

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use usher::config::{Config, Log, LogFormat, LogLevel};
+use usher::config::{Config, ConfigError, Log, LogFormat, LogLevel};
 
 /// Reservations and the visitors' waiting queue for Jitsi Meet, beside Prosody.
 #[derive(Debug, Parser)]
@@ -59,6 +59,14 @@ fn say(line: impl Display) -> std::io::Result<()> {
 /// Prints what went wrong. Nothing is left to do when even that fails.
 pub(crate) fn complain(problem: &impl Display) {
     let _ = writeln!(std::io::stderr(), "usher: {problem}");
+}
+
+/// Says what is wrong with the configuration, in the form that was asked for.
+pub(crate) fn misconfigured(arguments: &Arguments, error: &ConfigError) {
+    match &arguments.command {
+        Some(Command::Check(check)) if check::misconfigured(check, error) => {}
+        _ => complain(error),
+    }
 }
 
 /// The room as a person writes it.

@@ -105,7 +105,7 @@ pub(crate) fn usher(dir: &Path) -> Command {
 }
 
 /// Runs a command to its end, which must come: `timeout` is Debian's.
-fn run(dir: &Path, arguments: &[&str]) -> Output {
+pub(crate) fn run(dir: &Path, arguments: &[&str]) -> Output {
     let patience = PATIENCE.as_secs().to_string();
     let mut command = Command::new("/usr/bin/timeout");
     command
@@ -119,7 +119,7 @@ fn run(dir: &Path, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-fn stdout(output: &Output) -> String {
+pub(crate) fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 

@@ -4,6 +4,7 @@ The tests share one root and build on each other, in the order they stand in."""
 
 import json
 import socket
+import subprocess
 import time
 import urllib.request
 
@@ -12,6 +13,7 @@ import pytest
 from debian import output
 
 TOKEN = "/etc/jitsi/usher/service-token"
+APP_SECRET = "the-secret-of-the-tests-deployment"
 ASAP_KEY = "/etc/prosody/certs/asap.key"
 
 
@@ -119,7 +121,9 @@ def test_service_answers_as_its_user_from_the_installed_paths(root, installed, t
         end(process)
 
 
-def test_nginx_takes_the_snippet_where_jitsis_site_includes_it(root, installed):
+@pytest.fixture(scope="class")
+def site(root, installed):
+    """nginx and config.js as Jitsi's packages set them up."""
     root.run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=meet.jitsi.test",
              "-keyout", "/root/site.key", "-out", "/root/site.crt")  # fmt: skip
     site = """
@@ -127,45 +131,100 @@ def test_nginx_takes_the_snippet_where_jitsis_site_includes_it(root, installed):
         listen 127.0.0.1:9443 ssl; server_name meet.jitsi.test;
         ssl_certificate /root/site.crt; ssl_certificate_key /root/site.key;
         include /etc/jitsi/meet/jaas/*.conf;
+        location = /conference-request/v1 { proxy_pass http://127.0.0.1:8888/conference-request/v1; }
         location ~ ^/([^/?&:'"]+)$ { return 404; }
     }
     """
     root.write("/etc/nginx/sites-enabled/meet.jitsi.test.conf", site)
-    assert "test is successful" in root.run("nginx", "-t")
-    assert "location ^~ /waiting-queue/" in root.run("nginx", "-T")
-    (root.path / "etc/nginx/sites-enabled/meet.jitsi.test.conf").unlink()
+    root.write("/etc/jitsi/meet/meet.jitsi.test-config.js", "var config = {};\n")
+    yield site
+    for file in ["nginx/sites-enabled/meet.jitsi.test.conf", "jitsi/meet/meet.jitsi.test-config.js"]:
+        (root.path / "etc" / file).unlink()
 
 
-def test_prosody_finds_the_modules_and_reads_the_token(root, installed, tmp_path):
-    port = free_port()
+@pytest.fixture(scope="class")
+def prosody(root, installed, tmp_path_factory):
+    """A running Prosody with the drop-in, and its log."""
     config = f"""
     log = {{ {{ levels = {{ min = "debug" }}, to = "console" }} }}
     pidfile = "/tmp/prosody.pid"; data_path = "/tmp/prosody"; certificates = "/etc/prosody/certs"
-    c2s_ports = {{}}; s2s_ports = {{}}; http_ports = {{ {port} }}; http_interfaces = {{ "127.0.0.1" }}; https_ports = {{}}
-    modules_disabled = {{ "s2s", "c2s" }}
+    c2s_ports = {{}}; s2s_ports = {{}}; http_ports = {{ {free_port()} }}; http_interfaces = {{ "127.0.0.1" }}; https_ports = {{}}
+    modules_enabled = {{ "admin_shell" }}; modules_disabled = {{ "s2s", "c2s" }}
     Include "/etc/prosody/conf.avail/usher.cfg.lua"
     VirtualHost "meet.jitsi.test"
         modules_enabled = {{ "http", "usher_reservations", "usher_queue" }}
+        app_secret = "{APP_SECRET}"
     Component "conference.meet.jitsi.test" "muc"
     """
     root.write("/tmp/prosody.cfg.lua", config)
     root.run("install", "-d", "-o", "prosody", "/tmp/prosody")
-    log_file = tmp_path / "prosody.log"
+    log_file = tmp_path_factory.mktemp("prosody") / "log"
     with open(log_file, "w") as log:
         process = root.start(
             "setpriv", "--reuid", "prosody", "--regid", "prosody", "--clear-groups",
             "prosody", "--config", "/tmp/prosody.cfg.lua", "-F", log=log,
         )  # fmt: skip
-    try:
+    yield log_file
+    end(process)
+
+
+def check(root, *arguments):
+    command = root.command("usher", "check", "--json", *arguments)
+    done = subprocess.run(command, capture_output=True, text=True)
+    report = json.loads(done.stdout)
+    assert report["sound"] == (done.returncode == 0)
+    assert APP_SECRET not in done.stdout and root.read(TOKEN).strip() not in done.stdout
+    return {finding["about"]: finding for finding in report["findings"]}
+
+
+def broken(root, name, old, new):
+    text = root.read(name)
+    assert old in text
+    root.write(name, text.replace(old, new))
+    return text
+
+
+class TestBesideJitsi:
+    def test_nginx_takes_the_snippet_where_jitsis_site_includes_it(self, root, site):
+        assert "test is successful" in root.run("nginx", "-t")
+        assert "location ^~ /waiting-queue/" in root.run("nginx", "-T")
+
+    def test_prosody_finds_the_modules_and_reads_the_token(self, prosody):
         # What it says when it can't reach usher, which doesn't run: it was loaded, and asks.
-        until(lambda: "usher at http://127.0.0.1:8060 fails" in log_file.read_text(), "the module to speak")
-    except AssertionError:
-        raise AssertionError(log_file.read_text()) from None
-    finally:
-        end(process)
-    said = log_file.read_text()
-    assert "usher_token_file can't be read" not in said
-    assert not [line for line in said.splitlines() if "error" in line.split("\t")[0] or "Unable to load" in line]
+        until(lambda: "usher at http://127.0.0.1:8060 fails" in prosody.read_text(), "the module to speak")
+        said = prosody.read_text()
+        assert "usher_token_file can't be read" not in said
+        assert not [line for line in said.splitlines() if "\terror\t" in line or "Unable to load" in line]
+
+    def test_check_sees_what_nginx_and_prosody_do(self, root, site, prosody):
+        until(lambda: "usher at http://127.0.0.1:8060 fails" in prosody.read_text(), "the module to speak")
+        findings = check(root, "--prosody", "/tmp/prosody.cfg.lua")
+        for about in ["nginx", "Prosody", "Prosody's service token", "Prosody's loaded modules", "conference requests over HTTP"]:
+            assert findings[about]["state"] == "ok", findings
+        for about in ["config.js", "Prosody's app_secret", "server.listen"]:
+            assert findings[about]["state"] == "note" and findings[about]["remedy"], findings
+        assert "usher_reservations checks" in findings["conference requests over HTTP"]["says"]
+
+    @pytest.mark.parametrize(
+        "file, old, new, about",
+        [
+            ("/etc/nginx/sites-enabled/meet.jitsi.test.conf", "include", "#include", "nginx"),
+            ("/etc/jitsi/meet/jaas/usher.conf", ":8060", ":8061", "nginx"),
+            ("/etc/jitsi/meet/jaas/usher.conf", "proxy_pass", "proxy_pas", "nginx"),
+            ("/tmp/prosody.cfg.lua", '"usher_reservations", ', "", "Prosody"),
+            ("/tmp/prosody.cfg.lua", '"usher_reservations"', '"reservations"', "conference requests over HTTP"),
+            ("/tmp/prosody.cfg.lua", "app_secret", 'usher_url = "http://127.0.0.1:9"; app_secret', "Prosody's address of usher"),
+            ("/tmp/prosody.cfg.lua", "app_secret", 'usher_token_file = "/root/answers"; app_secret', "Prosody's service token"),
+            ("/tmp/prosody.cfg.lua", "app_secret", 'usher_token_file = "/etc/hostname"; app_secret', "Prosody's service token"),
+        ],
+    )
+    def test_check_names_what_is_broken_and_the_remedy(self, root, site, prosody, file, old, new, about):
+        text = broken(root, file, old, new)
+        try:
+            finding = check(root, "--prosody", "/tmp/prosody.cfg.lua")[about]
+        finally:
+            root.write(file, text)
+        assert finding["state"] == "failed" and finding["remedy"], finding
 
 
 def test_upgrade_keeps_configuration_secrets_and_bookings(root, installed, next_package):
