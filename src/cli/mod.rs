@@ -1,6 +1,7 @@
 //! The command line: what it takes, and what each command but `serve` does. Thin, over the same store
 //! that the service uses, so that it works whether or not the service runs.
 
+mod backup;
 mod bookings;
 mod check;
 mod decisions;
@@ -38,6 +39,8 @@ pub(crate) enum Command {
     Bookings(bookings::Command),
     /// Show who asked for rooms, and why they were let in or not
     Decisions(decisions::Arguments),
+    /// Copy the database to a file, while the service runs
+    Backup(backup::Arguments),
 }
 
 /// Runs a command that is not `serve`.
@@ -48,6 +51,7 @@ pub(crate) async fn run(command: Command, config: &Config) -> anyhow::Result<Exi
         Command::Token(arguments) => token::run(&arguments, config),
         Command::Bookings(command) => bookings::run(command, config).await,
         Command::Decisions(arguments) => decisions::run(&arguments, config).await,
+        Command::Backup(arguments) => backup::run(&arguments, config).await,
     }
 }
 
