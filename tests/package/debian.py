@@ -17,7 +17,8 @@ PACKAGES = "adduser,ca-certificates,debconf,init-system-helpers,man-db,nginx-lig
 APART = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
 ENTER = """
 mount -t proc proc "$0/proc" 2>/dev/null; mount --bind /dev "$0/dev" 2>/dev/null
-exec chroot "$0" "$@"
+# Not by exec: this shell is the first of its processes, and takes all others with it when it is ended.
+chroot "$0" "$@"; exit $?
 """
 
 
@@ -91,8 +92,20 @@ class Root:
     def start(self, *command, log, **environment):
         clean = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
         return subprocess.Popen(
-            self.command(*command), env={**clean, **environment}, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-        )
+            self.command(*command), env={**clean, **environment}, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            start_new_session=True,
+        )  # fmt: skip
+
+    def processes(self):
+        """What still runs in it."""
+        found = []
+        for process in pathlib.Path("/proc").glob("[0-9]*"):
+            try:
+                if os.readlink(process / "root").startswith(str(self.path)):
+                    found.append((process / "cmdline").read_text().replace("\0", " "))
+            except OSError:
+                pass  # it has ended meanwhile
+        return found
 
     def install(self, package):
         shutil.copy(package, self.path / "root")

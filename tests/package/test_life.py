@@ -3,6 +3,8 @@
 The tests share one root and build on each other, in the order they stand in."""
 
 import json
+import os
+import signal
 import socket
 import subprocess
 import time
@@ -34,11 +36,12 @@ def free_port():
 
 
 def end(process):
-    process.terminate()
+    """With all that it started: it is the first of its session."""
+    os.killpg(process.pid, signal.SIGTERM)
     try:
         process.wait(10)
-    except Exception:
-        process.kill()
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
         process.wait(10)
 
 
@@ -109,6 +112,7 @@ def test_service_answers_as_its_user_from_the_installed_paths(root, installed, t
 
     try:
         until(healthy, "usher to be ready")
+        assert any("usher serve" in process for process in root.processes())
         token = root.read(TOKEN).strip()
         request = urllib.request.Request(
             f"http://127.0.0.1:{port}/waiting-queue/golive",
@@ -253,6 +257,10 @@ def test_removal_keeps_configuration_and_data(root, installed):
     assert not (root.path / "usr/bin/usher").exists()
     for name in ["etc/jitsi/usher/config.toml", TOKEN.lstrip("/"), "var/lib/usher/usher.db", ASAP_KEY.lstrip("/")]:
         assert (root.path / name).exists()
+
+
+def test_nothing_runs_on_after_the_tests(root, installed):
+    until(lambda: not root.processes(), "the last process to end")
 
 
 def test_purge_leaves_nothing(root, installed, before):
