@@ -14,7 +14,7 @@ files["prosody-plugins/"] = {
 			"get_host", "get_host_type", "get_option_boolean", "get_option_number", "get_option_string", "get_option_set",
 			"get_option_array", "get_option",
 			"get_name", "hook", "hook_global", "unhook", "host", "log", "log_status", "name", "require", "send", "load_resource", "shared",
-			load = { read_only = false }, unload = { read_only = false },
+			command = { read_only = false }, load = { read_only = false }, unload = { read_only = false },
 			save = { read_only = false }, restore = { read_only = false }, add_host = { read_only = false },
 			"environment", "provides", "global", "loaded", "reloading",
 		} };

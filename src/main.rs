@@ -24,7 +24,7 @@ fn main() -> ExitCode {
             (config, level)
         }
         Err(error) => {
-            cli::complain(&error);
+            cli::misconfigured(&arguments, &error);
             return ExitCode::from(BAD_CONFIGURATION);
         }
     };

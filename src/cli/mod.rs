@@ -1,6 +1,7 @@
 //! The command line: what it takes, and what each command but `serve` does. Thin, over the same store
 //! that the service uses, so that it works whether or not the service runs.
 
+mod backup;
 mod bookings;
 mod check;
 mod decisions;
@@ -14,7 +15,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use usher::config::Config;
+use usher::config::{Config, ConfigError};
 
 /// Reservations and the visitors' waiting queue for Jitsi Meet, beside Prosody.
 #[derive(Debug, Parser)]
@@ -40,6 +41,8 @@ pub(crate) enum Command {
     Bookings(bookings::Command),
     /// Show who asked for rooms, and why they were let in or not
     Decisions(decisions::Arguments),
+    /// Copy the database to a file, while the service runs
+    Backup(backup::Arguments),
 }
 
 /// Runs a command that is not `serve`.
@@ -50,6 +53,7 @@ pub(crate) async fn run(command: Command, config: &Config) -> anyhow::Result<Exi
         Command::Token(arguments) => token::run(&arguments, config),
         Command::Bookings(command) => bookings::run(command, config).await,
         Command::Decisions(arguments) => decisions::run(&arguments, config).await,
+        Command::Backup(arguments) => backup::run(&arguments, config).await,
     }
 }
 
@@ -61,6 +65,14 @@ fn say(line: impl Display) -> std::io::Result<()> {
 /// Prints what went wrong. Nothing is left to do when even that fails.
 pub(crate) fn complain(problem: &impl Display) {
     let _ = writeln!(std::io::stderr(), "usher: {problem}");
+}
+
+/// Says what is wrong with the configuration, in the form that was asked for.
+pub(crate) fn misconfigured(arguments: &Arguments, error: &ConfigError) {
+    match &arguments.command {
+        Some(Command::Check(check)) if check::misconfigured(check, error) => {}
+        _ => complain(error),
+    }
 }
 
 /// The room as a person writes it.

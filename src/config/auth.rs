@@ -33,13 +33,13 @@ pub(super) fn auth(read: &mut Reader<'_>) -> Auth {
 }
 
 /// What a value was given as: itself, or a file that holds it.
-enum Given<T> {
+pub(super) enum Given<T> {
     Inline(Found<T>),
     File(Found<String>),
 }
 
 /// The environment wins over the file; two in the same place are a mistake.
-fn one_of<T>(
+pub(super) fn one_of<T>(
     read: &mut Reader<'_>,
     inline: Option<Found<T>>,
     file: Option<Found<String>>,
@@ -53,7 +53,7 @@ fn one_of<T>(
                     read.mistake(
                         &file.place,
                         format!("is set, and {} too", inline.place.key),
-                        "Keep one of the two; the file is the safer place for a secret.",
+                        "Keep one of the two; a secret is safer in the file.",
                     );
                     None
                 }
@@ -172,6 +172,37 @@ fn public_keys(read: &mut Reader<'_>) -> BTreeMap<String, PathBuf> {
                 keys.insert(kid, path);
             }
             Err(error) => read.unreadable(&place, &path, &error),
+        }
+    }
+    // A key that is named by itself wins over the file of its name.
+    for (kid, path) in keys_of_directory(read) {
+        keys.entry(kid).or_insert(path);
+    }
+    keys
+}
+
+/// `KID.pem` for each key. There may be none yet: the package makes the directory before there are keys.
+fn keys_of_directory(read: &mut Reader<'_>) -> Vec<(String, PathBuf)> {
+    let Some(found) = read.filled_text("auth.public_keys_dir") else {
+        return Vec::new();
+    };
+    let directory = read.path(&found.value);
+    let files = match files::list(&directory) {
+        Ok(files) => files,
+        Err(error) => {
+            read.unreadable(&found.place, &directory, &error);
+            return Vec::new();
+        }
+    };
+    let mut keys = Vec::new();
+    for path in files {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let Some(kid) = name.strip_suffix(".pem").filter(|kid| !kid.is_empty()) else {
+            continue;
+        };
+        match files::check_readable(&path) {
+            Ok(()) => keys.push((kid.to_owned(), path)),
+            Err(error) => read.unreadable(&found.place, &path, &error),
         }
     }
     keys

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The largest file that is read, be it configuration, secret or tokens. A wrong path
 /// (`/dev/zero`) must not eat the memory.
@@ -19,6 +19,14 @@ pub(super) fn read_text(path: &Path) -> io::Result<String> {
         return Err(io::Error::other(message));
     }
     Ok(text)
+}
+
+/// What is in a directory, in order.
+pub(super) fn list(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(directory)?.map(|entry| Ok(entry?.path()));
+    let mut paths = entries.collect::<io::Result<Vec<_>>>()?;
+    paths.sort();
+    Ok(paths)
 }
 
 /// Whether every user of the machine may do something with a file.

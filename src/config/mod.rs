@@ -138,7 +138,8 @@ pub struct Database {
 #[derive(Debug, Clone)]
 pub struct Xmpp {
     /// The main virtual host, in lower case; default `meet.example.com`. Tokens and requests
-    /// for conferences elsewhere are refused.
+    /// for conferences elsewhere are refused. Given as `domain`, or as the file that holds it
+    /// (`domain_file`), which is how the Debian package passes on what Jitsi's packages were told.
     pub domain: String,
     /// What the domain of the rooms' component begins with; default `conference`, as in
     /// `conference.meet.example.com`.
@@ -152,7 +153,8 @@ pub struct Auth {
     /// better, in a file of its own (`secret_file`). Default: none.
     pub secret: Option<Secret>,
     /// Public keys for RS256 tokens, by their key id (`kid`): PEM files, relative to the
-    /// directory of the configuration file. Default: none.
+    /// directory of the configuration file. Default: none. Those of `public_keys_dir`, where each
+    /// key is the file `{key id}.pem`, are among them.
     pub public_keys: BTreeMap<String, PathBuf>,
     /// The URL of an ASAP key server, asked for key ids that aren't in `public_keys`: each has its
     /// file there, `{SHA-256 of the key id}.pem`. Default: none.

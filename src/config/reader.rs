@@ -396,6 +396,14 @@ impl<'t> Reader<'t> {
         }
     }
 
+    /// The text of a file that anybody may see.
+    pub(super) fn file(&mut self, file: &str, place: &Place) -> Option<String> {
+        let path = self.path(file);
+        let text = files::read_text(&path);
+        text.map_err(|error| self.unreadable(place, &path, &error))
+            .ok()
+    }
+
     /// Notes that a file can't be read.
     pub(super) fn unreadable(&mut self, place: &Place, path: &Path, error: &io::Error) {
         self.mistake(

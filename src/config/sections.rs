@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::auth::auth;
+use super::auth::{Given, auth, one_of};
 use super::reader::{Found, Reader};
 use super::reservations::reservations;
 use super::{Config, Database, Log, LogFormat, LogLevel, Queue, Server, Xmpp, defaults};
@@ -27,10 +27,11 @@ const HOST_LABEL_MAX_BYTES: usize = 63;
 const RESERVED_PATHS: [&str; 6] = ["conference", "api", "health", "ready", "about", "metrics"];
 
 /// What a service token can be checked against.
-const CREDENTIALS: [&str; 7] = [
+const CREDENTIALS: [&str; 8] = [
     "auth.secret",
     "auth.secret_file",
     "auth.public_keys",
+    "auth.public_keys_dir",
     "auth.key_server",
     "auth.jwks_url",
     "auth.service.tokens",
@@ -162,15 +163,37 @@ fn database(read: &mut Reader<'_>) -> Database {
 
 fn xmpp(read: &mut Reader<'_>) -> Xmpp {
     Xmpp {
-        domain: host_name(read, "xmpp.domain", defaults::DOMAIN),
+        domain: domain(read),
         muc_prefix: host_name(read, "xmpp.muc_prefix", defaults::MUC_PREFIX),
     }
 }
 
+/// The domain itself, or the file that the package keeps the answer of its installation in.
+fn domain(read: &mut Reader<'_>) -> String {
+    let inline = read.filled_text("xmpp.domain");
+    let file = read.filled_text("xmpp.domain_file");
+    match one_of(read, inline, file) {
+        Some(Given::Inline(found)) => checked_host_name(read, found, defaults::DOMAIN),
+        Some(Given::File(Found { value, place })) => match read.file(&value, &place) {
+            Some(text) => {
+                let value = text.trim().to_owned();
+                checked_host_name(read, Found { value, place }, defaults::DOMAIN)
+            }
+            None => defaults::DOMAIN.to_owned(),
+        },
+        None => defaults::DOMAIN.to_owned(),
+    }
+}
+
 fn host_name(read: &mut Reader<'_>, key: &'static str, default: &str) -> String {
-    let Some(Found { value, place }) = read.filled_text(key) else {
-        return default.to_owned();
-    };
+    match read.filled_text(key) {
+        Some(found) => checked_host_name(read, found, default),
+        None => default.to_owned(),
+    }
+}
+
+fn checked_host_name(read: &mut Reader<'_>, found: Found<String>, default: &str) -> String {
+    let Found { value, place } = found;
     let name = value.to_ascii_lowercase();
     if is_host_name(&name) {
         return name;

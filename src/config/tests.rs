@@ -89,8 +89,8 @@ fn defaults_in_the_annotated_file_are_the_embedded_ones() {
         all.push_str(default.unwrap_or(line));
         all.push('\n');
     }
-    // Seven keys have no default.
-    assert_eq!(taken, schema().len() - 7);
+    // Nine keys have no default.
+    assert_eq!(taken, schema().len() - 9);
     assert_eq!(debug(&good(&all)), debug(&Config::embedded()));
 }
 
@@ -1528,4 +1528,82 @@ fn annotated_file_is_found_in_the_current_directory() {
     // Tests run at the root of the project, where config.toml is.
     let (_, source) = Config::load(None).unwrap();
     assert_eq!(source.to_string(), "./config.toml");
+}
+
+// What the package keeps in files of its own
+
+#[test]
+fn domain_can_stand_in_a_file_of_its_own() {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("domain"), "Meet.Example.org\n").unwrap();
+    let text = "xmpp.domain_file = \"domain\"";
+    let config = parse_in(dir.path(), text, &[]).unwrap();
+    assert_eq!(config.xmpp.domain, "meet.example.org");
+    let env = [("USHER_XMPP__DOMAIN", "meet.example.net")];
+    let config = parse_in(dir.path(), text, &env).unwrap();
+    assert_eq!(config.xmpp.domain, "meet.example.net");
+
+    fs::write(dir.path().join("domain"), "\n").unwrap();
+    let error = parse_in(dir.path(), text, &[]).unwrap_err();
+    says(
+        &error.mistakes[0],
+        "xmpp.domain_file",
+        Some(1),
+        "is not a host name",
+        "Write it like",
+    );
+    let mistake = only("xmpp.domain_file = \"nowhere\"");
+    says(
+        &mistake,
+        "xmpp.domain_file",
+        Some(1),
+        "cannot be read",
+        "Create the file",
+    );
+    let mistake = only("[xmpp]\ndomain = \"a.example\"\ndomain_file = \"domain\"");
+    says(
+        &mistake,
+        "xmpp.domain_file",
+        Some(3),
+        "is set, and xmpp.domain too",
+        "Keep one",
+    );
+}
+
+#[test]
+fn public_keys_can_lie_in_a_directory_under_their_ids() {
+    let dir = TempDir::new().unwrap();
+    let text = "auth.public_keys_dir = \"keys\"";
+    let error = parse_in(dir.path(), text, &[]).unwrap_err();
+    says(
+        &error.mistakes[0],
+        "auth.public_keys_dir",
+        Some(1),
+        "cannot be read",
+        "Create",
+    );
+
+    let keys = dir.path().join("keys");
+    fs::create_dir(&keys).unwrap();
+    assert!(
+        parse_in(dir.path(), text, &[])
+            .unwrap()
+            .auth
+            .public_keys
+            .is_empty()
+    );
+    for name in ["jitsi.pem", "other.pem", "README", ".pem"] {
+        fs::write(keys.join(name), "").unwrap();
+    }
+    let named = format!("{text}\nauth.public_keys = {{ other = \"keys/README\" }}");
+    let found = parse_in(dir.path(), &named, &[]).unwrap().auth.public_keys;
+    let found: Vec<_> = found
+        .iter()
+        .map(|(kid, path)| (kid.as_str(), path.clone()))
+        .collect();
+    let wanted = [
+        ("jitsi", keys.join("jitsi.pem")),
+        ("other", keys.join("README")),
+    ];
+    assert_eq!(found, wanted);
 }

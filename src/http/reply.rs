@@ -151,7 +151,8 @@ impl From<StoreError> for Problem {
                 )
                 .header(RETRY_AFTER, RETRY_SECONDS)
             }
-            StoreError::Corrupt(_)
+            StoreError::Backup { .. }
+            | StoreError::Corrupt(_)
             | StoreError::Migration(_)
             | StoreError::Url(_)
             | StoreError::Other(_) => {

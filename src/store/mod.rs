@@ -12,6 +12,7 @@ mod outbox;
 mod places;
 pub mod sqlite;
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -72,6 +73,14 @@ pub enum StoreError {
     /// The schema could not be brought up to date.
     #[error("the database schema could not be brought up to date: {0}")]
     Migration(#[from] sqlx::migrate::MigrateError),
+    /// The backup could not be made.
+    #[error("the backup {file} could not be made: {problem}")]
+    Backup {
+        /// Where it was to go.
+        file: PathBuf,
+        /// Why not, and what to do.
+        problem: String,
+    },
     /// `database.url` can't be used.
     #[error("database.url: {0}")]
     Url(String),
@@ -151,6 +160,16 @@ impl Store {
             .execute(&mut *tx.inner)
             .await?;
         tx.commit().await
+    }
+
+    /// Copies the database to `file`, which must not be there yet, as it is at one instant. Others may
+    /// write meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Backup`], and nothing is left of the file.
+    pub async fn back_up(&self, file: &Path) -> Result<()> {
+        sqlite::back_up(&self.write, file).await
     }
 
     /// Closes every connection; what was committed stays.

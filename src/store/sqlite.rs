@@ -1,6 +1,7 @@
 //! What is SQLite's own: opening the file, its pragmas, and what its error codes mean.
 
 use std::fs::OpenOptions;
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::str::FromStr;
@@ -70,6 +71,36 @@ fn create_private(file: &Path) {
         .open(file);
 }
 
+/// Copies the database as it is at one instant, for its owner alone.
+pub(super) async fn back_up(pool: &SqlitePool, file: &Path) -> Result<()> {
+    let failed = |problem: String| StoreError::Backup {
+        file: file.to_owned(),
+        problem,
+    };
+    let made = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(file)
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => failed("it is there already; name another".to_owned()),
+            _ => failed(error.to_string()),
+        })?;
+    // An empty file is taken for a new database, and keeps its mode.
+    let copied = async {
+        let name = file.to_str().ok_or("its name is not UTF-8; name another")?;
+        let copy = sqlx::query("VACUUM INTO $1").bind(name).execute(pool);
+        copy.await.map_err(|error| error.to_string())?;
+        made.sync_all().map_err(|error| error.to_string())
+    };
+    let copied: std::result::Result<(), String> = copied.await;
+    copied.map_err(|problem| {
+        // Half a backup is worse than none.
+        let _ = std::fs::remove_file(file);
+        failed(problem)
+    })
+}
+
 /// What an error means for the caller.
 ///
 /// SQLite's primary result codes: 5 busy, 6 locked, 8 read-only, 10 I/O error, 13 full, 14 can't open,
@@ -94,5 +125,63 @@ pub(super) fn classify(error: sqlx::Error) -> StoreError {
             }
         }
         _ => StoreError::Other(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+
+    use super::super::{BookingFilter, DecisionFilter, Store};
+    use super::*;
+    use crate::conference::Conference;
+
+    /// What a database of any schema can hold.
+    const CONTENT: &str = "
+        INSERT INTO booking (room, tenant, title, starts_at, lobby, waiting_queue, created_at, changed_at)
+            VALUES ('standup', '', 'Stand-up', 1000, 0, 1, 1000, 1000);
+        INSERT INTO allocation (id, room, tenant, name, mail_owner, booking_id, starts_at, ends_at, lobby, waiting_queue, created_at)
+            VALUES (42, 'standup', '', 'standup', '', 1, 1000, 2000, 0, 1, 1000);
+        INSERT INTO decision (decided_at, room, tenant, mail_owner, outcome, reason, sentence, allocation_id)
+            VALUES (1000, 'standup', '', '', 'allowed', 'booked', 'It is booked.', 42);
+    ";
+
+    #[tokio::test]
+    async fn database_of_each_earlier_schema_opens_and_keeps_its_content() {
+        let versions: Vec<i64> = MIGRATIONS.iter().map(|one| one.version).collect();
+        assert!(versions.len() >= 2);
+        for version in &versions[..versions.len() - 1] {
+            let dir = tempfile::tempdir().unwrap();
+            let url = format!("sqlite:{}", dir.path().join("usher.db").display());
+            let options = SqliteConnectOptions::from_str(&url).unwrap();
+            let earlier = pool(1)
+                .connect_with(options.create_if_missing(true))
+                .await
+                .unwrap();
+            MIGRATIONS.run_to(*version, &earlier).await.unwrap();
+            sqlx::raw_sql(CONTENT).execute(&earlier).await.unwrap();
+            earlier.close().await;
+
+            let store = Store::open(&url, "meet.example.com").await.unwrap();
+            let filter = BookingFilter {
+                limit: 10,
+                ..BookingFilter::default()
+            };
+            let bookings = store.bookings(&filter).await.unwrap();
+            assert_eq!(bookings.len(), 1);
+            assert_eq!(bookings[0].draft.title.as_deref(), Some("Stand-up"));
+            assert_eq!(
+                bookings[0].draft.start,
+                DateTime::from_timestamp_millis(1000).unwrap()
+            );
+            let standup = Conference::from_names("standup", None, "meet.example.com").unwrap();
+            assert_eq!(store.unended(&standup).await.unwrap().unwrap().id.get(), 42);
+            let filter = DecisionFilter {
+                limit: 10,
+                ..DecisionFilter::default()
+            };
+            assert_eq!(store.decisions(&filter).await.unwrap().len(), 1);
+            store.close().await;
+        }
     }
 }

@@ -8,6 +8,7 @@
 )]
 
 mod bookings;
+mod check;
 mod conformance;
 mod harness;
 mod house;

@@ -105,7 +105,7 @@ pub(crate) fn usher(dir: &Path) -> Command {
 }
 
 /// Runs a command to its end, which must come: `timeout` is Debian's.
-fn run(dir: &Path, arguments: &[&str]) -> Output {
+pub(crate) fn run(dir: &Path, arguments: &[&str]) -> Output {
     let patience = PATIENCE.as_secs().to_string();
     let mut command = Command::new("/usr/bin/timeout");
     command
@@ -119,7 +119,7 @@ fn run(dir: &Path, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-fn stdout(output: &Output) -> String {
+pub(crate) fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
@@ -508,4 +508,38 @@ fn no_secret_is_ever_logged() {
     ] {
         assert!(!log.contains(secret), "{log}");
     }
+}
+
+#[test]
+fn backup_of_a_running_service_is_complete_and_for_its_owner_alone() {
+    let dir = TempDir::new().unwrap();
+    let database = dir.path().join("usher.db");
+    let process = Process::start(dir.path(), &database);
+    let (status, _) = process.open("standup");
+    assert_eq!(status, 201);
+    let output = run(dir.path(), &["backup", "copy.db"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    drop(process);
+
+    let copy = dir.path().join("copy.db");
+    assert_eq!(copy.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    let again = Process::start(dir.path(), &copy);
+    let (status, _) = again.open("standup");
+    assert_eq!(status, 409, "the backup knows the conference that ran");
+    drop(again);
+
+    let output = run(dir.path(), &["backup", "copy.db"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains("is there already; name another"),
+        "{}",
+        stderr(&output)
+    );
+    let output = run(dir.path(), &["backup", "nowhere/copy.db"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains("nowhere/copy.db"),
+        "{}",
+        stderr(&output)
+    );
 }

@@ -1,57 +1,89 @@
-//! `usher check`: is everything there that the service needs?
+//! usher itself: its configuration, keys, database and address.
 
-use std::process::ExitCode;
+use std::time::Duration;
 
-use clap::Args;
 use usher::config::{Backend, Config};
 use usher::{ServeError, clock};
 
-use super::say;
+use super::finding::Finding;
 
-#[derive(Debug, Args)]
-pub(crate) struct Arguments {
-    /// A key id: is its key to be found, and can it be read?
-    #[arg(long, value_name = "KEY_ID")]
-    kid: Option<String>,
-    /// A token as Prosody or jigasi send it: is it accepted as a service's? - reads standard input
-    #[arg(long, value_name = "TOKEN")]
-    token: Option<String>,
-}
+/// How long the service may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+const EXAMPLE_DOMAIN: &str = "meet.example.com";
 
-/// Prints a line for each thing looked at. The configuration itself was read before: had it a mistake,
-/// this would not run.
-pub(super) async fn run(arguments: &Arguments, config: &Config) -> anyhow::Result<ExitCode> {
-    let mut sound = true;
+/// A line for each thing looked at. The configuration itself was read before: had it a mistake, this would
+/// not run.
+pub(super) async fn findings(
+    kid: Option<&str>,
+    token: Option<&str>,
+    config: &Config,
+) -> Vec<Finding> {
+    let mut findings = vec![Finding::ok("configuration", "every key is understood")];
     let mut report = |what: &str, finding: Result<String, String>| {
-        sound &= finding.is_ok();
-        match finding {
-            Ok(good) => say(format_args!("ok      {what}: {good}")),
-            Err(bad) => say(format_args!("FAILED  {what}: {bad}")),
-        }
+        findings.push(match finding {
+            Ok(good) => Finding::ok(what, good),
+            Err(bad) => Finding::failed(what, bad),
+        });
     };
-    report("configuration", Ok("every key is understood".into()))?;
-    report("keys", keys(config))?;
+    report("keys", keys(config));
     for (key, finding) in servers(config).await {
-        report(key, finding)?;
+        report(key, finding);
     }
-    if let Some(kid) = &arguments.kid {
-        report(&format!("key {kid:?}"), key(kid, config).await)?;
+    if let Some(kid) = kid {
+        report(&format!("key {kid:?}"), key(kid, config).await);
     }
-    if let Some(token) = &arguments.token {
-        report("token", self::token(token, config).await)?;
+    if let Some(token) = token {
+        report("token", self::token(token, config).await);
     }
     for (what, finding) in upstream(config).await {
-        report(what, finding)?;
+        report(what, finding);
     }
-    report("database", database(config).await)?;
-    for notice in config.notices() {
-        say(format_args!("note    {notice}"))?;
+    report("database", database(config).await);
+    findings.push(address(config).await);
+    if config.xmpp.domain == EXAMPLE_DOMAIN {
+        findings.push(
+            Finding::note("xmpp.domain", format!("it is {EXAMPLE_DOMAIN}, the example"))
+                .remedy("set it to the domain of Prosody's main VirtualHost; with the package: dpkg-reconfigure usher"),
+        );
     }
-    Ok(if sound {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    let notices = config.notices().into_iter();
+    findings.extend(notices.map(|notice| Finding::note("configuration", notice)));
+    findings
+}
+
+/// Who answers at `server.listen`.
+async fn address(config: &Config) -> Finding {
+    let (about, address) = ("server.listen", config.server.listen);
+    if address.port() == 0 {
+        return Finding::note(
+            about,
+            format!("{address} takes any free port, which nobody can be told"),
+        );
+    }
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .timeout(PATIENCE)
+        .build();
+    let answer = match client {
+        Ok(client) => {
+            client
+                .get(format!("http://{address}/about/version"))
+                .send()
+                .await
+        }
+        Err(error) => Err(error),
+    };
+    match answer {
+        Ok(answer) => match answer.text().await {
+            Ok(text) if text.contains("\"usher\"") => Finding::ok(about, format!("usher answers on {address}")),
+            _ => Finding::failed(about, format!("another program answers on {address}"))
+                .remedy("end it, or set server.listen to another port (and usher.socket, nginx and Prosody with it)"),
+        },
+        Err(error) if error.is_connect() => Finding::note(about, format!("nobody answers on {address}: usher doesn't run"))
+            .remedy("systemctl start usher; journalctl -u usher says why it ended"),
+        Err(error) => Finding::failed(about, format!("{address} doesn't answer as usher does: {}", error.without_url()))
+            .remedy("see whose it is: ss -ltnp"),
+    }
 }
 
 fn keys(config: &Config) -> Result<String, String> {

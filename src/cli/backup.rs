@@ -1,0 +1,30 @@
+//! `usher backup`: a copy of the database, taken while the service runs.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use usher::config::Config;
+
+use super::say;
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Where the copy goes; it must not be there yet
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+}
+
+/// Writes the copy, which is complete and on disk when this returns.
+pub(super) async fn run(arguments: &Arguments, config: &Config) -> anyhow::Result<ExitCode> {
+    let file = &arguments.file;
+    let reservations = usher::open(config).await?;
+    let backed_up = reservations.back_up(file).await;
+    reservations.close().await;
+    backed_up?;
+    say(format_args!(
+        "the database is backed up to {}",
+        file.display()
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}

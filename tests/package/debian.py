@@ -1,0 +1,135 @@
+"""A scratch Debian to install the package into, and the package itself."""
+
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+
+HERE = pathlib.Path(__file__).parent
+PROJECT = HERE.parent.parent
+
+# What usher meets on a Jitsi server, and what its package depends on: apt needs no network in the tests.
+PACKAGES = "adduser,ca-certificates,debconf,init-system-helpers,man-db,nginx-light,openssl,procps,prosody,systemd"
+
+# Mounts and processes end with the command; where that isn't permitted, a plain chroot has to do.
+APART = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
+ENTER = """
+mount -t proc proc "$0/proc" 2>/dev/null; mount --bind /dev "$0/dev" 2>/dev/null
+# Not by exec: this shell is the first of its processes, and takes all others with it when it is ended.
+chroot "$0" "$@"; exit $?
+"""
+
+
+def output(command, **options):
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+    assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout}"
+    return done.stdout
+
+
+def target():
+    command = ["cargo", "metadata", "--format-version", "1", "--no-deps"]
+    return pathlib.Path(json.loads(subprocess.check_output(command, cwd=PROJECT))["target_directory"])
+
+
+def binary():
+    return pathlib.Path(os.environ.get("USHER_BIN") or target() / "debug" / "usher")
+
+
+def build(directory, version):
+    """The package of the debug build. Packed without compression, which takes longer than all the rest."""
+    command = [PROJECT / "packaging" / "build-deb", "--binary", binary(), "--version", version, "--output", directory]
+    environment = {**os.environ, "DPKG_DEB_COMPRESSOR_TYPE": "none"}
+    return pathlib.Path(output(command, env=environment).splitlines()[-1])
+
+
+def sources():
+    """Where this machine's apt has Debian from, as sources.list has it."""
+    lines = subprocess.check_output(
+        ["apt-get", "indextargets", "--format", "$(ORIGIN) $(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages"],
+        text=True,
+    )
+    found = {line.split(maxsplit=1)[1] for line in lines.splitlines() if line.startswith("Debian ")}
+    return "".join(f"deb {line}\n" for line in sorted(found))
+
+
+def codename():
+    for line in pathlib.Path("/etc/os-release").read_text().splitlines():
+        if line.startswith("VERSION_CODENAME="):
+            return line.partition("=")[2]
+    raise AssertionError("/etc/os-release names no release of Debian")
+
+
+def image():
+    """An archive of a small Debian, made once."""
+    key = hashlib.sha256(f"{codename()} {PACKAGES}".encode()).hexdigest()[:12]
+    archive = target() / f"package-root-{key}.tar"
+    if not archive.exists():
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = archive.with_suffix(".part.tar")
+        command = ["mmdebstrap", "--variant=apt", f"--include={PACKAGES}", codename(), unfinished, "-"]
+        output(command, input=sources())
+        unfinished.rename(archive)
+    return archive
+
+
+class Root:
+    def __init__(self, directory):
+        self.path = directory
+        output(["tar", "-xf", image(), "-C", directory])
+        # Nothing may be fetched: what is missing has to be noticed.
+        (directory / "etc/apt/sources.list").write_text("")
+        self.apart = APART if subprocess.run([*APART, "true"], stderr=subprocess.DEVNULL).returncode == 0 else []
+
+    def command(self, *command):
+        return [*self.apart, "sh", "-c", ENTER, str(self.path), *map(str, command)]
+
+    def run(self, *command, **environment):
+        clean = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+        return output(self.command(*command), env={**clean, **environment}, stdin=subprocess.DEVNULL)
+
+    def start(self, *command, log, **environment):
+        clean = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
+        return subprocess.Popen(
+            self.command(*command), env={**clean, **environment}, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            start_new_session=True,
+        )  # fmt: skip
+
+    def processes(self):
+        """What still runs in it."""
+        found = []
+        for process in pathlib.Path("/proc").glob("[0-9]*"):
+            try:
+                if os.readlink(process / "root").startswith(str(self.path)):
+                    found.append((process / "cmdline").read_text().replace("\0", " "))
+            except OSError:
+                pass  # it has ended meanwhile
+        return found
+
+    def install(self, package):
+        shutil.copy(package, self.path / "root")
+        return self.run("apt-get", "install", "-y", f"/root/{package.name}")
+
+    def files(self):
+        """All that is there, but for what dpkg, apt and systemd's helpers keep about packages."""
+        theirs = ("var/lib/dpkg", "var/log", "var/cache", "var/lib/apt", "var/lib/systemd", "root", "tmp", "proc", "dev", "run")
+        found = set()
+        for directory, names, files in os.walk(self.path):
+            below = pathlib.Path(directory).relative_to(self.path)
+            names[:] = [name for name in names if str(below / name) not in theirs]
+            found.update(str(below / name) for name in [*names, *files])
+        # adduser, debconf: copies that they make of what they change.
+        return {name for name in found if not name.endswith(("-", "-old"))}
+
+    def read(self, name):
+        return (self.path / name.lstrip("/")).read_text()
+
+    def write(self, name, text):
+        path = self.path / name.lstrip("/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    def access(self, name):
+        """Owner, group and mode."""
+        return self.run("stat", "-c", "%U:%G %a", name).strip()

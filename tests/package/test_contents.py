@@ -1,0 +1,82 @@
+"""The package as it lies there: what lintian, man, bash and systemd say of it."""
+
+import gzip
+import re
+import subprocess
+
+import pytest
+
+from debian import PROJECT, binary, output
+
+
+@pytest.fixture(scope="module")
+def unpacked(package, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("unpacked")
+    output(["dpkg-deb", "-x", package, directory])
+    return directory
+
+
+def manual(unpacked, name):
+    path = unpacked / "usr/share/man" / f"man{name[-1]}" / f"{name}.gz"
+    return gzip.decompress(path.read_bytes()).decode().replace("\\-", "-")
+
+
+def test_lintian_finds_nothing_unexplained(package):
+    # Only the tests leave the compression out.
+    ours = "uses-no-compression-for-control-tarball,uses-no-compression-for-data-tarball"
+    assert output(["lintian", "--allow-root", "--fail-on", "error,warning", "--suppress-tags", ours, package]) == ""
+
+
+def test_manual_names_every_option_of_every_command(unpacked):
+    text, seen, waiting = manual(unpacked, "usher.1"), set(), [[]]
+    while waiting:
+        path = waiting.pop()
+        told = output([binary(), *path, "--help"])
+        seen.update(re.findall(r"^ {2,6}(?:-\w, )?(--[\w-]+)", told, re.M))
+        listed = re.search(r"^Commands:\n((?:  .*\n)+)", told, re.M)
+        names = re.findall(r"^  (\w+)", listed[1], re.M) if listed else []
+        waiting += [[*path, name] for name in names]
+        assert " ".join(["usher", *path]) in text
+    assert len(seen) > 20
+    assert [option for option in seen if option not in text] == []
+
+
+def test_manual_of_the_configuration_names_every_key(unpacked):
+    text = manual(unpacked, "usher-config.5")
+    keys = re.findall(r"^# ?([a-z_]+) = ", (PROJECT / "config.toml").read_text(), re.M)
+    assert len(keys) > 30
+    assert [key for key in keys if rf"\fB{key} = " not in text] == []
+
+
+@pytest.mark.parametrize("page", ["usher.1", "usher-config.5"])
+def test_manuals_are_typeset_without_a_warning(unpacked, page, tmp_path):
+    (tmp_path / page).write_text(manual(unpacked, page))
+    done = subprocess.run(["man", "--warnings", "-l", tmp_path / page], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "typed, wanted",
+    [
+        ("usher ch", "check"),
+        ("usher bookings ca", "cancel"),
+        ("usher bookings add --waiting", "--waiting-queue"),
+        ("usher -c x.toml bookings add --waiting", "--waiting-queue"),
+        ("usher token --ttl ", ""),
+    ],
+)
+def test_bash_completes_commands_and_options(unpacked, typed, wanted):
+    script = """
+    source /usr/share/bash-completion/bash_completion; source "$1"
+    COMP_LINE=$2 COMP_POINT=${#2}; read -ra COMP_WORDS <<< "$2"; [[ $2 == *" " ]] && COMP_WORDS+=("")
+    COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _usher usher "${COMP_WORDS[-1]}" "${COMP_WORDS[-2]}"
+    echo "${COMPREPLY[*]}"
+    """
+    completion = unpacked / "usr/share/bash-completion/completions/usher"
+    assert output(["bash", "-c", script, "bash", completion, typed]).strip() == wanted
+
+
+def test_service_is_exposed_as_little_as_can_be(unpacked):
+    unit = unpacked / "lib/systemd/system/usher.service"
+    # In tenths: under 2.0.
+    output(["systemd-analyze", "security", "--offline=true", "--threshold=19", "--no-pager", unit])

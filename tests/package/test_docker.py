@@ -1,0 +1,49 @@
+"""The overlay for docker-jitsi-meet, as far as it can be tried without Docker."""
+
+import json
+import re
+import subprocess
+
+import yaml
+
+from debian import PROJECT, binary
+
+DOCKER = PROJECT / "packaging" / "docker"
+ENVIRONMENT = {"USHER_TOKEN": "a" * 64, "JWT_APP_SECRET": "b" * 64, "TZ": "Europe/Berlin", "XMPP_DOMAIN": "meet.jitsi.test"}
+
+
+def expand(text):
+    """${NAME:-default} and ${NAME:?complaint}, as compose does."""
+    return re.sub(r"\$\{(\w+)(?::[-?]([^}]*))?\}", lambda found: ENVIRONMENT.get(found[1], found[2]), text)
+
+
+def overlay():
+    return yaml.safe_load((DOCKER / "usher.yml").read_text())
+
+
+def test_usher_takes_every_variable_of_the_overlay(tmp_path):
+    service = overlay()["services"]["usher"]
+    variables = dict(expand(line).split("=", 1) for line in service["environment"])
+    assert variables["USHER_XMPP__DOMAIN"] == "meet.jitsi.test" and len(variables) > 8
+    # The container's /data is a scratch directory here.
+    variables["USHER_DATABASE__URL"] = f"sqlite:{tmp_path}/usher.db"
+    done = subprocess.run([binary(), "check", "--json"], cwd=tmp_path, env=variables, capture_output=True, text=True)
+    findings = {finding["about"]: finding for finding in json.loads(done.stdout)["findings"]}
+    assert findings["configuration"]["state"] == "ok", findings
+    assert findings["database"]["state"] == "ok", findings
+
+
+def test_service_is_known_by_one_name_and_writes_to_its_volume_only():
+    service = overlay()["services"]["usher"]
+    assert service["networks"]["meet.jitsi"]["aliases"] == ["usher.meet.jitsi"]
+    assert service["read_only"] is True and service["cap_drop"] == ["ALL"]
+    assert [volume.split(":")[0] for volume in service["volumes"]] == list(overlay()["volumes"])
+    for name in ["prosody.cfg.lua", "nginx.conf"]:
+        assert "http://usher.meet.jitsi:8060" in (DOCKER / name).read_text()
+
+
+def test_image_copies_only_what_it_is_given():
+    given = set(re.findall(r"^!(\S+)", (DOCKER / "Dockerfile.dockerignore").read_text(), re.M))
+    copied = re.findall(r"^COPY (?!--from)(.*) \S+$", (DOCKER / "Dockerfile").read_text(), re.M)
+    assert {name for line in copied for name in line.split()} == given
+    assert all((PROJECT / name).exists() for name in given)

@@ -1,0 +1,282 @@
+"""The package's life in a scratch Debian with Prosody and nginx, from its installation to its purge.
+
+The tests share one root and build on each other, in the order they stand in."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+
+import pytest
+
+from debian import output
+
+TOKEN = "/etc/jitsi/usher/service-token"
+APP_SECRET = "the-secret-of-the-tests-deployment"
+ASAP_KEY = "/etc/prosody/certs/asap.key"
+
+
+def until(condition, what):
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"waited in vain for {what}")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def end(process):
+    """With all that it started: it is the first of its session."""
+    os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(10)
+
+
+@pytest.fixture(scope="module")
+def before(root):
+    """What Jitsi's packages were told, and all files from before usher came."""
+    answer = "jitsi-meet-prosody jitsi-meet-prosody/jvb-hostname string meet.jitsi.test\n"
+    root.write("/root/answers", answer)
+    root.run("debconf-set-selections", "/root/answers")
+    root.run("nginx", "-t")  # which makes directories of its own
+    return root.files()
+
+
+@pytest.fixture(scope="module")
+def installed(root, before, package):
+    return root.install(package)
+
+
+def test_installation_says_what_is_left_to_do(installed):
+    assert "usher check" in installed
+    assert "systemctl reload nginx" in installed
+
+
+def test_user_has_no_shell_and_the_group_of_jitsi(root, installed):
+    assert root.run("getent", "passwd", "usher").strip().split(":")[5:] == ["/var/lib/usher", "/usr/sbin/nologin"]
+    assert root.run("id", "-gn", "usher").strip() == "jitsi"
+
+
+def test_secrets_are_for_those_who_need_them(root, installed):
+    assert root.access(TOKEN) == "usher:prosody 640"
+    assert root.access("/etc/jitsi/usher/config.toml") == "usher:jitsi 600"
+    assert root.access("/var/lib/usher") == "usher:jitsi 700"
+    assert root.access("/var/lib/usher/usher.db") == "usher:jitsi 600"
+    assert root.access(ASAP_KEY) == "root:prosody 640"
+    assert len(root.run("runuser", "-u", "prosody", "--", "cat", TOKEN).strip()) == 64
+    assert "PRIVATE" in root.run("runuser", "-u", "prosody", "--", "cat", ASAP_KEY)
+    assert "PUBLIC" in root.read("/etc/jitsi/usher/keys/jitsi.pem")
+    assert root.read(TOKEN).strip() not in installed
+
+
+def test_domain_is_what_jitsi_was_told(root, installed):
+    assert root.read("/etc/jitsi/usher/domain") == "meet.jitsi.test\n"
+
+
+def test_units_are_valid_and_enabled(root, installed):
+    # From outside: inside it finds no control groups. The manual is looked at elsewhere.
+    command = ["systemd-analyze", "verify", "--man=no", f"--root={root.path}", "usher.service", "usher.socket"]
+    assert output(command) == ""
+    for unit in ["sockets.target.wants/usher.socket", "multi-user.target.wants/usher.service"]:
+        assert (root.path / "etc/systemd/system" / unit).is_symlink()
+
+
+def test_service_answers_as_its_user_from_the_installed_paths(root, installed, tmp_path):
+    port = free_port()
+    with open(tmp_path / "log", "w") as log:
+        process = root.start(
+            "setpriv", "--reuid", "usher", "--regid", "jitsi", "--clear-groups",
+            "usher", "serve", "--config", "/etc/jitsi/usher/config.toml",
+            log=log, USHER_SERVER__LISTEN=f"127.0.0.1:{port}",
+        )  # fmt: skip
+
+    def healthy():
+        assert process.poll() is None, (tmp_path / "log").read_text()
+        try:
+            return urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=5).status == 200
+        except OSError:
+            return False
+
+    try:
+        until(healthy, "usher to be ready")
+        assert any("usher serve" in process for process in root.processes())
+        token = root.read(TOKEN).strip()
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/waiting-queue/golive",
+            data=json.dumps({"conference": "demo@conference.meet.jitsi.test"}).encode(),
+            headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+        )
+        assert urllib.request.urlopen(request, timeout=5).status == 200
+        assert token not in (tmp_path / "log").read_text()
+    finally:
+        end(process)
+
+
+@pytest.fixture(scope="class")
+def site(root, installed):
+    """nginx and config.js as Jitsi's packages set them up."""
+    root.run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=meet.jitsi.test",
+             "-keyout", "/root/site.key", "-out", "/root/site.crt")  # fmt: skip
+    site = """
+    server {
+        listen 127.0.0.1:9443 ssl; server_name meet.jitsi.test;
+        ssl_certificate /root/site.crt; ssl_certificate_key /root/site.key;
+        include /etc/jitsi/meet/jaas/*.conf;
+        location = /conference-request/v1 { proxy_pass http://127.0.0.1:8888/conference-request/v1; }
+        location ~ ^/([^/?&:'"]+)$ { return 404; }
+    }
+    """
+    root.write("/etc/nginx/sites-enabled/meet.jitsi.test.conf", site)
+    root.write("/etc/jitsi/meet/meet.jitsi.test-config.js", "var config = {};\n")
+    yield site
+    for file in ["nginx/sites-enabled/meet.jitsi.test.conf", "jitsi/meet/meet.jitsi.test-config.js"]:
+        (root.path / "etc" / file).unlink()
+
+
+@pytest.fixture(scope="class")
+def prosody(root, installed, tmp_path_factory):
+    """A running Prosody with the drop-in, and its log."""
+    config = f"""
+    log = {{ {{ levels = {{ min = "debug" }}, to = "console" }} }}
+    pidfile = "/tmp/prosody.pid"; data_path = "/tmp/prosody"; certificates = "/etc/prosody/certs"
+    c2s_ports = {{}}; s2s_ports = {{}}; http_ports = {{ {free_port()} }}; http_interfaces = {{ "127.0.0.1" }}; https_ports = {{}}
+    modules_enabled = {{ "admin_shell" }}; modules_disabled = {{ "s2s", "c2s" }}
+    Include "/etc/prosody/conf.avail/usher.cfg.lua"
+    VirtualHost "meet.jitsi.test"
+        modules_enabled = {{ "http", "usher_reservations", "usher_queue" }}
+        app_secret = "{APP_SECRET}"
+    Component "conference.meet.jitsi.test" "muc"
+    """
+    root.write("/tmp/prosody.cfg.lua", config)
+    root.run("install", "-d", "-o", "prosody", "/tmp/prosody")
+    log_file = tmp_path_factory.mktemp("prosody") / "log"
+    with open(log_file, "w") as log:
+        process = root.start(
+            "setpriv", "--reuid", "prosody", "--regid", "prosody", "--clear-groups",
+            "prosody", "--config", "/tmp/prosody.cfg.lua", "-F", log=log,
+        )  # fmt: skip
+    yield log_file
+    end(process)
+
+
+def check(root, *arguments):
+    command = root.command("usher", "check", "--json", *arguments)
+    done = subprocess.run(command, capture_output=True, text=True)
+    report = json.loads(done.stdout)
+    assert report["sound"] == (done.returncode == 0)
+    assert APP_SECRET not in done.stdout and root.read(TOKEN).strip() not in done.stdout
+    return {finding["about"]: finding for finding in report["findings"]}
+
+
+def broken(root, name, old, new):
+    text = root.read(name)
+    assert old in text
+    root.write(name, text.replace(old, new))
+    return text
+
+
+class TestBesideJitsi:
+    def test_nginx_takes_the_snippet_where_jitsis_site_includes_it(self, root, site):
+        assert "test is successful" in root.run("nginx", "-t")
+        assert "location ^~ /waiting-queue/" in root.run("nginx", "-T")
+
+    def test_prosody_finds_the_modules_and_reads_the_token(self, prosody):
+        # What it says when it can't reach usher, which doesn't run: it was loaded, and asks.
+        until(lambda: "usher at http://127.0.0.1:8060 fails" in prosody.read_text(), "the module to speak")
+        said = prosody.read_text()
+        assert "usher_token_file can't be read" not in said
+        assert not [line for line in said.splitlines() if "\terror\t" in line or "Unable to load" in line]
+
+    def test_check_sees_what_nginx_and_prosody_do(self, root, site, prosody):
+        until(lambda: "usher at http://127.0.0.1:8060 fails" in prosody.read_text(), "the module to speak")
+        findings = check(root, "--prosody", "/tmp/prosody.cfg.lua")
+        for about in ["nginx", "Prosody", "Prosody's service token", "Prosody's loaded modules", "conference requests over HTTP"]:
+            assert findings[about]["state"] == "ok", findings
+        for about in ["config.js", "Prosody's app_secret", "server.listen"]:
+            assert findings[about]["state"] == "note" and findings[about]["remedy"], findings
+        assert "usher_reservations checks" in findings["conference requests over HTTP"]["says"]
+
+    @pytest.mark.parametrize(
+        "file, old, new, about",
+        [
+            ("/etc/nginx/sites-enabled/meet.jitsi.test.conf", "include", "#include", "nginx"),
+            ("/etc/jitsi/meet/jaas/usher.conf", ":8060", ":8061", "nginx"),
+            ("/etc/jitsi/meet/jaas/usher.conf", "proxy_pass", "proxy_pas", "nginx"),
+            ("/tmp/prosody.cfg.lua", '"usher_reservations", ', "", "Prosody"),
+            ("/tmp/prosody.cfg.lua", '"usher_reservations"', '"reservations"', "conference requests over HTTP"),
+            ("/tmp/prosody.cfg.lua", "app_secret", 'usher_url = "http://127.0.0.1:9"; app_secret', "Prosody's address of usher"),
+            ("/tmp/prosody.cfg.lua", "app_secret", 'usher_token_file = "/root/answers"; app_secret', "Prosody's service token"),
+            ("/tmp/prosody.cfg.lua", "app_secret", 'usher_token_file = "/etc/hostname"; app_secret', "Prosody's service token"),
+        ],
+    )
+    def test_check_names_what_is_broken_and_the_remedy(self, root, site, prosody, file, old, new, about):
+        text = broken(root, file, old, new)
+        try:
+            finding = check(root, "--prosody", "/tmp/prosody.cfg.lua")[about]
+        finally:
+            root.write(file, text)
+        assert finding["state"] == "failed" and finding["remedy"], finding
+
+
+def test_upgrade_keeps_configuration_secrets_and_bookings(root, installed, next_package):
+    config = root.read("/etc/jitsi/usher/config.toml") + '\n[queue]\nstate_interval = "20s"\n'
+    (root.path / "etc/jitsi/usher/config.toml").write_text(config)
+    # By root, who must not take the database away from the service.
+    root.run("usher", "bookings", "add", "--room", "Board Meeting", "--for", "1h")
+    kept = [TOKEN, "/etc/jitsi/usher/domain", "/etc/jitsi/usher/keys/jitsi.pem", ASAP_KEY]
+    contents = [root.read(name) for name in kept]
+    accesses = [root.access(name) for name in kept]
+
+    said = root.install(next_package)
+
+    assert "systemctl restart prosody" in said
+    assert root.read("/etc/jitsi/usher/config.toml") == config
+    assert root.access("/etc/jitsi/usher/config.toml") == "usher:jitsi 600"
+    assert [root.read(name) for name in kept] == contents
+    assert [root.access(name) for name in kept] == accesses
+    for name in root.run("sh", "-c", "ls -d /var/lib/usher/*").split():
+        assert root.access(name) == "usher:jitsi 600"
+    assert "board meeting" in root.run("usher", "bookings", "list").lower()
+
+
+def test_removal_keeps_configuration_and_data(root, installed):
+    root.run("apt-get", "remove", "-y", "usher")
+    assert not (root.path / "usr/bin/usher").exists()
+    for name in ["etc/jitsi/usher/config.toml", TOKEN.lstrip("/"), "var/lib/usher/usher.db", ASAP_KEY.lstrip("/")]:
+        assert (root.path / name).exists()
+
+
+def test_nothing_runs_on_after_the_tests(root, installed):
+    until(lambda: not root.processes(), "the last process to end")
+
+
+def test_purge_leaves_nothing(root, installed, before):
+    root.run("apt-get", "purge", "-y", "usher")
+    assert root.files() - before == set()
+    assert before - root.files() == set()
+    for database, name in [("passwd", "usher"), ("group", "jitsi")]:
+        assert f"{name}:" not in root.run("getent", database)
+
+
+def test_key_pair_of_somebody_else_stays_what_it_is(root, before, next_package):
+    root.run("openssl", "genrsa", "-out", ASAP_KEY, "2048")
+    theirs = root.read(ASAP_KEY)
+    root.install(next_package)
+    assert root.read(ASAP_KEY) == theirs
+    public = root.run("openssl", "pkey", "-in", ASAP_KEY, "-pubout")
+    assert root.read("/etc/jitsi/usher/keys/jitsi.pem") == public
+    root.run("apt-get", "purge", "-y", "usher")
+    assert root.read(ASAP_KEY) == theirs
