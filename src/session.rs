@@ -11,6 +11,7 @@
 //! (`Unsent`). There is no timer: [`Rounds`] looks at each session when its time has come. And nobody wakes
 //! its task to tell it something: whoever has news, the queue or the clock, writes it to the socket.
 
+mod clock;
 mod frames;
 pub mod rounds;
 mod websocket;
@@ -40,22 +41,14 @@ use frames::{Client, Fault};
 use rounds::{Rounds, Slot};
 use websocket::{Breach, Inbox, Incoming, close_payload, write_frame};
 
-/// How long a client may take to take what it is sent, before it is dropped: it reads nothing.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// What may wait to be written to a client, in bytes, before it is dropped.
 const UNSENT_MAX: usize = 256 * 1024;
 /// How long the close handshake may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How often a client that promised no heart-beats is asked for a sign of life, by a WebSocket ping.
-const PING_INTERVAL: Duration = Duration::from_secs(30);
-/// A peer's heart-beat may be late by as much again as its interval: networks and timers are.
-const BEAT_TOLERANCE: u32 = 2;
 /// What is read at a time, on the stack.
 const READ_BYTES: usize = 4096;
 /// Room for a message to a visitor or moderator; it grows where that is too little.
 const FRAME_BYTES: usize = 512;
-/// A session whose frame takes long (a key is being fetched) is looked at again so much later.
-const BUSY_PAUSE: Duration = Duration::from_secs(1);
 
 /// What all sessions share.
 #[derive(Debug)]
@@ -213,6 +206,13 @@ struct State {
     slot: Slot,
 }
 
+impl State {
+    /// The version that CONNECT settled, once it did.
+    fn agreed_version(&self) -> Option<Version> {
+        self.client.is_connected().then_some(self.version)
+    }
+}
+
 impl Session {
     /// A session on an open WebSocket, of which `begun` was read already; `address` is the client's, `None` for
     /// the loopback.
@@ -224,13 +224,11 @@ impl Session {
         address: Option<IpAddr>,
     ) -> Arc<Self> {
         let now = Instant::now();
-        let mut unread = None;
-        if !begun.is_empty() {
-            unread = Some(Box::<Unread>::default());
+        let unread = (!begun.is_empty()).then(|| {
+            let mut unread = Box::<Unread>::default();
+            unread.inbox.push(begun);
             unread
-                .iter_mut()
-                .for_each(|unread| unread.inbox.push(begun));
-        }
+        });
         let session = Arc::new(Self {
             stream,
             gate: Arc::clone(gate),
@@ -386,35 +384,26 @@ impl Session {
     }
 
     async fn decode(self: &Arc<Self>, message: &[u8]) -> Result<(), Ending> {
-        let mut decoder = {
+        let kept = {
             let mut state = self.state();
-            let kept = state
-                .unread
-                .as_mut()
-                .and_then(|unread| unread.decoder.take());
-            kept.unwrap_or_else(|| {
-                let mut decoder = Decoder::new(Limits::default());
-                if state.client.is_connected() {
-                    decoder.set_version(state.version);
-                }
-                decoder
-            })
+            let unread = state.unread.as_mut();
+            unread.and_then(|unread| unread.decoder.take())
         };
+        let mut decoder = kept.unwrap_or_else(|| Decoder::new(Limits::default()));
         let mut input = message;
         loop {
-            let frame = match decoder.decode(&mut input) {
+            // CONNECT settles the version of what follows it, in the same message, too.
+            if let Some(version) = self.state().agreed_version() {
+                decoder.set_version(version);
+            }
+            match decoder.decode(&mut input) {
                 Ok(None) => break,
-                Ok(Some(Item::HeartBeat)) => continue,
-                Ok(Some(Item::Frame(frame))) => frame,
+                Ok(Some(Item::HeartBeat)) => {}
+                Ok(Some(Item::Frame(frame))) => self.take(frame).await?,
                 Err(error) => {
                     let fault = Fault::protocol(error.to_string());
                     return Err(Ending::Refuse(fault, End::Refused));
                 }
-            };
-            self.take(frame).await?;
-            let state = self.state();
-            if state.client.is_connected() {
-                decoder.set_version(state.version);
             }
         }
         let mut state = self.state();
@@ -657,110 +646,6 @@ impl Session {
         });
         let _ = timeout(CLOSE_TIMEOUT, closed).await;
     }
-
-    /// When the clock next matters.
-    fn deadline(&self, state: &State) -> Instant {
-        let mut deadline = self.silent_from(state);
-        if let Some(unsent) = &state.unsent {
-            deadline = deadline.min(unsent.since + WRITE_TIMEOUT);
-        }
-        if let Some(send) = state.beats.send {
-            deadline = deadline.min(state.sent_at + early(send));
-        }
-        for subscription in &state.subscriptions {
-            if let Topic::State(watch) = &subscription.topic {
-                deadline = deadline.min(watch.look_at);
-            }
-        }
-        deadline
-    }
-
-    /// When something has to be done about the client's silence.
-    fn silent_from(&self, state: &State) -> Instant {
-        if !state.client.is_connected() {
-            return state.heard_at + self.gate.connect_timeout;
-        }
-        match state.beats.expect {
-            Some(expect) => state.heard_at + expect * BEAT_TOLERANCE,
-            None if state.pinged => state.heard_at + PING_INTERVAL * BEAT_TOLERANCE,
-            None => state.heard_at + PING_INTERVAL,
-        }
-    }
-
-    /// Has the clock look at this session in time.
-    fn schedule(self: &Arc<Self>, state: &mut State) {
-        let slot = self.gate.rounds.slot(self.deadline(state));
-        if slot < state.slot {
-            self.gate.rounds.remove(state.slot, self);
-            self.schedule_at(state, slot);
-        }
-    }
-
-    fn schedule_at(self: &Arc<Self>, state: &mut State, slot: Slot) {
-        state.slot = slot;
-        if !self.gate.rounds.add(slot, self) {
-            self.end_soon(state, Ending::stop());
-        }
-    }
-
-    /// The clock looks at this session, as it asked for when it was last looked at or changed.
-    fn look(self: &Arc<Self>, slot: Slot, now: Instant) {
-        let mut state = self.state();
-        if state.slot != slot {
-            return;
-        }
-        state.slot = Slot::NEVER;
-        if state.busy {
-            let slot = self.gate.rounds.slot(now + BUSY_PAUSE);
-            return self.schedule_at(&mut state, slot);
-        }
-        match self.clock(&mut state, now) {
-            Ok(()) => self.schedule(&mut state),
-            Err(ending) => self.end_soon(&mut state, ending),
-        }
-    }
-
-    /// Does what is due.
-    fn clock(&self, state: &mut State, now: Instant) -> Result<(), Ending> {
-        let unsent = state.unsent.as_ref();
-        if unsent.is_some_and(|unsent| now >= unsent.since + WRITE_TIMEOUT) {
-            return Err(Ending::Gone(End::Slow));
-        }
-        if now >= self.silent_from(state) {
-            self.silence(state)?;
-        }
-        if let Some(send) = state.beats.send
-            && now >= state.sent_at + early(send)
-        {
-            self.send(state, OpCode::Data(Data::Text), b"\n");
-        }
-        self.tell_state(state, now);
-        Ok(())
-    }
-
-    /// The client has been silent for long.
-    fn silence(&self, state: &mut State) -> Result<(), Ending> {
-        if !state.client.is_connected() {
-            let fault =
-                Fault::policy("no CONNECT frame came in time; send one first").because("too_late");
-            return Err(Ending::Refuse(fault, End::Silent));
-        }
-        if state.beats.expect.is_some() {
-            let reason = "no heart-beat came";
-            return Err(Ending::Close(CloseCode::Policy, reason, End::Silent));
-        }
-        if state.pinged {
-            return Err(Ending::Gone(End::Silent));
-        }
-        state.pinged = true;
-        self.send(state, OpCode::Control(Control::Ping), &[]);
-        Ok(())
-    }
-
-    /// usher stops.
-    fn stop(&self) {
-        self.end_soon(&mut self.state(), Ending::stop());
-    }
 }
 
 impl Teller for Session {
@@ -810,9 +695,4 @@ fn hears_close(inbox: &mut Inbox) -> bool {
 /// Whether this is nothing but ends of lines.
 fn is_heart_beat(payload: &[u8]) -> bool {
     payload.iter().all(|octet| matches!(octet, b'\n' | b'\r'))
-}
-
-/// Beats are sent a little early, to be there in time.
-fn early(interval: Duration) -> Duration {
-    interval - (interval / 10).min(Duration::from_secs(1))
 }
