@@ -3,8 +3,9 @@
 import http.client
 import json
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs
+
+from listener import Listener
 
 
 class Exchange:
@@ -23,32 +24,11 @@ class Recorder:
         self.changed = threading.Condition()
         self.pending = 0
         self.hang_up_on = lambda exchange: False
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def pass_on(self):
-                outer.pass_on(self)
-
-            do_GET = do_POST = do_DELETE = pass_on
-
-            def log_message(self, *_):
-                pass
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-
-            def handle_error(self, *_):
-                """Prosody hangs up at its deadline; nothing to report."""
-
-        self.server = Server(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05})
-        self.thread.start()
+        self.listener = Listener(self.pass_on)
+        self.url = self.listener.url
 
     def close(self):
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
+        self.listener.close()
 
     def pass_on(self, handler):
         body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))

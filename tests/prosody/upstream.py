@@ -3,9 +3,9 @@
 import json
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs
 
+from listener import Listener
 from services import at_second, iso
 
 
@@ -20,34 +20,12 @@ class Upstream:
     def __init__(self):
         self.asked, self.changed, self.over = [], threading.Condition(), threading.Event()
         self.says = lambda method, path, form: (404, {"message": "nothing here"})
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def answer(self):
-                outer.answer(self)
-
-            do_GET = do_POST = do_DELETE = answer
-
-            def log_message(self, *_):
-                pass
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-
-            def handle_error(self, *_):
-                """usher hangs up at its time-out; nothing to report."""
-
-        self.server = Server(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05})
-        self.thread.start()
+        self.listener = Listener(self.answer)
+        self.url = self.listener.url
 
     def close(self):
         self.over.set()
-        if self.thread.is_alive():
-            self.server.shutdown()
-            self.server.server_close()
-            self.thread.join()
+        self.listener.close()
 
     def answer(self, handler):
         body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0)).decode()
