@@ -171,9 +171,12 @@ impl Reservations {
             ..
         } = request;
         let mut tx = self.inner.store.begin().await?;
-        tx.end_expired(now).await?;
         let bookings = tx.bookings_ahead(conference, now).await?;
-        let running = tx.unended(conference).await?;
+        let mut running = tx.unended(conference).await?;
+        if running.as_ref().is_some_and(|running| running.is_over(now)) {
+            tx.end_expired(now).await?;
+            running = None;
+        }
         let settings = &self.inner.settings;
         let decision = policy::decide(
             conference,
@@ -262,12 +265,13 @@ impl Reservations {
     /// When the database can't take it.
     pub async fn end(&self, id: AllocationId, now: DateTime<Utc>) -> Result<bool, StoreError> {
         let mut tx = self.inner.store.begin().await?;
-        if tx.end_allocation(id, EndReason::Destroyed, now).await? {
-            tx.commit().await?;
+        let ended = tx.end_allocation(id, EndReason::Destroyed, now).await?;
+        // If another ended it just now, that is to be on disk before this is answered.
+        tx.commit().await?;
+        if ended {
             tracing::info!(allocation = id.get(), "ended: the room is gone");
             return Ok(true);
         }
-        drop(tx);
         Ok(self.inner.store.allocation(id).await?.is_some())
     }
 
@@ -311,7 +315,10 @@ impl Reservations {
         let draft = draft.checked(self.inner.settings.starters, now)?;
         let mut tx = self.inner.store.begin().await?;
         let booking = match tx.insert_booking(draft.clone(), now).await {
-            Err(StoreError::Overlap) => return Err(self.overlap(&draft, None).await),
+            Err(StoreError::Overlap) => {
+                tx.commit().await?;
+                return Err(self.overlap(&draft, None).await);
+            }
             other => other?,
         };
         self.revise(&mut tx, &[&booking.draft.conference], now)
@@ -347,7 +354,7 @@ impl Reservations {
             .map_err(BookingError::Draft)?;
         let booking = match tx.update_booking(&before, draft.clone(), now).await {
             Err(StoreError::Overlap) => {
-                drop(tx);
+                tx.commit().await.map_err(store)?;
                 return Err(E::from(self.overlap(&draft, Some(id)).await));
             }
             other => other.map_err(store)?,

@@ -76,7 +76,7 @@ impl Store {
 impl Tx {
     /// The allocation of this room that nobody has ended; it may be past its end.
     pub(crate) async fn unended(&mut self, conference: &Conference) -> Result<Option<Allocation>> {
-        unended(&mut *self.inner, conference, &self.domain).await
+        unended(self.group.connection()?, conference, &self.domain).await
     }
 
     /// Makes an allocation. The database refuses a second one that runs in the same room.
@@ -113,7 +113,7 @@ impl Tx {
         .bind(options.password.as_ref().map(|password| password.expose()))
         .bind(i64::from(options.waiting_queue))
         .bind(now.timestamp_millis())
-        .fetch_one(&mut *self.inner)
+        .fetch_one(self.group.connection()?)
         .await?;
         Ok(Allocation {
             id: allocation_id(row.try_get("id")?)?,
@@ -153,7 +153,7 @@ impl Tx {
         )
         .bind(i64::from(to.options.waiting_queue))
         .bind(id.get())
-        .execute(&mut *self.inner)
+        .execute(self.group.connection()?)
         .await?;
         Ok(())
     }
@@ -172,7 +172,7 @@ impl Tx {
              )",
         )
         .bind(id.get())
-        .execute(&mut *self.inner)
+        .execute(self.group.connection()?)
         .await?;
         self.touches_live |= live.rows_affected() > 0;
         let done = sqlx::query(
@@ -182,7 +182,7 @@ impl Tx {
         .bind(now.timestamp_millis())
         .bind(reason.code())
         .bind(id.get())
-        .execute(&mut *self.inner)
+        .execute(self.group.connection()?)
         .await?;
         Ok(done.rows_affected() > 0)
     }
@@ -197,7 +197,7 @@ impl Tx {
              )",
         )
         .bind(now.timestamp_millis())
-        .execute(&mut *self.inner)
+        .execute(self.group.connection()?)
         .await?;
         self.touches_live |= live.rows_affected() > 0;
         let done = sqlx::query(
@@ -206,7 +206,7 @@ impl Tx {
         )
         .bind(EndReason::Expired.code())
         .bind(now.timestamp_millis())
-        .execute(&mut *self.inner)
+        .execute(self.group.connection()?)
         .await?;
         Ok(done.rows_affected())
     }
@@ -215,7 +215,7 @@ impl Tx {
     pub(crate) async fn purge_allocations(&mut self, before: DateTime<Utc>) -> Result<u64> {
         let done = sqlx::query("DELETE FROM allocation WHERE ended_at < $1")
             .bind(before.timestamp_millis())
-            .execute(&mut *self.inner)
+            .execute(self.group.connection()?)
             .await?;
         Ok(done.rows_affected())
     }

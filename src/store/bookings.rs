@@ -197,7 +197,7 @@ impl Store {
 impl Tx {
     /// The booking with this id.
     pub(crate) async fn booking(&mut self, id: BookingId) -> Result<Option<Booking>> {
-        booking_by_id(&mut *self.inner, id, &self.domain).await
+        booking_by_id(self.group.connection()?, id, &self.domain).await
     }
 
     /// The bookings of a room that are not over at `now`, in order of their start. The first few are
@@ -207,7 +207,7 @@ impl Tx {
         conference: &Conference,
         now: DateTime<Utc>,
     ) -> Result<Vec<Booking>> {
-        bookings_ahead(&mut *self.inner, conference, now, &self.domain).await
+        bookings_ahead(self.group.connection()?, conference, now, &self.domain).await
     }
 
     /// Keeps a new booking; [`StoreError::Overlap`] if the room is taken.
@@ -223,7 +223,7 @@ impl Tx {
              RETURNING id";
         let row = bind(sqlx::query(statement), &draft)
             .bind(now.timestamp_millis())
-            .fetch_one(&mut *self.inner)
+            .fetch_one(self.group.connection()?)
             .await?;
         self.touches_live |= draft.auto_live.is_some();
         let id = BookingId(row.try_get("id")?);
@@ -251,7 +251,7 @@ impl Tx {
         bind(sqlx::query(statement), &draft)
             .bind(now.timestamp_millis())
             .bind(before.id.0)
-            .execute(&mut *self.inner)
+            .execute(self.group.connection()?)
             .await?;
         self.touches_live |= draft.auto_live.is_some();
         Ok(Booking {
@@ -266,7 +266,7 @@ impl Tx {
     pub(crate) async fn delete_booking(&mut self, id: BookingId) -> Result<()> {
         sqlx::query("DELETE FROM booking WHERE id = $1")
             .bind(id.0)
-            .execute(&mut *self.inner)
+            .execute(self.group.connection()?)
             .await?;
         Ok(())
     }

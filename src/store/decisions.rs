@@ -173,7 +173,7 @@ impl Tx {
         .bind(entry.sentence)
         .bind(entry.allocation.map(AllocationId::get))
         .bind(entry.booking.map(|id| id.0))
-        .execute(&mut *self.inner)
+        .execute(self.group.connection()?)
         .await?;
         Ok(())
     }
@@ -186,7 +186,7 @@ impl Tx {
         )
         .bind(before.timestamp_millis())
         .bind(i64::try_from(max).unwrap_or(i64::MAX))
-        .execute(&mut *self.inner)
+        .execute(self.group.connection()?)
         .await?;
         Ok(done.rows_affected())
     }

@@ -68,7 +68,7 @@ impl Tx {
         .bind(tenant_of(conference))
         .bind(now.timestamp_millis())
         .bind(until.timestamp_millis())
-        .execute(&mut *self.inner)
+        .execute(self.group.connection()?)
         .await?;
         self.touches_live = true;
         Ok(())
@@ -89,7 +89,7 @@ impl Tx {
         .bind(now.timestamp_millis())
         .bind(conference.room())
         .bind(tenant_of(conference))
-        .execute(&mut *self.inner)
+        .execute(self.group.connection()?)
         .await?;
         Ok(())
     }
@@ -99,7 +99,7 @@ impl Tx {
         let done = sqlx::query("DELETE FROM live WHERE room = $1 AND tenant = $2")
             .bind(conference.room())
             .bind(tenant_of(conference))
-            .execute(&mut *self.inner)
+            .execute(self.group.connection()?)
             .await?;
         self.touches_live |= done.rows_affected() > 0;
         Ok(())
@@ -109,7 +109,7 @@ impl Tx {
     pub(crate) async fn end_live_expired(&mut self, now: DateTime<Utc>) -> Result<()> {
         let done = sqlx::query("DELETE FROM live WHERE live_until <= $1")
             .bind(now.timestamp_millis())
-            .execute(&mut *self.inner)
+            .execute(self.group.connection()?)
             .await?;
         self.touches_live |= done.rows_affected() > 0;
         Ok(())
@@ -124,7 +124,7 @@ impl Tx {
              RETURNING room, tenant, ends_at",
         )
         .bind(now.timestamp_millis())
-        .fetch_all(&mut *self.inner)
+        .fetch_all(self.group.connection()?)
         .await?;
         let mut due = Vec::new();
         for row in rows {

@@ -11,15 +11,16 @@ mod live;
 mod outbox;
 mod places;
 pub mod sqlite;
+mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use sqlx::pool::PoolConnection;
-use sqlx::{Sqlite, SqlitePool};
+use sqlx::SqlitePool;
 use thiserror::Error;
-use tokio::sync::Notify;
+use tokio::runtime::Handle;
+use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 
 use crate::conference::Conference;
@@ -31,27 +32,27 @@ pub use decisions::{DecisionFilter, DecisionRow};
 pub use outbox::Deletion;
 pub(crate) use outbox::UpstreamRow;
 pub(crate) use places::PlaceRow;
+use writer::{Group, Writer};
 
 /// The handle to the database. Cheap to clone; every clone is the same database.
 #[derive(Clone, Debug)]
 pub struct Store {
-    write: SqlitePool,
+    writer: Writer,
     read: SqlitePool,
     domain: Arc<str>,
-    live_changed: Arc<Notify>,
 }
 
-/// One transaction that may write. Dropped without [`Tx::commit`], it leaves no trace: the pool rolls
-/// back what comes back to it.
+/// One transaction that may write. Dropped without [`Tx::commit`], it leaves no trace.
 ///
-/// sqlx's own transactions count their depth, and lose count for good when SQLite has rolled back by
-/// itself, as it does on a full disk. BEGIN and COMMIT are ours, therefore.
+/// It may see what others did whose commit is still to come, and share it. So whoever answers from what
+/// they read in it commits it first, even if they changed nothing: then the answer holds.
 #[derive(Debug)]
 pub struct Tx {
-    inner: PoolConnection<Sqlite>,
+    group: OwnedMutexGuard<Group>,
+    writer: Writer,
     domain: Arc<str>,
-    live_changed: Arc<Notify>,
     touches_live: bool,
+    finished: bool,
 }
 
 /// What can go wrong with the database.
@@ -66,7 +67,7 @@ pub enum StoreError {
     /// The disk is full, read-only or broken, or somebody holds the database for too long. It may be
     /// well again at the next try.
     #[error("the database can't be used right now: {0}")]
-    Unavailable(#[source] sqlx::Error),
+    Unavailable(#[source] Arc<sqlx::Error>),
     /// A row doesn't say what this version expects.
     #[error("the database holds {0}, which this version can't read")]
     Corrupt(String),
@@ -113,16 +114,16 @@ impl Store {
     /// [`StoreError::Url`] for a URL of no known kind, [`StoreError::Unavailable`] where the file can't
     /// be opened, [`StoreError::Migration`] for a schema of a later version.
     pub async fn open(url: &str, domain: &str) -> Result<Self> {
-        let (write, read) = sqlite::open(url).await?;
+        let (writer, read) = sqlite::open(url).await?;
+        let domain = domain.into();
         Ok(Self {
-            write,
+            writer,
             read,
-            domain: domain.into(),
-            live_changed: Arc::default(),
+            domain,
         })
     }
 
-    /// Begins a transaction that may write. One runs at a time: what is read in it holds until it is
+    /// Begins a transaction that may write. One writes at a time: what is read in it holds until it is
     /// committed.
     ///
     /// # Errors
@@ -130,22 +131,29 @@ impl Store {
     /// [`StoreError::Unavailable`] if its turn doesn't come in time.
     pub async fn begin(&self) -> Result<Tx> {
         let asked = Instant::now();
-        let mut inner = self.write.acquire().await?;
-        sqlx::query("BEGIN IMMEDIATE").execute(&mut *inner).await?;
-        metrics::stored("turn", asked.elapsed());
-        Ok(Tx {
-            inner,
+        let group = self.writer.turn().await?;
+        let mut tx = Tx {
+            group,
+            writer: self.writer.clone(),
             domain: Arc::clone(&self.domain),
-            live_changed: Arc::clone(&self.live_changed),
             touches_live: false,
-        })
+            finished: false,
+        };
+        // In a task of its own: others share the transaction, and must not find it half begun when whoever
+        // asks goes away.
+        let begun = tokio::spawn(async move {
+            tx.group.enter().await?;
+            Ok(tx)
+        });
+        let begun = begun.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))?;
+        metrics::stored("turn", asked.elapsed());
+        Ok(begun)
     }
 
     /// Waits until a transaction has changed which conferences are live, or when one goes live by itself: a
-    /// hint to look, not the truth,
-    /// which is in the table.
+    /// hint to look, not the truth, which is in the table.
     pub(crate) async fn live_changed(&self) {
-        self.live_changed.notified().await;
+        self.writer.live_changed().await;
     }
 
     /// Whether the database takes a durable write at this moment.
@@ -157,7 +165,7 @@ impl Store {
         let mut tx = self.begin().await?;
         sqlx::query("UPDATE probe SET probed_at = $1")
             .bind(now.timestamp_millis())
-            .execute(&mut *tx.inner)
+            .execute(tx.group.connection()?)
             .await?;
         tx.commit().await
     }
@@ -169,13 +177,13 @@ impl Store {
     ///
     /// [`StoreError::Backup`], and nothing is left of the file.
     pub async fn back_up(&self, file: &Path) -> Result<()> {
-        sqlite::back_up(&self.write, file).await
+        sqlite::back_up(&self.read, file).await
     }
 
     /// Closes every connection; what was committed stays.
     pub async fn close(&self) {
         self.read.close().await;
-        self.write.close().await;
+        self.writer.close().await;
     }
 }
 
@@ -187,12 +195,29 @@ impl Tx {
     /// [`StoreError::Unavailable`] if the disk doesn't take it: nothing was done then.
     pub async fn commit(mut self) -> Result<()> {
         let asked = Instant::now();
-        sqlx::query("COMMIT").execute(&mut *self.inner).await?;
+        self.finished = true;
+        let outcome = self.group.finish(self.touches_live);
+        let writer = self.writer.clone();
+        drop(self);
+        // In a task of its own: others share the commit, whether or not whoever asked still waits for it.
+        let committed = tokio::spawn(async move { writer.share(outcome).await }).await;
         metrics::stored("commit", asked.elapsed());
-        if self.touches_live {
-            self.live_changed.notify_one();
+        let committed = committed.unwrap_or_else(|_| Err(Arc::new(sqlx::Error::WorkerCrashed)));
+        committed.map_err(|error| {
+            metrics::store_failed("unavailable");
+            StoreError::Unavailable(error)
+        })
+    }
+}
+
+impl Drop for Tx {
+    fn drop(&mut self) {
+        if !self.finished
+            && let Ok(runtime) = Handle::try_current()
+        {
+            let writer = self.writer.clone();
+            runtime.spawn(async move { writer.tidy().await });
         }
-        Ok(())
     }
 }
 

@@ -7,23 +7,22 @@ use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
+use sqlx::SqlitePool;
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{SqliteConnection, SqlitePool};
 
+use super::writer::{TURN_TIMEOUT, Writer};
 use super::{Result, StoreError};
 
 /// Readers beside the one writer; two cores can't use more.
 const READERS: u32 = 4;
 /// How long a statement waits for another process (a backup, `usher bookings`) to let go.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a request waits for its turn to write. Prosody gives up after 20 s.
-const TURN_TIMEOUT: Duration = Duration::from_secs(8);
 
 static MIGRATIONS: Migrator = sqlx::migrate!("src/store/migrations/sqlite");
 
 /// Opens the writer and the readers.
-pub(super) async fn open(url: &str) -> Result<(SqlitePool, SqlitePool)> {
+pub(super) async fn open(url: &str) -> Result<(Writer, SqlitePool)> {
     let options = SqliteConnectOptions::from_str(url)
         .map_err(|error| {
             StoreError::Url(format!("{error}; write it as \"sqlite:/path/usher.db\""))
@@ -37,13 +36,13 @@ pub(super) async fn open(url: &str) -> Result<(SqlitePool, SqlitePool)> {
     create_private(options.get_filename());
 
     // One writer: SQLite has one anyway, and a queue of our own is fair where its busy handler sleeps.
-    let write = pool(1).after_release(|connection, _| Box::pin(roll_back(connection)));
-    let write = write.connect_with(options.clone()).await?;
+    let write = pool(1).connect_with(options.clone()).await?;
     MIGRATIONS.run(&write).await?;
+    let writer = Writer::new(write.acquire().await?.detach(), options.clone());
     let read = pool(READERS)
         .connect_with(options.read_only(true).create_if_missing(false))
         .await?;
-    Ok((write, read))
+    Ok((writer, read))
 }
 
 fn pool(size: u32) -> SqlitePoolOptions {
@@ -51,13 +50,6 @@ fn pool(size: u32) -> SqlitePoolOptions {
         .max_connections(size)
         .min_connections(1)
         .acquire_timeout(TURN_TIMEOUT)
-}
-
-/// Undoes what a transaction that was not committed left behind. After a commit, or when SQLite has
-/// rolled back by itself, there is nothing to undo, and it says so with an error.
-async fn roll_back(connection: &mut SqliteConnection) -> sqlx::Result<bool> {
-    let _ = sqlx::query("ROLLBACK").execute(connection).await;
-    Ok(true)
 }
 
 /// Makes the file readable by its owner alone before SQLite makes it readable by all: it holds
@@ -110,7 +102,7 @@ pub(super) fn classify(error: sqlx::Error) -> StoreError {
         sqlx::Error::PoolTimedOut
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed
-        | sqlx::Error::Io(_) => StoreError::Unavailable(error),
+        | sqlx::Error::Io(_) => StoreError::Unavailable(error.into()),
         sqlx::Error::Database(database) if database.message().contains("booking_overlap") => {
             StoreError::Overlap
         }
@@ -120,7 +112,7 @@ pub(super) fn classify(error: sqlx::Error) -> StoreError {
                 .and_then(|code| code.parse::<u32>().ok())
                 .unwrap_or(0);
             match code & 0xff {
-                5 | 6 | 8 | 10 | 13 | 14 | 23 | 26 => StoreError::Unavailable(error),
+                5 | 6 | 8 | 10 | 13 | 14 | 23 | 26 => StoreError::Unavailable(error.into()),
                 _ => StoreError::Other(error),
             }
         }
