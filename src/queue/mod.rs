@@ -10,16 +10,17 @@ pub mod message;
 mod places;
 pub mod release;
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::hash_map::{DefaultHasher, Entry};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use thiserror::Error;
-use tokio::sync::Mutex as TurnMutex;
+use tokio::sync::{Mutex as TurnMutex, MutexGuard as TurnGuard, RwLock, RwLockReadGuard};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +35,10 @@ use release::{BATCH_MILLIS, Batch, Line, Ticket};
 const HOUSEKEEPING: Duration = Duration::from_secs(30);
 /// How long the loop waits after the database failed it.
 const RETRY: Duration = Duration::from_secs(2);
+/// Hints to look at the store that come closer together are one look.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// How many conferences can go live, or end, at the same time: their transactions share a commit.
+const TURNS: usize = 64;
 /// How many tasks tell a crowd: enough to keep a few cores busy.
 const FAN_OUT: usize = 4;
 /// A smaller crowd is one task's.
@@ -59,7 +64,7 @@ pub struct Settings {
 }
 
 /// What tells the bearer of a token from others without keeping the token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TokenKey(pub [u8; 16]);
 
 /// A session that visitors wait in.
@@ -123,9 +128,12 @@ pub struct Queue {
 struct Inner {
     settings: Current<Settings>,
     store: Store,
-    /// Held from a look at the store, or a change in it, until the state says the same: so an older look
-    /// never undoes a newer change.
-    turn: TurnMutex<()>,
+    /// Held from a look at the store (alone), or a change in it (with others), until the state says the
+    /// same: so an older look never undoes a newer change.
+    look: RwLock<()>,
+    /// Held during a change, by conference, some of which share one: so the changes of a conference reach
+    /// the state in the order in which they reached the store.
+    turns: [TurnMutex<()>; TURNS],
     state: Mutex<State>,
 }
 
@@ -144,8 +152,8 @@ struct Room {
     /// How many sessions wait, those released but not gone included.
     sessions: usize,
     /// Places of those whose connection broke, and until when they are kept. No more than there were
-    /// sessions within the grace.
-    kept: HashMap<TokenKey, Vec<(Ticket, Instant)>>,
+    /// sessions within the grace. A tree, as it gives back what a crowd took that came and went.
+    kept: BTreeMap<(TokenKey, Ticket), Instant>,
 }
 
 /// Somebody's place in a line. Dropping it is leaving.
@@ -162,13 +170,13 @@ impl Queue {
     /// The queue over `store`.
     #[must_use]
     pub fn new(store: Store, settings: Settings) -> Self {
-        let (turn, state) = (TurnMutex::default(), Mutex::default());
         Self {
             inner: Arc::new(Inner {
                 settings: Current::new(settings),
                 store,
-                turn,
-                state,
+                look: RwLock::default(),
+                turns: std::array::from_fn(|_| TurnMutex::default()),
+                state: Mutex::default(),
             }),
         }
     }
@@ -246,8 +254,8 @@ impl Queue {
         if let Some(token) = waiting.visitor.token
             && !grace.is_zero()
         {
-            let place = (waiting.ticket, Instant::now() + grace);
-            room.kept.entry(token).or_default().push(place);
+            let place = (token, waiting.ticket);
+            room.kept.insert(place, Instant::now() + grace);
         } else if room.is_idle() {
             state.rooms.remove(&waiting.conference);
         }
@@ -301,10 +309,19 @@ impl Queue {
             let in_line = room.line.waiting();
             visitors[usize::from(room.line.is_live())] += in_line;
             visitors[2] += room.sessions.saturating_sub(in_line);
-            visitors[3] += room.kept.values().map(Vec::len).sum::<usize>();
+            visitors[3] += room.kept.len();
             live += usize::from(room.live_since.is_some());
         }
         (visitors, live)
+    }
+
+    /// Waits until `conference` can be changed.
+    async fn turn(&self, conference: &Conference) -> (TurnGuard<'_, ()>, RwLockReadGuard<'_, ()>) {
+        let mut hasher = DefaultHasher::new();
+        conference.hash(&mut hasher);
+        let [low, ..] = hasher.finish().to_le_bytes();
+        let turn = self.inner.turns[usize::from(low) % TURNS].lock().await;
+        (turn, self.inner.look.read().await)
     }
 
     /// Marks `conference` as live, durably, and lets those in who wait. Again is fine.
@@ -317,7 +334,7 @@ impl Queue {
         conference: &Conference,
         now: DateTime<Utc>,
     ) -> Result<(), StoreError> {
-        let _turn = self.inner.turn.lock().await;
+        let _turn = self.turn(conference).await;
         let mut tx = self.inner.store.begin().await?;
         tx.set_live(conference, now, now + self.inner.settings.get().live_ttl)
             .await?;
@@ -333,7 +350,7 @@ impl Queue {
     ///
     /// When the database can't take it.
     pub async fn end_live(&self, conference: &Conference) -> Result<(), StoreError> {
-        let _turn = self.inner.turn.lock().await;
+        let _turn = self.turn(conference).await;
         let mut tx = self.inner.store.begin().await?;
         tx.end_live(conference).await?;
         tx.commit().await?;
@@ -401,7 +418,7 @@ impl Queue {
     ///
     /// When the database can't be used.
     pub async fn sync(&self, now: DateTime<Utc>) -> Result<(), StoreError> {
-        let _turn = self.inner.turn.lock().await;
+        let _look = self.inner.look.write().await;
         let store = &self.inner.store;
         if store
             .next_live_change()
@@ -465,6 +482,10 @@ impl Queue {
                 }
             };
             self.forget_idle();
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep(LOOK_AGAIN) => {}
+            }
         }
     }
 
@@ -504,10 +525,7 @@ impl Queue {
     fn forget_idle(&self) {
         let now = Instant::now();
         self.state().rooms.retain(|_, room| {
-            room.kept.retain(|_, places| {
-                places.retain(|(_, until)| *until > now);
-                !places.is_empty()
-            });
+            room.kept.retain(|_, until| *until > now);
             !room.is_idle()
         });
     }
@@ -521,16 +539,16 @@ impl Room {
     /// The earliest place that is kept for this token.
     fn take_kept(&mut self, token: TokenKey) -> Option<Ticket> {
         let now = Instant::now();
-        let Entry::Occupied(mut places) = self.kept.entry(token) else {
-            return None;
-        };
-        places.get_mut().retain(|(_, until)| *until > now);
-        places.get_mut().sort_unstable();
-        let first = (!places.get().is_empty()).then(|| places.get_mut().remove(0).0);
-        if places.get().is_empty() {
-            places.remove();
+        while let Some((&place, &until)) = self.kept.range((token, Ticket::FIRST)..).next() {
+            if place.0 != token {
+                break;
+            }
+            self.kept.remove(&place);
+            if until > now {
+                return Some(place.1);
+            }
         }
-        first
+        None
     }
 }
 

@@ -30,9 +30,8 @@ impl Queue {
             let mut here: Vec<_> = room
                 .kept
                 .iter()
-                .flat_map(|(token, places)| places.iter().map(|place| (*token, *place)))
-                .filter(|(_, (ticket, until))| *until > now && !room.line.is_released(*ticket))
-                .map(|(token, (ticket, _))| (ticket, token))
+                .filter(|((_, ticket), until)| **until > now && !room.line.is_released(*ticket))
+                .map(|((token, ticket), _)| (*ticket, *token))
                 .collect();
             here.sort_unstable_by_key(|(ticket, _)| *ticket);
             places.extend(here.into_iter().map(|(_, token)| PlaceRow {
@@ -58,8 +57,8 @@ impl Queue {
         let mut state = self.state();
         for PlaceRow { conference, token } in places {
             let room = state.rooms.entry(Arc::new(conference)).or_default();
-            let place = (room.line.draw(), until);
-            room.kept.entry(TokenKey(token)).or_default().push(place);
+            let place = (TokenKey(token), room.line.draw());
+            room.kept.insert(place, until);
         }
         Ok(count)
     }

@@ -13,6 +13,11 @@ pub const BATCH_MILLIS: u32 = 1000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(u64);
 
+impl Ticket {
+    /// No other is lower.
+    pub const FIRST: Self = Self(0);
+}
+
 /// Those who may go in now, in order of arrival.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Batch<T> {
