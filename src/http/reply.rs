@@ -4,6 +4,7 @@
 //! with an error status is `{"message": "a sentence"}`, the framework's own refusals included.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -130,6 +131,19 @@ impl From<FieldError> for Problem {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
+        Self::from(&error)
+    }
+}
+
+/// Several may have asked for the one thing that failed.
+impl From<Arc<StoreError>> for Problem {
+    fn from(error: Arc<StoreError>) -> Self {
+        Self::from(&*error)
+    }
+}
+
+impl From<&StoreError> for Problem {
+    fn from(error: &StoreError) -> Self {
         match error {
             StoreError::Overlap => Self::new(
                 StatusCode::CONFLICT,

@@ -5,22 +5,23 @@
 //! ([`Seat`]): going live takes them out of it, and a few tasks (`FAN_OUT`) tell them one after another.
 //! To wake a task for each instead, and have it look, took a crowd of 15,000 half as long again.
 
+mod changes;
 pub mod destination;
 pub mod message;
 mod places;
 pub mod release;
+mod room;
 
-use std::collections::hash_map::{DefaultHasher, Entry};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
-use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use thiserror::Error;
-use tokio::sync::{Mutex as TurnMutex, MutexGuard as TurnGuard, RwLock, RwLockReadGuard};
+use tokio::sync::Mutex as TurnMutex;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -29,7 +30,9 @@ use crate::conference::Conference;
 use crate::current::Current;
 use crate::metrics::{self, VISITOR_STATES};
 use crate::store::{Store, StoreError};
-use release::{BATCH_MILLIS, Batch, Line, Ticket};
+use changes::Change;
+use release::{BATCH_MILLIS, Batch, Ticket};
+use room::Room;
 
 /// How often what nobody needs any more is forgotten, and the store looked at without a hint.
 const HOUSEKEEPING: Duration = Duration::from_secs(30);
@@ -37,8 +40,6 @@ const HOUSEKEEPING: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_secs(2);
 /// Hints to look at the store that come closer together are one look.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-/// How many conferences can go live, or end, at the same time: their transactions share a commit.
-const TURNS: usize = 64;
 /// How many tasks tell a crowd: enough to keep a few cores busy.
 const FAN_OUT: usize = 4;
 /// A smaller crowd is one task's.
@@ -128,32 +129,26 @@ pub struct Queue {
 struct Inner {
     settings: Current<Settings>,
     store: Store,
-    /// Held from a look at the store (alone), or a change in it (with others), until the state says the
-    /// same: so an older look never undoes a newer change.
-    look: RwLock<()>,
-    /// Held during a change, by conference, some of which share one: so the changes of a conference reach
-    /// the state in the order in which they reached the store.
-    turns: [TurnMutex<()>; TURNS],
+    /// Held from a look at the store, or a change in it, until the state says the same: so an older look
+    /// never undoes a newer change.
+    turn: TurnMutex<()>,
+    /// Changes whose turn has not come; no more than callers who wait for them.
+    changes: Mutex<Vec<Change>>,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     rooms: HashMap<Arc<Conference>, Room>,
-    by_token: HashMap<TokenKey, u32>,
+    by_token: HashMap<TokenKey, Tally>,
     by_address: HashMap<IpAddr, u32>,
 }
 
-/// A conference that somebody waits for, or that is live.
+/// How many wait with a token, and how many of its places are kept. Either is bounded.
 #[derive(Debug, Default)]
-struct Room {
-    line: Line<Seat>,
-    live_since: Option<DateTime<Utc>>,
-    /// How many sessions wait, those released but not gone included.
-    sessions: usize,
-    /// Places of those whose connection broke, and until when they are kept. No more than there were
-    /// sessions within the grace. A tree, as it gives back what a crowd took that came and went.
-    kept: BTreeMap<(TokenKey, Ticket), Instant>,
+struct Tally {
+    here: u32,
+    kept: u32,
 }
 
 /// Somebody's place in a line. Dropping it is leaving.
@@ -164,6 +159,8 @@ pub struct Waiting {
     visitor: Visitor,
     ticket: Ticket,
     at_once: bool,
+    /// Whether the place is kept for a while after this.
+    keep: bool,
 }
 
 impl Queue {
@@ -174,8 +171,8 @@ impl Queue {
             inner: Arc::new(Inner {
                 settings: Current::new(settings),
                 store,
-                look: RwLock::default(),
-                turns: std::array::from_fn(|_| TurnMutex::default()),
+                turn: TurnMutex::default(),
+                changes: Mutex::default(),
                 state: Mutex::default(),
             }),
         }
@@ -213,61 +210,89 @@ impl Queue {
             by_token,
             by_address,
         } = &mut *state;
-        count(by_token, visitor.token, settings.max_per_token, Full::Token)?;
-        if let Err(full) = count(
-            by_address,
-            visitor.address,
-            settings.max_per_address,
-            Full::Address,
-        ) {
-            discount(by_token, visitor.token);
-            return Err(full);
+        let here = |tally: &Tally| tally.here;
+        let others = visitor.token.and_then(|token| by_token.get(&token));
+        let others = others.map_or(0, here);
+        if visitor.token.is_some() && others >= settings.max_per_token {
+            return Err(Full::Token);
+        }
+        if let Some(address) = visitor.address {
+            let count = by_address.entry(address).or_default();
+            if *count >= settings.max_per_address {
+                return Err(Full::Address);
+            }
+            *count += 1;
         }
         // One name for all who wait for it.
         let known = rooms.get_key_value(&conference);
         let conference = known.map_or_else(|| Arc::new(conference), |(known, _)| Arc::clone(known));
         let room = rooms.entry(Arc::clone(&conference)).or_default();
-        let kept = visitor.token.and_then(|token| room.take_kept(token));
-        let (ticket, at_once) = room.line.arrive(kept, settings.release_per_second, seat);
-        metrics::released(usize::from(at_once));
-        room.sessions += 1;
+        let per_second = settings.release_per_second;
+        let arrival = room.arrive(visitor.token, others > 0, per_second, seat);
+        if let Some(token) = visitor.token {
+            let tally = by_token.entry(token).or_default();
+            tally.here += 1;
+            tally.kept -= arrival.freed.min(tally.kept);
+        }
         drop(state);
+        metrics::released(usize::from(arrival.at_once));
         Ok(Waiting {
             queue: self.clone(),
             conference,
             visitor,
-            ticket,
-            at_once,
+            ticket: arrival.ticket,
+            at_once: arrival.at_once,
+            keep: true,
         })
     }
 
     fn leave(&self, waiting: &Waiting) {
-        let grace = self.inner.settings.get().reconnect_grace;
+        let settings = self.inner.settings.get();
         let mut state = self.state();
-        discount(&mut state.by_token, waiting.visitor.token);
-        discount(&mut state.by_address, waiting.visitor.address);
-        let Some(room) = state.rooms.get_mut(&waiting.conference) else {
+        let State {
+            rooms,
+            by_token,
+            by_address,
+        } = &mut *state;
+        let Visitor { token, address } = waiting.visitor;
+        if let Some(address) = address
+            && let Entry::Occupied(mut count) = by_address.entry(address)
+        {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+        let Some(room) = rooms.get_mut(&waiting.conference) else {
             return;
         };
-        room.line.leave(waiting.ticket);
-        room.sessions -= 1;
-        if let Some(token) = waiting.visitor.token
-            && !grace.is_zero()
+        let place = room.leave(token, waiting.ticket);
+        if let Some(token) = token
+            && let Entry::Occupied(mut entry) = by_token.entry(token)
         {
-            let place = (token, waiting.ticket);
-            room.kept.insert(place, Instant::now() + grace);
-        } else if room.is_idle() {
-            state.rooms.remove(&waiting.conference);
+            let tally = entry.get_mut();
+            tally.here -= 1;
+            if let Some(place) = place
+                && waiting.keep
+                && !settings.reconnect_grace.is_zero()
+                && tally.kept < settings.max_per_token
+            {
+                tally.kept += 1;
+                room.keep(token, place, settings.reconnect_grace);
+            }
+            if tally.is_empty() {
+                entry.remove();
+            }
+        }
+        if room.is_idle() {
+            rooms.remove(&waiting.conference);
         }
     }
 
     /// How many wait for `conference`.
     #[must_use]
     pub fn waiting(&self, conference: &Conference) -> usize {
-        self.state()
-            .rooms
-            .get(conference)
-            .map_or(0, |room| room.line.waiting())
+        self.state().rooms.get(conference).map_or(0, Room::waiting)
     }
 
     /// What is known of `conference`.
@@ -277,8 +302,8 @@ impl Queue {
         let room = state.rooms.get(conference);
         Status {
             conference: conference.clone(),
-            live_since: room.and_then(|room| room.live_since),
-            waiting: room.map_or(0, |room| room.line.waiting()),
+            live_since: room.and_then(Room::live_since),
+            waiting: room.map_or(0, Room::waiting),
         }
     }
 
@@ -291,8 +316,8 @@ impl Queue {
             .iter()
             .map(|(conference, room)| Status {
                 conference: Conference::clone(conference),
-                live_since: room.live_since,
-                waiting: room.line.waiting(),
+                live_since: room.live_since(),
+                waiting: room.waiting(),
             })
             .filter(|status| status.live_since.is_some() || status.waiting > 0)
             .collect();
@@ -306,81 +331,32 @@ impl Queue {
     pub fn count(&self) -> ([usize; VISITOR_STATES.len()], usize) {
         let (mut visitors, mut live) = ([0; VISITOR_STATES.len()], 0);
         for room in self.state().rooms.values() {
-            let in_line = room.line.waiting();
-            visitors[usize::from(room.line.is_live())] += in_line;
-            visitors[2] += room.sessions.saturating_sub(in_line);
-            visitors[3] += room.kept.len();
-            live += usize::from(room.live_since.is_some());
+            visitors[usize::from(room.is_live())] += room.waiting();
+            visitors[2] += room.released();
+            visitors[3] += room.away();
+            live += usize::from(room.live_since().is_some());
         }
         (visitors, live)
     }
 
-    /// Waits until `conference` can be changed.
-    async fn turn(&self, conference: &Conference) -> (TurnGuard<'_, ()>, RwLockReadGuard<'_, ()>) {
-        let mut hasher = DefaultHasher::new();
-        conference.hash(&mut hasher);
-        let [low, ..] = hasher.finish().to_le_bytes();
-        let turn = self.inner.turns[usize::from(low) % TURNS].lock().await;
-        (turn, self.inner.look.read().await)
-    }
-
-    /// Marks `conference` as live, durably, and lets those in who wait. Again is fine.
-    ///
-    /// # Errors
-    ///
-    /// When the database can't take it; nobody was let in then.
-    pub async fn go_live(
-        &self,
-        conference: &Conference,
-        now: DateTime<Utc>,
-    ) -> Result<(), StoreError> {
-        let _turn = self.turn(conference).await;
-        let mut tx = self.inner.store.begin().await?;
-        tx.set_live(conference, now, now + self.inner.settings.get().live_ttl)
-            .await?;
-        tx.went_live(conference, now).await?;
-        tx.commit().await?;
-        self.apply_live(conference, now);
-        Ok(())
-    }
-
-    /// Marks `conference` as over, durably: whoever comes now waits. Again is fine.
-    ///
-    /// # Errors
-    ///
-    /// When the database can't take it.
-    pub async fn end_live(&self, conference: &Conference) -> Result<(), StoreError> {
-        let _turn = self.turn(conference).await;
-        let mut tx = self.inner.store.begin().await?;
-        tx.end_live(conference).await?;
-        tx.commit().await?;
-        self.apply_end(conference);
-        Ok(())
-    }
-
-    fn apply_live(&self, conference: &Conference, since: DateTime<Utc>) {
+    /// `asked`: since when those who wait are owed the news.
+    fn apply_live(&self, conference: &Conference, since: DateTime<Utc>, asked: Instant) {
+        let settings = self.inner.settings.get();
         let mut state = self.state();
         let room = state.rooms.entry(Arc::new(conference.clone())).or_default();
-        if room.live_since.is_some() {
+        let waiting = room.waiting();
+        let Some(batch) = room.go_live(since, settings.release_per_second) else {
             return;
-        }
-        tracing::info!(
-            conference = conference.node(),
-            waiting = room.line.waiting(),
-            "live"
-        );
-        room.live_since = Some(since);
-        let batch = room
-            .line
-            .go_live(self.inner.settings.get().release_per_second);
+        };
         drop(state);
+        tracing::info!(conference = conference.node(), waiting, "live");
         if let Some(batch) = batch {
-            self.tell(conference, batch);
+            self.tell(conference, batch, asked);
         }
     }
 
     /// Tells those of a batch, from a few tasks.
-    fn tell(&self, conference: &Conference, batch: Batch<Seat>) {
+    fn tell(&self, conference: &Conference, batch: Batch<Seat>, since: Instant) {
         let Batch {
             mut released,
             delay_millis,
@@ -388,7 +364,6 @@ impl Queue {
         let jid = conference.jid(&self.inner.settings.get().muc_prefix);
         let body: Arc<[u8]> = message::live(&jid, delay_millis).into();
         metrics::released(released.len());
-        let since = Instant::now();
         let share = released.len().div_ceil(FAN_OUT).max(FAN_OUT_MIN);
         while !released.is_empty() {
             let rest = released.split_off(share.min(released.len()));
@@ -399,15 +374,19 @@ impl Queue {
 
     fn apply_end(&self, conference: &Conference) {
         let mut state = self.state();
-        let Some(room) = state.rooms.get_mut(conference) else {
+        let State {
+            rooms, by_token, ..
+        } = &mut *state;
+        let Some(room) = rooms.get_mut(conference) else {
             return;
         };
-        if room.live_since.take().is_some() {
-            tracing::info!(conference = conference.node(), "not live any more");
-        }
-        room.line.end_live();
+        let was_live = room.end_live(|token| Tally::forget(by_token, token));
         if room.is_idle() {
-            state.rooms.remove(conference);
+            rooms.remove(conference);
+        }
+        drop(state);
+        if was_live {
+            tracing::info!(conference = conference.node(), "not live any more");
         }
     }
 
@@ -418,7 +397,8 @@ impl Queue {
     ///
     /// When the database can't be used.
     pub async fn sync(&self, now: DateTime<Utc>) -> Result<(), StoreError> {
-        let _look = self.inner.look.write().await;
+        let _turn = self.inner.turn.lock().await;
+        let asked = Instant::now();
         let store = &self.inner.store;
         if store
             .next_live_change()
@@ -427,11 +407,13 @@ impl Queue {
         {
             let mut tx = store.begin().await?;
             tx.end_live_expired(now).await?;
-            for conference in tx.take_auto_live(now).await? {
+            let due = tx.take_auto_live(now).await?;
+            for conference in &due {
                 tracing::info!(conference = conference.node(), "goes live by itself");
-                tx.set_live(&conference, now, now + self.inner.settings.get().live_ttl)
-                    .await?;
             }
+            let until = now + self.inner.settings.get().live_ttl;
+            tx.set_live(&due.iter().collect::<Vec<_>>(), now, until)
+                .await?;
             tx.commit().await?;
         }
         let live: HashMap<_, _> = store
@@ -445,7 +427,7 @@ impl Queue {
             let live_here = state
                 .rooms
                 .iter()
-                .filter(|(_, room)| room.live_since.is_some());
+                .filter(|(_, room)| room.live_since().is_some());
             live_here
                 .map(|(conference, _)| conference)
                 .filter(|c| !live.contains_key(c.as_ref()))
@@ -456,7 +438,7 @@ impl Queue {
             self.apply_end(conference);
         }
         for (conference, since) in &live {
-            self.apply_live(conference, *since);
+            self.apply_live(conference, *since, asked);
         }
         Ok(())
     }
@@ -511,44 +493,44 @@ impl Queue {
                 let rooms = state.rooms.iter_mut();
                 rooms
                     .filter_map(|(conference, room)| {
-                        Some((Arc::clone(conference), room.line.tick(per_second)?))
+                        Some((Arc::clone(conference), room.tick(per_second)?))
                     })
                     .collect()
             };
+            let turn = Instant::now();
             for (conference, batch) in batches {
-                self.tell(&conference, batch);
+                self.tell(&conference, batch, turn);
             }
         }
     }
 
     /// Forgets places that nobody came back to, and conferences that nobody waits for.
     fn forget_idle(&self) {
-        let now = Instant::now();
-        self.state().rooms.retain(|_, room| {
-            room.kept.retain(|_, until| *until > now);
+        let mut state = self.state();
+        let State {
+            rooms, by_token, ..
+        } = &mut *state;
+        rooms.retain(|_, room| {
+            room.forget(|token| Tally::forget(by_token, token));
             !room.is_idle()
         });
     }
 }
 
-impl Room {
-    fn is_idle(&self) -> bool {
-        self.live_since.is_none() && self.sessions == 0 && self.kept.is_empty()
+impl Tally {
+    fn is_empty(&self) -> bool {
+        self.here == 0 && self.kept == 0
     }
 
-    /// The earliest place that is kept for this token.
-    fn take_kept(&mut self, token: TokenKey) -> Option<Ticket> {
-        let now = Instant::now();
-        while let Some((&place, &until)) = self.kept.range((token, Ticket::FIRST)..).next() {
-            if place.0 != token {
-                break;
-            }
-            self.kept.remove(&place);
-            if until > now {
-                return Some(place.1);
+    /// A place of this token is not kept any more.
+    fn forget(by_token: &mut HashMap<TokenKey, Self>, token: TokenKey) {
+        if let Entry::Occupied(mut entry) = by_token.entry(token) {
+            let tally = entry.get_mut();
+            tally.kept = tally.kept.saturating_sub(1);
+            if tally.is_empty() {
+                entry.remove();
             }
         }
-        None
     }
 }
 
@@ -564,6 +546,11 @@ impl Waiting {
     pub fn goes_in_at_once(&self) -> bool {
         self.at_once
     }
+
+    /// Leaves for good: the place is kept for nobody.
+    pub fn give_up(mut self) {
+        self.keep = false;
+    }
 }
 
 impl Drop for Waiting {
@@ -573,38 +560,16 @@ impl Drop for Waiting {
 }
 
 async fn tell_share(share: Vec<Seat>, body: Arc<[u8]>, since: Instant) {
+    // Counted once all are told: to count is to wait for whoever else does.
+    let mut times = Vec::with_capacity(share.len());
     for some in share.chunks(TELL_IN_A_ROW) {
         for seat in some {
             if let Some(teller) = seat.teller.upgrade() {
                 teller.tell(seat.number, &body);
-                metrics::told(since.elapsed());
+                times.push(since.elapsed());
             }
         }
         tokio::task::yield_now().await;
     }
-}
-
-fn count<K: Copy + Eq + std::hash::Hash>(
-    counts: &mut HashMap<K, u32>,
-    key: Option<K>,
-    max: u32,
-    full: Full,
-) -> Result<(), Full> {
-    let Some(key) = key else { return Ok(()) };
-    let count = counts.entry(key).or_default();
-    if *count >= max {
-        return Err(full);
-    }
-    *count += 1;
-    Ok(())
-}
-
-fn discount<K: Eq + std::hash::Hash>(counts: &mut HashMap<K, u32>, key: Option<K>) {
-    let Some(key) = key else { return };
-    if let Entry::Occupied(mut count) = counts.entry(key) {
-        *count.get_mut() -= 1;
-        if *count.get() == 0 {
-            count.remove();
-        }
-    }
+    times.into_iter().for_each(metrics::told);
 }

@@ -3,8 +3,6 @@
 
 use std::sync::Arc;
 
-use tokio::time::Instant;
-
 use super::{Queue, TokenKey};
 use crate::store::{PlaceRow, StoreError};
 
@@ -24,22 +22,16 @@ impl Queue {
     }
 
     fn places(&self) -> Vec<PlaceRow> {
-        let (state, now) = (self.state(), Instant::now());
-        let mut places = Vec::new();
-        for (conference, room) in &state.rooms {
-            let mut here: Vec<_> = room
-                .kept
-                .iter()
-                .filter(|((_, ticket), until)| **until > now && !room.line.is_released(*ticket))
-                .map(|((token, ticket), _)| (*ticket, *token))
-                .collect();
-            here.sort_unstable_by_key(|(ticket, _)| *ticket);
-            places.extend(here.into_iter().map(|(_, token)| PlaceRow {
-                conference: conference.as_ref().clone(),
-                token: token.0,
-            }));
-        }
-        places
+        let state = self.state();
+        let rooms = state.rooms.iter();
+        rooms
+            .flat_map(|(conference, room)| {
+                room.in_order().map(|token| PlaceRow {
+                    conference: conference.as_ref().clone(),
+                    token: token.0,
+                })
+            })
+            .collect()
     }
 
     /// Keeps the places of a former run for those who come back within the grace; to be called before anybody
@@ -53,12 +45,13 @@ impl Queue {
         let places = tx.take_places().await?;
         tx.commit().await?;
         let count = places.len();
-        let until = Instant::now() + self.inner.settings.get().reconnect_grace;
+        let grace = self.inner.settings.get().reconnect_grace;
         let mut state = self.state();
         for PlaceRow { conference, token } in places {
+            let token = TokenKey(token);
             let room = state.rooms.entry(Arc::new(conference)).or_default();
-            let place = (TokenKey(token), room.line.draw());
-            room.kept.insert(place, until);
+            room.expect(token, grace);
+            state.by_token.entry(token).or_default().kept += 1;
         }
         Ok(count)
     }

@@ -18,6 +18,15 @@ impl Ticket {
     pub const FIRST: Self = Self(0);
 }
 
+/// What somebody who left had, and may come back to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Their ticket.
+    pub ticket: Ticket,
+    /// Whether they were let in. That is worth something only as long as the conference is live.
+    pub released: bool,
+}
+
 /// Those who may go in now, in order of arrival.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Batch<T> {
@@ -34,11 +43,12 @@ pub struct Line<T> {
     waiting: BTreeMap<Ticket, T>,
     /// The next ticket to be drawn.
     next: u64,
-    /// Tickets below this one are released.
-    upto: u64,
     live: bool,
     /// How many more may be released within this second.
     budget: u32,
+    /// The second that runs began with going live, somewhere between two ticks: the next tick comes too early
+    /// for another batch.
+    began_between: bool,
 }
 
 impl<T> Default for Line<T> {
@@ -46,9 +56,9 @@ impl<T> Default for Line<T> {
         Self {
             waiting: BTreeMap::new(),
             next: 0,
-            upto: 0,
             live: false,
             budget: 0,
+            began_between: false,
         }
     }
 }
@@ -66,18 +76,17 @@ impl<T> Line<T> {
         self.waiting.len()
     }
 
-    /// Somebody comes, perhaps back, with the ticket they had. The second value says whether they may
+    /// Somebody comes, perhaps back, with the place they had. The second value says whether they may
     /// go in at once; `who` does not stand in the line then.
-    pub fn arrive(&mut self, kept: Option<Ticket>, per_second: u32, who: T) -> (Ticket, bool) {
-        // A ticket of a former going live is worth nothing in the next waiting.
-        let kept = kept.filter(|ticket| self.live || ticket.0 >= self.upto);
-        let ticket = kept.unwrap_or_else(|| self.draw());
-        if self.live && ticket.0 < self.upto {
-            return (ticket, true);
-        }
+    pub fn arrive(&mut self, kept: Option<Place>, per_second: u32, who: T) -> (Ticket, bool) {
+        let ticket = match kept {
+            // They were let in already.
+            Some(place) if place.released && self.live => return (place.ticket, true),
+            Some(place) if !place.released => place.ticket,
+            _ => self.draw(),
+        };
         if self.live && self.waiting.is_empty() && (per_second == 0 || self.budget > 0) {
             self.budget = self.budget.saturating_sub(1);
-            self.upto = self.upto.max(ticket.0 + 1);
             return (ticket, true);
         }
         self.waiting.insert(ticket, who);
@@ -90,15 +99,16 @@ impl<T> Line<T> {
         Ticket(self.next - 1)
     }
 
-    /// Whether the bearer of this ticket was let in.
-    #[must_use]
-    pub fn is_released(&self, ticket: Ticket) -> bool {
-        ticket.0 < self.upto
+    /// Somebody leaves; says whether they still waited, and had not been released.
+    pub fn leave(&mut self, ticket: Ticket) -> bool {
+        self.waiting.remove(&ticket).is_some()
     }
 
-    /// Somebody leaves, released or not.
-    pub fn leave(&mut self, ticket: Ticket) {
-        self.waiting.remove(&ticket);
+    /// Whoever waits with the ticket `from` takes the place `to`, which nobody has; says whether there was
+    /// anybody.
+    pub fn change_places(&mut self, from: Ticket, to: Ticket) -> bool {
+        let who = self.waiting.remove(&from);
+        who.map(|who| self.waiting.insert(to, who)).is_some()
     }
 
     /// The conference goes live: the first batch may go in, or everybody if there is no pace.
@@ -107,14 +117,19 @@ impl<T> Line<T> {
             return None;
         }
         self.live = true;
-        self.tick(per_second)
+        self.began_between = true;
+        self.release(per_second)
     }
 
     /// A second has begun: the next batch may go in.
     pub fn tick(&mut self, per_second: u32) -> Option<Batch<T>> {
-        if !self.live {
+        if !self.live || std::mem::take(&mut self.began_between) {
             return None;
         }
+        self.release(per_second)
+    }
+
+    fn release(&mut self, per_second: u32) -> Option<Batch<T>> {
         self.budget = per_second;
         let room = match per_second {
             0 => usize::MAX,
@@ -128,10 +143,11 @@ impl<T> Line<T> {
             let rest = self.waiting.split_off(&cut);
             std::mem::replace(&mut self.waiting, rest)
         };
-        let last = *batch.last_key_value()?.0;
+        if batch.is_empty() {
+            return None;
+        }
         let taken = u32::try_from(batch.len()).unwrap_or(u32::MAX);
         self.budget = self.budget.saturating_sub(taken);
-        self.upto = self.upto.max(last.0 + 1);
         Some(Batch {
             released: batch.into_values().collect(),
             delay_millis: if per_second == 0 { 0 } else { BATCH_MILLIS },
@@ -157,6 +173,20 @@ mod tests {
         (0..count).map(|n| line.arrive(None, pace, n)).collect()
     }
 
+    fn unreleased(ticket: Ticket) -> Option<Place> {
+        Some(Place {
+            ticket,
+            released: false,
+        })
+    }
+
+    /// Goes live, and on to the end of its first second.
+    fn first_second(line: &mut Line<usize>, pace: u32) -> Option<Batch<usize>> {
+        let batch = line.go_live(pace);
+        assert_eq!(line.tick(pace), None);
+        batch
+    }
+
     #[test]
     fn everybody_waits_until_live_and_then_all_go_at_once() {
         let mut line = Line::default();
@@ -176,7 +206,7 @@ mod tests {
         let mut line = Line::default();
         arrivals(&mut line, 5, 2);
         let mut released = Vec::new();
-        let mut batch = line.go_live(2);
+        let mut batch = first_second(&mut line, 2);
         while let Some(now) = batch {
             assert_eq!(now.delay_millis, BATCH_MILLIS);
             released.push(now.released);
@@ -186,10 +216,20 @@ mod tests {
     }
 
     #[test]
+    fn a_tick_right_after_going_live_brings_no_second_batch() {
+        let mut line = Line::default();
+        arrivals(&mut line, 4, 2);
+        assert_eq!(line.go_live(2).unwrap().released, [0, 1]);
+        assert_eq!(line.tick(2), None);
+        assert!(!line.arrive(None, 2, 4).1, "the budget is spent");
+        assert_eq!(line.tick(2).unwrap().released, [2, 3]);
+    }
+
+    #[test]
     fn a_late_one_stands_at_the_end_while_others_wait() {
         let mut line = Line::default();
         arrivals(&mut line, 3, 2);
-        line.go_live(2);
+        first_second(&mut line, 2);
         assert!(!line.arrive(None, 2, 3).1);
         assert_eq!(line.tick(2).unwrap().released, [2, 3]);
         // The second's budget is spent.
@@ -204,9 +244,9 @@ mod tests {
         let mut line = Line::default();
         let tickets = arrivals(&mut line, 3, 1);
         let (first, _) = tickets[0];
-        line.leave(first);
+        assert!(line.leave(first));
         assert_eq!(line.waiting(), 2);
-        assert_eq!(line.arrive(Some(first), 1, 9), (first, false));
+        assert_eq!(line.arrive(unreleased(first), 1, 9), (first, false));
         assert_eq!(line.go_live(1).unwrap().released, [9]);
     }
 
@@ -216,11 +256,37 @@ mod tests {
         let tickets = arrivals(&mut line, 3, 1);
         line.go_live(1);
         let (first, _) = tickets[0];
-        line.leave(first);
-        assert_eq!(line.arrive(Some(first), 1, 9), (first, true));
+        assert!(!line.leave(first));
+        let released = Some(Place {
+            ticket: first,
+            released: true,
+        });
+        assert_eq!(line.arrive(released, 1, 9), (first, true));
         line.end_live();
-        let (again, released) = line.arrive(Some(first), 1, 9);
-        assert!(again > first && !released);
+        let (again, at_once) = line.arrive(released, 1, 9);
+        assert!(again > first && !at_once);
+    }
+
+    /// As after a restart, or where a connection is away while its turn passes.
+    #[test]
+    fn who_was_passed_over_while_away_is_next_but_within_the_pace() {
+        let mut line = Line::default();
+        let tickets: Vec<_> = (0..5).map(|_| line.draw()).collect();
+        first_second(&mut line, 1);
+        // The last one is quicker than all others, and the first second is theirs.
+        assert_eq!(
+            line.arrive(unreleased(tickets[4]), 1, 4),
+            (tickets[4], true)
+        );
+        for n in [2, 0, 3, 1] {
+            assert_eq!(
+                line.arrive(unreleased(tickets[n]), 1, n),
+                (tickets[n], false)
+            );
+        }
+        for n in 0..4 {
+            assert_eq!(line.tick(1).unwrap().released, [n]);
+        }
     }
 
     #[test]
@@ -231,6 +297,18 @@ mod tests {
         line.end_live();
         assert!(!line.arrive(None, 0, 2).1);
         assert_eq!(line.tick(0), None);
+        assert_eq!(line.go_live(0).unwrap().released, [2]);
+    }
+
+    #[test]
+    fn places_are_changed_only_with_somebody_who_waits() {
+        let mut line = Line::default();
+        let tickets = arrivals(&mut line, 3, 0);
+        let [first, second, third] = [0, 1, 2].map(|n| tickets[n].0);
+        line.leave(first);
+        assert!(line.change_places(third, first));
+        assert!(!line.change_places(third, first));
+        assert!(line.leave(second));
         assert_eq!(line.go_live(0).unwrap().released, [2]);
     }
 
@@ -248,7 +326,7 @@ mod tests {
         prop_oneof![
             4 => Just(Event::Arrive),
             2 => any::<usize>().prop_map(Event::Leave),
-            1 => any::<usize>().prop_map(Event::Return),
+            2 => any::<usize>().prop_map(Event::Return),
             1 => Just(Event::Live),
             3 => Just(Event::Tick),
             1 => Just(Event::End),
@@ -256,8 +334,8 @@ mod tests {
     }
 
     proptest! {
-        /// Nobody is released while it isn't live, no batch is larger than the pace, nobody who waits
-        /// is overtaken, and once it is live long enough, nobody is left.
+        /// Nobody is released while it isn't live, no second has more releases than the pace, those who come
+        /// back among them, nobody who waits is overtaken, and once it is live long enough, nobody is left.
         #[test]
         fn the_line_is_fair_whatever_happens(
             events in prop::collection::vec(event(), 0..200),
@@ -267,19 +345,19 @@ mod tests {
             // Each by their number in the line and their ticket.
             let mut waiting: Vec<(usize, Ticket)> = Vec::new();
             let mut gone: Vec<Ticket> = Vec::new();
-            let mut this_second = 0;
+            let (mut this_second, mut just_live) = (0, false);
             for (n, event) in events.into_iter().enumerate() {
                 let batch = match event {
                     Event::Arrive | Event::Return(_) => {
                         let kept = match event {
-                            Event::Return(n) if !gone.is_empty() => Some(gone.swap_remove(n % gone.len())),
+                            Event::Return(n) if !gone.is_empty() => unreleased(gone.swap_remove(n % gone.len())),
                             _ => None,
                         };
-                        let (ticket, released) = line.arrive(kept, pace, n);
-                        prop_assert!(!released || line.is_live());
-                        if released {
-                            prop_assert!(waiting.is_empty() || Some(ticket) == kept);
-                            this_second += u32::from(Some(ticket) != kept);
+                        let (ticket, at_once) = line.arrive(kept, pace, n);
+                        prop_assert!(kept.is_none_or(|kept| kept.ticket == ticket));
+                        prop_assert!(!at_once || (line.is_live() && waiting.is_empty()));
+                        if at_once {
+                            this_second += 1;
                         } else {
                             waiting.push((n, ticket));
                         }
@@ -287,14 +365,23 @@ mod tests {
                     }
                     Event::Leave(n) if !waiting.is_empty() => {
                         let (_, ticket) = waiting.swap_remove(n % waiting.len());
-                        line.leave(ticket);
+                        prop_assert!(line.leave(ticket));
                         gone.push(ticket);
                         None
                     }
                     Event::Leave(_) => None,
-                    Event::Live if line.is_live() => line.go_live(pace),
-                    Event::Live => { this_second = 0; line.go_live(pace) }
-                    Event::Tick => { this_second = 0; line.tick(pace) }
+                    Event::Live => {
+                        if !line.is_live() {
+                            (this_second, just_live) = (0, true);
+                        }
+                        line.go_live(pace)
+                    }
+                    Event::Tick => {
+                        if line.is_live() && !std::mem::take(&mut just_live) {
+                            this_second = 0;
+                        }
+                        line.tick(pace)
+                    }
                     Event::End => { line.end_live(); None }
                 };
                 if let Some(batch) = batch {
@@ -314,7 +401,7 @@ mod tests {
                 prop_assert_eq!(line.waiting(), waiting.len());
             }
             line.go_live(pace);
-            for _ in 0..=line.waiting() {
+            for _ in 0..=line.waiting() + 1 {
                 line.tick(pace);
             }
             prop_assert_eq!(line.waiting(), 0);

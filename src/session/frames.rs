@@ -295,11 +295,12 @@ impl State {
             (None, Version::V10) => required(frame, "destination")?,
             (None, _) => return Err(missing(frame, "id")),
         };
-        let before = self.subscriptions.len();
-        self.subscriptions
-            .retain(|subscription| *subscription.id != *id);
-        if self.subscriptions.len() == before {
+        let is_it = |subscription: &Subscription| *subscription.id == *id;
+        let Some(index) = self.subscriptions.iter().position(is_it) else {
             return Err(Fault::policy("there is no subscription with this id"));
+        };
+        if let Topic::Visitor { waiting, .. } = self.subscriptions.remove(index).topic {
+            waiting.give_up();
         }
         Ok(())
     }

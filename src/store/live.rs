@@ -1,11 +1,15 @@
 //! Live conferences at rest.
 
 use chrono::{DateTime, Utc};
-use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Row, Sqlite};
 
 use super::{Result, Store, Tx, conference, instant, tenant_of};
 use crate::conference::Conference;
+
+/// Rows of one statement: SQLite takes 32,766 values.
+const ROWS: usize = 1000;
+const HOUR_MILLIS: i64 = 3_600_000;
 
 /// A conference that is live.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +25,20 @@ fn live(row: &SqliteRow, domain: &str) -> Result<LiveRow> {
         conference: conference(row.try_get("room")?, row.try_get("tenant")?, domain)?,
         since: instant(row.try_get("live_since")?)?,
     })
+}
+
+fn builder(sql: &'static str) -> QueryBuilder<Sqlite> {
+    QueryBuilder::new(sql)
+}
+
+/// Narrows a statement to the rows of these conferences.
+fn push_among(statement: &mut QueryBuilder<Sqlite>, conferences: &[&Conference]) {
+    statement.push("(tenant, room) IN (");
+    statement.push_values(conferences, |mut row, conference| {
+        row.push_bind(tenant_of(conference).to_owned())
+            .push_bind(conference.room().to_owned());
+    });
+    statement.push(")");
 }
 
 impl Store {
@@ -53,55 +71,60 @@ impl Store {
 }
 
 impl Tx {
-    /// Marks a conference as live, or as live for longer.
+    /// Marks conferences, each named once, as live, or as live for longer.
     pub(crate) async fn set_live(
         &mut self,
-        conference: &Conference,
+        conferences: &[&Conference],
         now: DateTime<Utc>,
         until: DateTime<Utc>,
     ) -> Result<()> {
-        sqlx::query(
-            "INSERT INTO live (room, tenant, live_since, live_until) VALUES ($1, $2, $3, $4)
-             ON CONFLICT (tenant, room) DO UPDATE SET live_until = excluded.live_until",
-        )
-        .bind(conference.room())
-        .bind(tenant_of(conference))
-        .bind(now.timestamp_millis())
-        .bind(until.timestamp_millis())
-        .execute(self.group.connection()?)
-        .await?;
-        self.touches_live = true;
+        for some in conferences.chunks(ROWS) {
+            let mut insert = builder("INSERT INTO live (room, tenant, live_since, live_until) ");
+            insert.push_values(some, |mut row, conference| {
+                row.push_bind(conference.room().to_owned())
+                    .push_bind(tenant_of(conference).to_owned())
+                    .push_bind(now.timestamp_millis())
+                    .push_bind(until.timestamp_millis());
+            });
+            insert
+                .push(" ON CONFLICT (tenant, room) DO UPDATE SET live_until = excluded.live_until");
+            insert.build().execute(self.group.connection()?).await?;
+            self.touches_live = true;
+        }
         Ok(())
     }
 
-    /// Remembers that a conference went live, for its booking not to go live by itself later: the one
-    /// that runs, or begins within the hour.
+    /// Remembers that conferences went live, for their bookings not to go live by themselves later: those
+    /// that run, or begin within the hour.
     pub(crate) async fn went_live(
         &mut self,
-        conference: &Conference,
+        conferences: &[&Conference],
         now: DateTime<Utc>,
     ) -> Result<()> {
-        sqlx::query(
-            "UPDATE booking SET went_live_at = $1
-             WHERE room = $2 AND tenant = $3 AND auto_live IS NOT NULL AND went_live_at IS NULL
-               AND starts_at <= $1 + 3600000 AND (ends_at IS NULL OR ends_at > $1)",
-        )
-        .bind(now.timestamp_millis())
-        .bind(conference.room())
-        .bind(tenant_of(conference))
-        .execute(self.group.connection()?)
-        .await?;
+        let now = now.timestamp_millis();
+        for some in conferences.chunks(ROWS) {
+            let mut update = builder("UPDATE booking SET went_live_at = ");
+            update
+                .push_bind(now)
+                .push(" WHERE auto_live IS NOT NULL AND went_live_at IS NULL AND starts_at <= ")
+                .push_bind(now + HOUR_MILLIS)
+                .push(" AND (ends_at IS NULL OR ends_at > ")
+                .push_bind(now)
+                .push(") AND ");
+            push_among(&mut update, some);
+            update.build().execute(self.group.connection()?).await?;
+        }
         Ok(())
     }
 
-    /// Marks a conference as not live.
-    pub(crate) async fn end_live(&mut self, conference: &Conference) -> Result<()> {
-        let done = sqlx::query("DELETE FROM live WHERE room = $1 AND tenant = $2")
-            .bind(conference.room())
-            .bind(tenant_of(conference))
-            .execute(self.group.connection()?)
-            .await?;
-        self.touches_live |= done.rows_affected() > 0;
+    /// Marks conferences as not live.
+    pub(crate) async fn end_live(&mut self, conferences: &[&Conference]) -> Result<()> {
+        for some in conferences.chunks(ROWS) {
+            let mut delete = builder("DELETE FROM live WHERE ");
+            push_among(&mut delete, some);
+            let done = delete.build().execute(self.group.connection()?).await?;
+            self.touches_live |= done.rows_affected() > 0;
+        }
         Ok(())
     }
 

@@ -233,7 +233,7 @@ mod tests {
     async fn write(tx: &mut Tx, room: &str) {
         let room = Conference::from_names(room, None, "meet.example.com").unwrap();
         let until = now() + TimeDelta::hours(1);
-        tx.set_live(&room, now(), until).await.unwrap();
+        tx.set_live(&[&room], now(), until).await.unwrap();
     }
 
     async fn written(store: &Store) -> Vec<String> {

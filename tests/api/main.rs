@@ -14,6 +14,7 @@ mod harness;
 mod house;
 mod keys;
 mod metrics;
+mod places;
 mod process;
 mod queue;
 mod readme;

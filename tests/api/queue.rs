@@ -12,7 +12,7 @@ use crate::stomp::{
     visitor_topic,
 };
 
-const ROOM: &str = "room@conference.meet.example.com";
+pub(crate) const ROOM: &str = "room@conference.meet.example.com";
 
 pub(crate) async fn start(more: &str) -> Usher {
     Usher::start(&format!(
@@ -35,11 +35,11 @@ impl Usher {
         assert_eq!(self.set_live("golive", jid).await.status, StatusCode::OK);
     }
 
-    async fn end_live(&self, jid: &str) {
+    pub(crate) async fn end_live(&self, jid: &str) {
         assert_eq!(self.set_live("endlive", jid).await.status, StatusCode::OK);
     }
 
-    async fn status(&self, jid: &str) -> Value {
+    pub(crate) async fn status(&self, jid: &str) -> Value {
         let answer = self
             .get(&format!("/waiting-queue/conferences?conference={jid}"))
             .await;
@@ -48,7 +48,7 @@ impl Usher {
     }
 
     /// Waits until so many wait.
-    async fn counts(&self, waiting: u64) {
+    pub(crate) async fn counts(&self, waiting: u64) {
         for _ in 0..500 {
             if self.status(ROOM).await["visitorsWaiting"] == waiting {
                 return;

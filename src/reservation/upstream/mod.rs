@@ -326,7 +326,7 @@ impl Upstream {
         let max = self.inner.settings.outbox_max;
         tx.accept_deletion(id.as_str(), room, max, now).await?;
         if let Some(room) = room {
-            tx.end_live(room).await?;
+            tx.end_live(&[room]).await?;
         }
         tx.commit().await?;
         tracing::info!(id = id.as_str(), "ended: the room is gone");

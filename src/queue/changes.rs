@@ -1,0 +1,117 @@
+//! Conferences go live, and end: durably first, then for those who wait.
+//!
+//! A disk syncs some thousand times a second, and at the stroke of the hour a thousand conferences go live.
+//! So whatever is asked for while the store is busy with a change is made in one go when it is free again: a
+//! few statements and one commit for all of them, in the order in which they were asked for.
+
+use std::sync::{Arc, PoisonError};
+
+use chrono::{DateTime, Utc};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::Queue;
+use crate::conference::Conference;
+use crate::store::StoreError;
+
+/// A change that somebody waits for.
+#[derive(Debug)]
+pub(super) struct Change {
+    conference: Conference,
+    what: What,
+    asked: Instant,
+    done: oneshot::Sender<Result<(), Arc<StoreError>>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum What {
+    /// It goes live, at this instant.
+    Live(DateTime<Utc>),
+    Over,
+}
+
+impl What {
+    fn is_as(self, other: Self) -> bool {
+        std::mem::discriminant(&self) == std::mem::discriminant(&other)
+    }
+}
+
+impl Queue {
+    /// Marks `conference` as live, durably, and lets those in who wait. Again is fine.
+    ///
+    /// # Errors
+    ///
+    /// When the database can't take it; nobody was let in then.
+    pub async fn go_live(
+        &self,
+        conference: &Conference,
+        now: DateTime<Utc>,
+    ) -> Result<(), Arc<StoreError>> {
+        self.change(conference, What::Live(now)).await
+    }
+
+    /// Marks `conference` as over, durably: whoever comes now waits. Again is fine.
+    ///
+    /// # Errors
+    ///
+    /// When the database can't take it.
+    pub async fn end_live(&self, conference: &Conference) -> Result<(), Arc<StoreError>> {
+        self.change(conference, What::Over).await
+    }
+
+    async fn change(&self, conference: &Conference, what: What) -> Result<(), Arc<StoreError>> {
+        let (done, outcome) = oneshot::channel();
+        let change = Change {
+            conference: conference.clone(),
+            what,
+            asked: Instant::now(),
+            done,
+        };
+        let changes = self.inner.changes.lock();
+        changes.unwrap_or_else(PoisonError::into_inner).push(change);
+        // In a task of its own: it may be others' change as well, and whoever asks may go away.
+        let queue = self.clone();
+        tokio::spawn(async move { queue.make_changes().await });
+        let gone = || Arc::new(StoreError::from(sqlx::Error::WorkerCrashed));
+        outcome.await.unwrap_or_else(|_| Err(gone()))
+    }
+
+    /// Makes all changes whose turn has not come yet, unless somebody did meanwhile.
+    async fn make_changes(&self) {
+        let _turn = self.inner.turn.lock().await;
+        let changes = self.inner.changes.lock();
+        let changes = std::mem::take(&mut *changes.unwrap_or_else(PoisonError::into_inner));
+        if changes.is_empty() {
+            return;
+        }
+        let outcome = self.write(&changes).await.map_err(Arc::new);
+        for change in changes {
+            if outcome.is_ok() {
+                match change.what {
+                    What::Live(since) => self.apply_live(&change.conference, since, change.asked),
+                    What::Over => self.apply_end(&change.conference),
+                }
+            }
+            // Who asked may be gone.
+            let _ = change.done.send(outcome.clone());
+        }
+    }
+
+    async fn write(&self, changes: &[Change]) -> Result<(), StoreError> {
+        let live_ttl = self.inner.settings.get().live_ttl;
+        let mut tx = self.inner.store.begin().await?;
+        for alike in changes.chunk_by(|one, next| one.what.is_as(next.what)) {
+            let mut conferences: Vec<_> = alike.iter().map(|change| &change.conference).collect();
+            conferences.sort_unstable();
+            conferences.dedup();
+            match alike[0].what {
+                What::Live(now) => {
+                    tx.set_live(&conferences, now, now + live_ttl).await?;
+                    tx.went_live(&conferences, now).await?;
+                }
+                What::Over => tx.end_live(&conferences).await?,
+            }
+        }
+        tx.commit().await
+    }
+}
