@@ -17,6 +17,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use thiserror::Error;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
@@ -30,8 +31,10 @@ use policy::{Decision, Refusal, Settings};
 use requester::Requester;
 use upstream::Upstream;
 
-/// Longest sleep of the expiry loop: also how often the logs are purged.
+/// The expiry loop comes by so often at least: also how often the logs are purged.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
+/// And leaves at least so long between two rounds, whatever the clock does.
+const BREATH: Duration = Duration::from_millis(100);
 /// How long the expiry loop waits after the database failed it.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -226,17 +229,19 @@ impl Reservations {
                 (Outcome::Refused(refusal), entry)
             }
         };
-        tracing::info!(
-            conference = conference.node(),
-            outcome = entry.outcome,
-            reason = entry.reason,
-            "decided"
-        );
-        let decided = (entry.outcome, entry.reason);
+        let (decided, reason) = (entry.outcome, entry.reason);
         tx.record(entry, now).await?;
         tx.commit().await?;
-        crate::metrics::decided(decided.0, decided.1);
-        self.inner.ends_changed.notify_one();
+        tracing::info!(
+            conference = conference.node(),
+            outcome = decided,
+            reason,
+            "decided"
+        );
+        crate::metrics::decided(decided, reason);
+        if let Outcome::Allocated(_) = outcome {
+            self.inner.ends_changed.notify_one();
+        }
         Ok(outcome)
     }
 
@@ -464,20 +469,28 @@ impl Reservations {
     }
 
     async fn keep_ends(&self, stop: CancellationToken) {
-        let mut sleep = Duration::ZERO;
+        // Instants, not spans: whatever happens meanwhile doesn't put the next round off.
+        let (mut earliest, mut latest) = (Instant::now(), Instant::now());
+        let mut due = latest;
         loop {
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
-                () = self.inner.ends_changed.notified(), if !sleep.is_zero() => {}
-                () = tokio::time::sleep(sleep) => {
-                    if let Err(error) = self.expire(clock::now()).await {
-                        tracing::warn!(%error, "could not end what is over; trying again");
-                        sleep = RETRY;
-                        continue;
-                    }
+                () = tokio::time::sleep_until(due) => {
+                    let (least, most) = match self.expire(clock::now()).await {
+                        Ok(()) => (BREATH, HOUSEKEEPING),
+                        Err(error) => {
+                            tracing::warn!(%error, "could not end what is over; trying again");
+                            (RETRY, RETRY)
+                        }
+                    };
+                    let now = Instant::now();
+                    (earliest, latest) = (now + least, now + most);
                 }
+                () = self.inner.ends_changed.notified() => {}
             }
-            sleep = self.until_next_end(clock::now()).await;
+            let left = self.until_next_end(clock::now()).await;
+            due = (Instant::now() + left).clamp(earliest, latest);
         }
     }
 
@@ -495,9 +508,11 @@ impl Reservations {
         Ok(())
     }
 
+    /// How long it is until an allocation is over by itself; no longer than the loop may sleep.
     async fn until_next_end(&self, now: DateTime<Utc>) -> Duration {
         match self.inner.store.next_end().await {
-            Ok(next) => clock::pause(next, now, HOUSEKEEPING),
+            Ok(None) => HOUSEKEEPING,
+            Ok(Some(end)) => (end - now).to_std().unwrap_or_default().min(HOUSEKEEPING),
             Err(_) => RETRY,
         }
     }
@@ -547,3 +562,6 @@ impl Reservations {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
