@@ -4,7 +4,7 @@ use chrono::TimeDelta;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::harness::{Usher, all, in_seconds, now};
+use crate::harness::{Answer, Usher, all, in_seconds, now};
 
 const BOOKED: &str = "reservations.policy = \"booked\"";
 const PATH: &str = "/api/v1/bookings";
@@ -184,6 +184,20 @@ async fn malformed_bookings_name_the_field() {
     send(request().json(&json!({ "room": "x".repeat(1_000_000) })))
         .await
         .refused(413);
+}
+
+#[tokio::test]
+async fn a_member_that_is_there_twice_is_refused_by_name() {
+    let usher = Usher::start("").await;
+    let body = r#"{ "room": "a", "title": "x", "room": "b" }"#;
+    let request = usher.request(Method::POST, PATH).body(body);
+    let answer = Answer::of(request.header("Content-Type", "application/json")).await;
+    assert!(
+        answer.refused(400).starts_with("room: is given more"),
+        "{}",
+        answer.body
+    );
+    assert_eq!(usher.get(PATH).await.body["bookings"], json!([]));
 }
 
 #[tokio::test]
