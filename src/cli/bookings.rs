@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use usher::clock;
 use usher::conference::Conference;
 use usher::config::{Config, Secret, Starters, parse_duration};
-use usher::reservation::booking::{Booking, BookingId, Draft, Options};
+use usher::reservation::booking::{Booking, BookingId, Draft, Options, WINDOW_MAX};
 use usher::reservation::{policy, timestamp};
 use usher::store::BookingFilter;
 
@@ -151,17 +151,21 @@ pub(super) async fn run(command: Command, config: &Config) -> anyhow::Result<Exi
 fn draft(add: Add, config: &Config, now: DateTime<Utc>) -> anyhow::Result<Draft> {
     let conference = Conference::from_names(&add.room, add.tenant.as_deref(), &config.xmpp.domain)?;
     let start = add.start.unwrap_or(now);
-    let lasts = add
-        .lasts
-        .map(TimeDelta::from_std)
-        .transpose()
-        .context("--for is too long")?;
+    let after = |lasts| {
+        let end = start.checked_add_signed(TimeDelta::from_std(lasts).ok()?);
+        end.filter(|end| *end - start <= WINDOW_MAX)
+    };
+    let too_long = "--for is too long; leave it out for a permanent booking";
+    let end = match add.lasts {
+        Some(lasts) => Some(after(lasts).context(too_long)?),
+        None => add.end,
+    };
     Ok(Draft {
         conference,
         title: add.title,
         owner: add.owner,
         start,
-        end: add.end.or(lasts.map(|lasts| start + lasts)),
+        end,
         options: Options {
             max_occupants: add.max_occupants,
             lobby: add.lobby,

@@ -437,6 +437,24 @@ fn bookings_are_added_listed_and_cancelled_from_the_shell() {
 }
 
 #[test]
+fn a_window_that_is_too_long_is_refused_in_the_shell() {
+    let dir = TempDir::new().unwrap();
+    for lasts in ["36526d", "100000000d"] {
+        let add = ["bookings", "add", "--room", "room", "--for", lasts];
+        let refused = run(dir.path(), &add);
+        assert_eq!(refused.status.code(), Some(1), "{}", stderr(&refused));
+        let told = stderr(&refused);
+        assert!(
+            told.contains("--for is too long") && told.contains("permanent"),
+            "{told}"
+        );
+    }
+    let add = ["bookings", "add", "--room", "room", "--for", "36525d"];
+    let added = run(dir.path(), &add);
+    assert!(added.status.success(), "{}", stderr(&added));
+}
+
+#[test]
 fn decisions_are_shown_in_the_shell() {
     let dir = TempDir::new().unwrap();
     let process = Process::start(dir.path(), &dir.path().join("usher.db"));
