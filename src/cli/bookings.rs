@@ -7,7 +7,7 @@ use anyhow::Context;
 use chrono::{DateTime, TimeDelta, Utc};
 use clap::{Args, Subcommand};
 use usher::clock;
-use usher::conference::Conference;
+use usher::conference::{Conference, narrowed};
 use usher::config::{Config, Secret, Starters, parse_duration};
 use usher::reservation::booking::{Booking, BookingId, Draft, Options, WINDOW_MAX};
 use usher::reservation::{policy, timestamp};
@@ -111,17 +111,7 @@ pub(super) async fn run(command: Command, config: &Config) -> anyhow::Result<Exi
     let zone = config.reservations.time_zone;
     match command {
         Command::List(list) => {
-            let (room, tenant) = match (&list.room, &list.tenant) {
-                (Some(room), tenant) => {
-                    let named =
-                        Conference::from_names(room, tenant.as_deref(), &config.xmpp.domain)?;
-                    (
-                        Some(named.room().to_owned()),
-                        named.tenant().map(str::to_owned),
-                    )
-                }
-                (None, tenant) => (None, tenant.as_deref().map(str::to_lowercase)),
-            };
+            let (room, tenant) = narrowed(list.room.as_deref(), list.tenant.as_deref())?;
             let filter = BookingFilter {
                 room,
                 tenant,

@@ -1,6 +1,6 @@
 //! Bookings over the API, and what they make of requests for rooms.
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -116,6 +116,8 @@ async fn malformed_bookings_name_the_field() {
         (with(hour("room", 0), json!({ "room": 7 })), "room"),
         (with(hour("a\u{0}b", 0), json!({})), "room"),
         (with(hour("[x]room", 0), json!({ "tenant": "y" })), "room"),
+        (with(hour("[x.y]room", 0), json!({})), "room"),
+        (with(hour("room", 0), json!({ "tenant": "x.y" })), "tenant"),
         (
             with(hour("room", 0), json!({ "start": "tomorrow" })),
             "start",
@@ -198,6 +200,68 @@ async fn a_member_that_is_there_twice_is_refused_by_name() {
         answer.body
     );
     assert_eq!(usher.get(PATH).await.body["bookings"], json!([]));
+}
+
+#[tokio::test]
+async fn a_tenant_is_met_in_every_spelling_and_never_encoded() {
+    let usher = Usher::start("").await;
+    let made = usher
+        .book(&with(hour("room", 0), json!({ "tenant": "München" })))
+        .await;
+    assert_eq!(made["tenant"], "münchen");
+    usher.book(&hour("other", 0)).await;
+    usher.open("[münchen]room").await;
+    usher.open("other").await;
+    for query in [
+        "tenant=m%C3%BCnchen",
+        "tenant=M%C3%9CNCHEN",
+        "tenant=Mu%CC%88nchen",
+        "room=%5BM%C3%BCnchen%5Droom",
+        "room=room&tenant=m%C3%BCnchen",
+    ] {
+        let list = usher.get(&format!("{PATH}?{query}")).await;
+        assert_eq!(list.body["bookings"], json!([made]), "{query}");
+        let decisions = usher.decisions(query).await;
+        assert_eq!(decisions.len(), 1, "{query}");
+        assert_eq!(decisions[0]["tenant"], "münchen", "{query}");
+    }
+    for path in [PATH, "/api/v1/decisions"] {
+        for (query, field) in [
+            ("tenant=a%2Fb", "tenant"),
+            ("room=room&tenant=a.b", "tenant"),
+            ("room=%5Ba.b%5Droom", "room"),
+            ("room=%5Ba%5Droom&tenant=b", "room"),
+        ] {
+            let answer = usher.get(&format!("{path}?{query}")).await;
+            let message = answer.refused(400);
+            assert!(message.starts_with(&format!("{field}: ")), "{message}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_changed_room_keeps_its_tenant_unless_its_name_says_another() {
+    let usher = Usher::start("").await;
+    let made = usher
+        .book(&with(hour("room", 0), json!({ "tenant": "blue" })))
+        .await;
+    let path = format!("{PATH}/{}", made["id"]);
+    for (change, room, tenant) in [
+        (json!({ "room": "other" }), "other", json!("blue")),
+        (json!({ "room": "[green]hall" }), "hall", json!("green")),
+        (json!({ "tenant": "red" }), "hall", json!("red")),
+        (json!({ "room": "[red]hall" }), "hall", json!("red")),
+        (json!({ "tenant": null }), "hall", json!(null)),
+        (json!({ "room": "attic" }), "attic", json!(null)),
+    ] {
+        let changed = usher.json(Method::PATCH, &path, &change).await;
+        assert_eq!(changed.status, StatusCode::OK, "{}", changed.body);
+        assert_eq!(changed.body["room"], room, "{change}");
+        assert_eq!(changed.body["tenant"], tenant, "{change}");
+    }
+    let both = json!({ "room": "[red]hall", "tenant": "blue" });
+    let answer = usher.json(Method::PATCH, &path, &both).await;
+    assert!(answer.refused(400).contains("the tenant given is"));
 }
 
 #[tokio::test]

@@ -455,6 +455,30 @@ fn a_window_that_is_too_long_is_refused_in_the_shell() {
 }
 
 #[test]
+fn lists_in_the_shell_are_narrowed_to_a_tenant_as_over_http() {
+    let dir = TempDir::new().unwrap();
+    let process = Process::start(dir.path(), &dir.path().join("usher.db"));
+    for room in ["room", "[München]room"] {
+        let added = run(dir.path(), &["bookings", "add", "--room", room]);
+        assert!(added.status.success(), "{}", stderr(&added));
+    }
+    process.open("room");
+    process.open("[münchen]room");
+    for list in [&["bookings", "list"][..], &["decisions"]] {
+        for tenant in ["münchen", "MÜNCHEN"] {
+            let listed = stdout(&run(dir.path(), &[list, &["--tenant", tenant]].concat()));
+            assert!(
+                listed.lines().count() == 1 && listed.contains("[münchen]room"),
+                "{list:?}: {listed}"
+            );
+        }
+        let bad = run(dir.path(), &[list, &["--tenant", "a/b"]].concat());
+        assert_eq!(bad.status.code(), Some(1));
+        assert!(stderr(&bad).contains("is not a tenant"), "{}", stderr(&bad));
+    }
+}
+
+#[test]
 fn decisions_are_shown_in_the_shell() {
     let dir = TempDir::new().unwrap();
     let process = Process::start(dir.path(), &dir.path().join("usher.db"));
