@@ -237,14 +237,16 @@ impl Members {
         self.take(field, "true or false", |value| value.as_bool())
     }
 
-    /// A whole number.
+    /// A whole number. One that is too large for us is the largest there is: above whatever bound its field
+    /// has, and refused with it.
     pub(super) fn count(
         &mut self,
         field: &'static str,
         wanted: &'static str,
     ) -> Result<Option<Option<u32>>, FieldError> {
         self.take(field, wanted, |value| {
-            value.as_u64().and_then(|n| u32::try_from(n).ok())
+            let number = value.as_u64()?;
+            Some(u32::try_from(number).unwrap_or(u32::MAX))
         })
     }
 

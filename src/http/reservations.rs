@@ -153,7 +153,7 @@ async fn one_upstream(id: &str, call: &Call, upstream: &Upstream) -> Result<Resp
     match upstream.find(id, call.now).await? {
         Lookup::Running(granted) => Ok(reply::json(ok, &ConferenceBody::granted(&granted))),
         Lookup::Unasked(allocation) => Ok(reply::json(ok, &ConferenceBody::unasked(&allocation))),
-        Lookup::Over(ended_at) => Err(over(ended_at)),
+        Lookup::Over(ended_at) => Err(over(ended_at, "The conference is over.")),
         Lookup::Unknown => Err(unknown()),
         Lookup::Refused(refused) => Err(refused.into()),
         Lookup::Failed(failure) => Err(failure.into()),
@@ -164,9 +164,10 @@ fn unknown() -> Problem {
     Problem::not_found("There is no conference with this id.")
 }
 
-/// `ended_at` is ours: it tells our shim a conference that is over from an id it can't know.
-fn over(ended_at: DateTime<Utc>) -> Problem {
-    Problem::not_found("The conference is over.").with("ended_at", timestamp::format(ended_at))
+/// `ended_at` is ours: it tells our shim a conference that is over from an id it can't know. The message is
+/// for those who are in the room still.
+fn over(ended_at: DateTime<Utc>, message: impl Into<String>) -> Problem {
+    Problem::not_found(message).with("ended_at", timestamp::format(ended_at))
 }
 
 /// `GET` and `DELETE /conference/{id}`.
@@ -191,7 +192,7 @@ pub(super) async fn one(
             StatusCode::OK,
             &ConferenceBody::of(&allocation),
         )),
-        Found::Over(ended_at) => Err(over(ended_at)),
+        Found::Over(ended_at, message) => Err(over(ended_at, message)),
         Found::Unknown => Err(unknown()),
     }
 }

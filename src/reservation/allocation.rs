@@ -3,8 +3,10 @@
 use std::fmt;
 
 use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
 
 use super::booking::{BookingId, Options};
+use super::policy::moment;
 use crate::conference::Conference;
 
 /// Ids are below this. Lua's `%.14g`, with which Prosody 0.12 puts them into URLs, keeps 14 digits.
@@ -87,6 +89,8 @@ pub struct Allocation {
     pub options: Options,
     /// When it ended, if somebody or something ended it.
     pub ended_at: Option<DateTime<Utc>>,
+    /// And why.
+    pub end_reason: Option<EndReason>,
 }
 
 impl Allocation {
@@ -94,6 +98,26 @@ impl Allocation {
     #[must_use]
     pub fn is_over(&self, now: DateTime<Utc>) -> bool {
         self.ended_at.is_some() || self.end <= now
+    }
+
+    /// Why it is over, for people who are in the room still.
+    #[must_use]
+    pub fn farewell(&self, ended_at: DateTime<Utc>, zone: Tz, now: DateTime<Utc>) -> String {
+        let room = self.conference.display_name();
+        match self.end_reason.unwrap_or(EndReason::Expired) {
+            EndReason::Destroyed => {
+                format!("The conference in \"{room}\" is over: its room was closed.")
+            }
+            EndReason::Expired => {
+                let end = moment(ended_at, zone, now);
+                format!("The conference in \"{room}\" is over: its time was up at {end}.")
+            }
+            EndReason::Cancelled => {
+                format!(
+                    "The conference in \"{room}\" is over: its booking was cancelled, or is for another time now."
+                )
+            }
+        }
     }
 }
 
@@ -117,6 +141,13 @@ impl EndReason {
             Self::Expired => "expired",
             Self::Cancelled => "cancelled",
         }
+    }
+
+    /// The reason of this word.
+    #[must_use]
+    pub fn of_code(code: &str) -> Option<Self> {
+        let all = [Self::Destroyed, Self::Expired, Self::Cancelled];
+        all.into_iter().find(|reason| reason.code() == code)
     }
 }
 

@@ -9,7 +9,7 @@ use crate::config::{Secret, Starters};
 
 /// Longest title, in characters.
 pub const TITLE_MAX: usize = 200;
-/// Longest owner, in bytes: a JID's bare form is at most 2047, an e-mail address 254.
+/// Longest owner, in characters: a JID's bare form has at most 2047 bytes, an e-mail address 254.
 pub const OWNER_MAX: usize = 2047;
 /// Longest window: a hundred years. Prosody is told how long it is, and takes no number of seconds with more
 /// than ten digits; who wants the room for longer wants it for good.

@@ -94,8 +94,8 @@ pub enum Outcome {
 pub enum Found {
     /// It runs.
     Running(Box<Allocation>),
-    /// It ended at this instant.
-    Over(DateTime<Utc>),
+    /// It ended at this instant; and what to tell those who are in its room still.
+    Over(DateTime<Utc>, String),
     /// It was never issued, or is long forgotten.
     Unknown,
 }
@@ -112,6 +112,17 @@ pub enum BookingError {
     /// No booking has this id.
     #[error("There is no booking {0}.")]
     Unknown(BookingId),
+    /// The booking is over, and the change leaves it so.
+    #[error(
+        "Booking {id} has been over since {}; make a new one, or give this one an end that is still to come.",
+        timestamp::format(*.end)
+    )]
+    Over {
+        /// The booking.
+        id: BookingId,
+        /// Its end.
+        end: DateTime<Utc>,
+    },
     /// Bookings are the upstream's.
     #[error(
         "Bookings are kept by the reservation system that usher asks (reservations.backend = \"upstream\"); make them there."
@@ -253,11 +264,11 @@ impl Reservations {
     pub async fn find(&self, id: AllocationId, now: DateTime<Utc>) -> Result<Found, StoreError> {
         Ok(match self.inner.store.allocation(id).await? {
             None => Found::Unknown,
-            Some(Allocation {
-                ended_at: Some(ended_at),
-                ..
-            }) => Found::Over(ended_at),
-            Some(allocation) if allocation.is_over(now) => Found::Over(allocation.end),
+            Some(allocation) if allocation.is_over(now) => {
+                let ended_at = allocation.ended_at.unwrap_or(allocation.end);
+                let zone = self.inner.settings.time_zone;
+                Found::Over(ended_at, allocation.farewell(ended_at, zone, now))
+            }
             Some(allocation) => Found::Running(Box::new(allocation)),
         })
     }
@@ -356,7 +367,12 @@ impl Reservations {
             .ok_or(BookingError::Unknown(id))?;
         let draft = change(&before.draft)?
             .checked(self.inner.settings.starters, now)
-            .map_err(BookingError::Draft)?;
+            .map_err(|error| match (error, before.draft.end) {
+                (DraftError::EndInThePast, Some(end)) if before.is_over(now) => {
+                    BookingError::Over { id, end }
+                }
+                (error, _) => BookingError::Draft(error),
+            })?;
         let booking = match tx.update_booking(&before, draft.clone(), now).await {
             Err(StoreError::Overlap) => {
                 tx.commit().await.map_err(store)?;

@@ -203,6 +203,38 @@ async fn a_member_that_is_there_twice_is_refused_by_name() {
 }
 
 #[tokio::test]
+async fn a_bound_is_named_to_whoever_asks_for_more() {
+    let usher = Usher::start("").await;
+    let far = "9999-12-31T23:59:59Z";
+    for (more, field, bound) in [
+        (
+            json!({ "max_occupants": 100_001 }),
+            "max_occupants",
+            "100000",
+        ),
+        (
+            json!({ "max_occupants": 5_000_000_000_u64 }),
+            "max_occupants",
+            "100000",
+        ),
+        (
+            json!({ "waiting_queue": true, "auto_live": 5_000_000_000_u64 }),
+            "auto_live",
+            "1440",
+        ),
+        (json!({ "end": far }), "end", "a hundred years"),
+    ] {
+        let body = with(hour("room", 0), more);
+        let answer = usher.json(Method::POST, PATH, &body).await;
+        let message = answer.refused(400);
+        assert!(
+            message.starts_with(&format!("{field}: ")) && message.contains(bound),
+            "{body}: {message}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_tenant_is_met_in_every_spelling_and_never_encoded() {
     let usher = Usher::start("").await;
     let made = usher
@@ -262,6 +294,24 @@ async fn a_changed_room_keeps_its_tenant_unless_its_name_says_another() {
     let both = json!({ "room": "[red]hall", "tenant": "blue" });
     let answer = usher.json(Method::PATCH, &path, &both).await;
     assert!(answer.refused(400).contains("the tenant given is"));
+}
+
+#[tokio::test]
+async fn a_booking_that_is_over_says_so_to_whoever_changes_it() {
+    let usher = Usher::start("").await;
+    let body = json!({ "room": "room", "end": in_seconds(2) });
+    let made = usher.book(&body).await;
+    let path = format!("{PATH}/{}", made["id"]);
+    let end: DateTime<Utc> = made["end"].as_str().unwrap().parse().unwrap();
+    tokio::time::sleep((end - now()).to_std().unwrap_or_default()).await;
+    let title = json!({ "title": "late" });
+    let answer = usher.json(Method::PATCH, &path, &title).await;
+    let message = answer.refused(400);
+    let said = format!("Booking {} has been over since", made["id"]);
+    assert!(message.starts_with(&said), "{message}");
+    let longer = json!({ "title": "late", "end": in_seconds(600) });
+    let answer = usher.json(Method::PATCH, &path, &longer).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
 }
 
 #[tokio::test]
@@ -512,7 +562,11 @@ async fn a_running_conference_follows_its_changed_booking() {
     }
     usher.delete(&path).await;
     let over = usher.get(&conference).await;
-    over.refused(404);
+    let message = over.refused(404);
+    assert!(
+        message.contains("\"room\"") && message.contains("cancelled"),
+        "{message}"
+    );
     assert!(over.body["ended_at"].is_string());
 }
 

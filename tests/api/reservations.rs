@@ -134,7 +134,7 @@ async fn an_ended_conference_can_be_opened_anew() {
         StatusCode::NO_CONTENT
     );
     let over = usher.get(&format!("/conference/{first}")).await;
-    over.refused(404);
+    assert!(over.refused(404).contains("its room was closed"));
     assert!(over.body["ended_at"].is_string());
     let second = usher.open("room1").await;
     assert_eq!(second.status, StatusCode::CREATED);
@@ -148,7 +148,12 @@ async fn a_conference_is_over_at_its_end_on_our_clock() {
     let first = usher.open("room1").await;
     let id = first.id();
     tokio::time::sleep((first.end() - now()).to_std().unwrap_or_default()).await;
-    usher.get(&format!("/conference/{id}")).await.refused(404);
+    let over = usher.get(&format!("/conference/{id}")).await;
+    let message = over.refused(404);
+    assert!(
+        message.contains("\"room1\"") && message.contains("its time was up at"),
+        "{message}"
+    );
     assert_eq!(usher.open("room1").await.status, StatusCode::CREATED);
 }
 

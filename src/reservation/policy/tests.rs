@@ -89,6 +89,7 @@ fn running(start: &str, end: &str, booking: Option<i64>) -> Allocation {
         end: at(end),
         options: Options::default(),
         ended_at: None,
+        end_reason: None,
     }
 }
 
