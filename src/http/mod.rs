@@ -29,6 +29,7 @@ use ops::Readiness;
 use queue::Connection;
 pub use queue::Door;
 use reply::{Problem, Response, recover, settle};
+use reservations::Clocks;
 
 /// Largest body that is read; a booking is under a kilobyte.
 const BODY_MAX: usize = 64 * 1024;
@@ -122,13 +123,17 @@ pub fn routes(api: Api) -> BoxedFilter<(Response,)> {
         door.stop.clone(),
     ));
 
+    let clocks = Arc::<Clocks>::default();
     let create = warp::path!("conference")
         .and(guarded(CREATE))
         .and(with(&reservations))
         .and(here(&domain))
-        .then(async |call, reservations, domain: Arc<str>| {
-            settle(reservations::create(call, reservations, &domain).await)
-        });
+        .and(warp::any().map(move || Arc::clone(&clocks)))
+        .then(
+            async |call, reservations, domain: Arc<str>, clocks: Arc<Clocks>| {
+                settle(reservations::create(call, reservations, &domain, &clocks).await)
+            },
+        );
     let conference = warp::path!("conference" / String)
         .and(guarded(READ_END))
         .and(with(&reservations))

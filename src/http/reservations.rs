@@ -1,6 +1,8 @@
 //! The reservation API that Prosody's `mod_reservations` and our shim call: `POST /conference`,
 //! `GET` and `DELETE /conference/{id}`.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::json;
@@ -21,6 +23,28 @@ const JID_MAX: usize = 2047;
 
 /// From how many seconds of difference the operator is told that the clocks disagree.
 const CLOCK_SKEW_SECONDS: i64 = 60;
+
+/// Whether Prosody's clock differed from ours when it last asked. The operator is told of a change, and not
+/// with every request.
+#[derive(Debug, Default)]
+pub(super) struct Clocks {
+    differ: AtomicBool,
+}
+
+impl Clocks {
+    fn compare(&self, theirs: DateTime<Utc>, ours: DateTime<Utc>) {
+        let seconds = (theirs - ours).num_seconds();
+        let differ = seconds.abs() > CLOCK_SKEW_SECONDS;
+        if self.differ.swap(differ, Ordering::Relaxed) == differ {
+            return;
+        }
+        if differ {
+            tracing::warn!(seconds, "Prosody's clock differs from ours; ours rules");
+        } else {
+            tracing::info!("Prosody's clock agrees with ours again");
+        }
+    }
+}
 
 /// The conference as the API has it. Unset members are left out: a `null` wedges the room in stock
 /// Prosody.
@@ -96,9 +120,10 @@ pub(super) async fn create(
     call: Call,
     reservations: Reservations,
     domain: &str,
+    clocks: &Clocks,
 ) -> Result<Response, Problem> {
     let form = call.form("application/x-www-form-urlencoded: name, start_time, mail_owner")?;
-    let request = read(&form, domain, call.now)?;
+    let request = read(&form, domain, clocks, call.now)?;
     if let Some(upstream) = reservations.upstream() {
         return passed_on(upstream.allocate(&request).await);
     }
@@ -197,7 +222,12 @@ pub(super) async fn one(
     }
 }
 
-fn read(form: &Form, domain: &str, now: DateTime<Utc>) -> Result<Request, FieldError> {
+fn read(
+    form: &Form,
+    domain: &str,
+    clocks: &Clocks,
+    now: DateTime<Utc>,
+) -> Result<Request, FieldError> {
     let name = form.require("name")?;
     let conference =
         Conference::from_node(name, domain).map_err(|error| FieldError::Conference {
@@ -209,13 +239,7 @@ fn read(form: &Form, domain: &str, now: DateTime<Utc>) -> Result<Request, FieldE
         field: "start_time",
         error,
     })?;
-    let skew = (start_time - now).num_seconds();
-    if skew.abs() > CLOCK_SKEW_SECONDS {
-        tracing::warn!(
-            seconds = skew,
-            "Prosody's clock differs from ours; ours rules"
-        );
-    }
+    clocks.compare(start_time, now);
     let mail_owner = form.get("mail_owner")?.unwrap_or_default();
     if mail_owner.len() > JID_MAX {
         return Err(FieldError::TooLong {

@@ -57,10 +57,15 @@ impl Process {
     }
 
     fn open(&self, room: &str) -> (StatusCode, Value) {
+        self.open_at(room, "2026-11-21T22:21:26.000Z")
+    }
+
+    /// Opens a room, by a clock of one's own.
+    fn open_at(&self, room: &str, start_time: &str) -> (StatusCode, Value) {
         let url = format!("http://{}/conference", self.address);
         let form = [
             ("name", room),
-            ("start_time", "2026-11-21T22:21:26.000Z"),
+            ("start_time", start_time),
             ("mail_owner", ""),
         ];
         let response = Self::client()
@@ -550,6 +555,28 @@ fn no_secret_is_ever_logged() {
     ] {
         assert!(!log.contains(secret), "{log}");
     }
+}
+
+#[test]
+fn a_clock_that_differs_is_told_once_and_so_is_its_being_right_again() {
+    let dir = TempDir::new().unwrap();
+    let process = Process::start(dir.path(), &dir.path().join("usher.db"));
+    let said = || {
+        let log = std::fs::read_to_string(dir.path().join("log")).unwrap();
+        let lines = log.lines().filter(|line| line.contains("Prosody's clock"));
+        let lines = lines.map(|line| line.contains("differs"));
+        lines.collect::<Vec<_>>()
+    };
+    for room in ["a", "b", "c"] {
+        process.open_at(room, &in_seconds(-3600));
+    }
+    assert_eq!(said(), [true]);
+    for room in ["d", "e"] {
+        process.open_at(room, &in_seconds(0));
+    }
+    assert_eq!(said(), [true, false]);
+    process.open_at("f", &in_seconds(3600));
+    assert_eq!(said(), [true, false, true]);
 }
 
 #[test]
