@@ -411,6 +411,12 @@ async fn lists_are_narrowed_and_paged() {
         list("owner=odd@example.com").await.0,
         ["room1", "room3", "room5"]
     );
+    // As whoever opens the room is met: an address in any case.
+    assert_eq!(
+        list("owner=Odd@Example.COM").await.0,
+        ["room1", "room3", "room5"]
+    );
+    assert!(list("owner=odd").await.0.is_empty());
     assert_eq!(list("tenant=acme").await.0, ["room0"]);
     assert_eq!(list("room=room0").await.0, ["room0", "room0"]);
     let (from, to) = (in_seconds(3600 + 4500), in_seconds(60_000));
@@ -527,6 +533,41 @@ async fn refusals_say_what_to_do_and_are_logged() {
     assert!(log[2]["sentence"].as_str().unwrap().contains("alices"));
     assert_eq!(usher.decisions("").await.len(), 5);
     assert_eq!(usher.decisions("limit=2").await.len(), 2);
+}
+
+#[tokio::test]
+async fn an_owner_is_met_by_address_id_name_or_jid() {
+    let usher = Usher::start(BOOKED).await;
+    // The JID is in every request.
+    let identity = [("user_id", "u-17"), ("user_name", "Alice Ames")];
+    for (n, (owner, met)) in [
+        ("u-17", true),
+        ("Alice Ames", true),
+        ("ABC@meet.example.com", true),
+        ("U-17", false),
+        ("alice ames", false),
+        ("abc", false),
+        ("u-1", false),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let room = format!("room{n}");
+        let booking = json!({ "owner": owner, "starters": "owner" });
+        usher.book(&with(hour(&room, 0), booking)).await;
+        let status = usher.open_as(&room, &identity).await.status;
+        let expected = if met {
+            StatusCode::CREATED
+        } else {
+            StatusCode::FORBIDDEN
+        };
+        assert_eq!(status, expected, "{owner}");
+        let path = format!("{PATH}?owner={}", owner.replace(' ', "%20"));
+        let list = usher.get(&path).await;
+        assert_eq!(list.body["bookings"][0]["owner"], owner);
+    }
+    let list = usher.get(&format!("{PATH}?owner=u-17")).await;
+    assert_eq!(list.body["bookings"].as_array().unwrap().len(), 1);
 }
 
 #[tokio::test]
