@@ -1,5 +1,8 @@
 //! `usher bookings`: list, add and cancel.
 
+use std::fs::File;
+use std::io::{Read, stdin};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -17,6 +20,8 @@ use super::{room_of, say};
 
 /// How many bookings are listed, where --limit doesn't say.
 const LISTED: u32 = 100;
+/// So much of a file is read as a password, in bytes: more than one may have, and no more of a wrong file.
+const SECRET_MAX: u64 = 4096;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -82,9 +87,12 @@ pub(crate) struct Add {
     /// Newcomers knock
     #[arg(long)]
     lobby: bool,
-    /// The room's password
+    /// The room's password; other users of this machine can see it in the list of processes
     #[arg(long)]
     password: Option<String>,
+    /// The file whose one line is the room's password; -: standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "password")]
+    password_file: Option<PathBuf>,
     /// Visitors wait until the conference goes live
     #[arg(long)]
     waiting_queue: bool,
@@ -150,6 +158,10 @@ fn draft(add: Add, config: &Config, now: DateTime<Utc>) -> anyhow::Result<Draft>
         Some(lasts) => Some(after(lasts).context(too_long)?),
         None => add.end,
     };
+    let password = match (add.password, add.password_file) {
+        (None, Some(file)) => Some(secret_in(&file)?),
+        (password, _) => password,
+    };
     Ok(Draft {
         conference,
         title: add.title,
@@ -159,12 +171,24 @@ fn draft(add: Add, config: &Config, now: DateTime<Utc>) -> anyhow::Result<Draft>
         options: Options {
             max_occupants: add.max_occupants,
             lobby: add.lobby,
-            password: add.password.map(Secret::new),
+            password: password.map(Secret::new),
             waiting_queue: add.waiting_queue,
         },
         starters: add.starters,
         auto_live: add.auto_live,
     })
+}
+
+/// The line that a file holds, or standard input.
+fn secret_in(file: &Path) -> anyhow::Result<String> {
+    let mut text = String::new();
+    let read = if file == Path::new("-") {
+        stdin().take(SECRET_MAX).read_to_string(&mut text)
+    } else {
+        File::open(file).and_then(|file| file.take(SECRET_MAX).read_to_string(&mut text))
+    };
+    read.with_context(|| format!("--password-file {} can't be read", file.display()))?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
 fn line(booking: &Booking, zone: chrono_tz::Tz, now: DateTime<Utc>) -> String {

@@ -111,6 +111,11 @@ pub(crate) fn usher(dir: &Path) -> Command {
 
 /// Runs a command to its end, which must come: `timeout` is Debian's.
 pub(crate) fn run(dir: &Path, arguments: &[&str]) -> Output {
+    run_on(dir, arguments, Stdio::null())
+}
+
+/// The same, with something on standard input.
+fn run_on(dir: &Path, arguments: &[&str], input: Stdio) -> Output {
     let patience = PATIENCE.as_secs().to_string();
     let mut command = Command::new("/usr/bin/timeout");
     command
@@ -118,7 +123,7 @@ pub(crate) fn run(dir: &Path, arguments: &[&str]) -> Output {
         .args(arguments);
     command
         .current_dir(dir)
-        .stdin(Stdio::null())
+        .stdin(input)
         .env_clear()
         .output()
         .unwrap()
@@ -457,6 +462,34 @@ fn a_window_that_is_too_long_is_refused_in_the_shell() {
     let add = ["bookings", "add", "--room", "room", "--for", "36525d"];
     let added = run(dir.path(), &add);
     assert!(added.status.success(), "{}", stderr(&added));
+}
+
+#[test]
+fn a_password_comes_from_a_file_or_from_standard_input() {
+    let dir = TempDir::new().unwrap();
+    let process = Process::start(dir.path(), &dir.path().join("usher.db"));
+    let file = dir.path().join("password");
+    std::fs::write(&file, "hunter2 \u{e9}\n").unwrap();
+    let add = |room, file| ["bookings", "add", "--room", room, "--password-file", file];
+    let added = run(dir.path(), &add("file", "password"));
+    assert!(added.status.success(), "{}", stderr(&added));
+    let input = std::fs::File::open(&file).unwrap();
+    let added = run_on(dir.path(), &add("input", "-"), input.into());
+    assert!(added.status.success(), "{}", stderr(&added));
+    for room in ["file", "input"] {
+        assert_eq!(process.open(room).1["password"], "hunter2 \u{e9}");
+    }
+    let missing = run(dir.path(), &add("missing", "nowhere"));
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(
+        stderr(&missing).contains("--password-file nowhere"),
+        "{}",
+        stderr(&missing)
+    );
+    // Nothing at all is no password.
+    let empty = run(dir.path(), &add("empty", "-"));
+    assert_eq!(empty.status.code(), Some(1));
+    assert!(stderr(&empty).contains("password: "), "{}", stderr(&empty));
 }
 
 #[test]
