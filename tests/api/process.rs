@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -284,11 +284,11 @@ fn a_full_disk_is_a_503_and_it_is_well_again_after() {
     drop(process);
 }
 
-/// Compiles the library that makes a disk read-only under a running process (as the kernel does when
-/// a disk fails): writes are refused as long as a flag file is there.
-fn read_only_switch(dir: &Path) -> std::path::PathBuf {
-    let library = dir.join("read_only.so");
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/api/read_only.c");
+/// Compiles the library that makes a disk fail under a running process (as the kernel does when it turns
+/// read-only or is full): writes are refused as long as a flag file is there.
+fn failing_disk(dir: &Path) -> PathBuf {
+    let library = dir.join("failing_disk.so");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/api/failing_disk.c");
     let compiled = Command::new("cc")
         .args(["-shared", "-fPIC", "-o"])
         .arg(&library)
@@ -299,36 +299,40 @@ fn read_only_switch(dir: &Path) -> std::path::PathBuf {
 }
 
 #[test]
-fn a_disk_that_turns_read_only_is_a_503_and_it_is_well_again_after() {
-    let dir = TempDir::new().unwrap();
-    let flag = dir.path().join("read-only");
-    let address = free_address();
-    write_config(dir.path(), address, &dir.path().join("usher.db"));
-    let child = usher(dir.path())
-        .env("LD_PRELOAD", read_only_switch(dir.path()))
-        .env("READ_ONLY_FLAG", &flag)
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let process = Process::running(child, address);
-    let (_, made) = process.open("before");
-    std::fs::write(&flag, "").unwrap();
-    for n in 0..3 {
-        let (status, body) = process.open(&format!("during{n}"));
-        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{body}");
-        assert!(body["message"].is_string());
+fn a_disk_that_refuses_writes_is_a_503_and_it_is_well_again_after() {
+    for fault in ["READ_ONLY_FLAG", "FULL_FLAG"] {
+        let dir = TempDir::new().unwrap();
+        let flag = dir.path().join("flag");
+        let address = free_address();
+        write_config(dir.path(), address, &dir.path().join("usher.db"));
+        let child = usher(dir.path())
+            .env("LD_PRELOAD", failing_disk(dir.path()))
+            .env(fault, &flag)
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let process = Process::running(child, address);
+        let (_, made) = process.open("before");
+        std::fs::write(&flag, "").unwrap();
+        for n in 0..3 {
+            let (status, body) = process.open(&format!("during{n}"));
+            assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{fault}: {body}");
+            assert!(body["message"].is_string());
+        }
+        // What is there can still be read.
+        assert_eq!(
+            process.get(&format!("/conference/{}", made["id"])).0,
+            StatusCode::OK
+        );
+        assert_eq!(process.get("/health").0, StatusCode::OK);
+        let (status, told) = process.get("/ready");
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(told["reasons"][0]["check"], "store", "{told}");
+        std::fs::remove_file(&flag).unwrap();
+        assert_eq!(process.open("after").0, StatusCode::CREATED);
+        assert_eq!(process.open("during0").0, StatusCode::CREATED);
+        wait_for("readiness", || process.get("/ready").0 == StatusCode::OK);
     }
-    // What is there can still be read.
-    assert_eq!(
-        process.get(&format!("/conference/{}", made["id"])).0,
-        StatusCode::OK
-    );
-    assert_eq!(process.get("/health").0, StatusCode::OK);
-    assert_eq!(process.get("/ready").0, StatusCode::SERVICE_UNAVAILABLE);
-    std::fs::remove_file(&flag).unwrap();
-    assert_eq!(process.open("after").0, StatusCode::CREATED);
-    assert_eq!(process.open("during0").0, StatusCode::CREATED);
-    wait_for("readiness", || process.get("/ready").0 == StatusCode::OK);
 }
 
 #[test]
