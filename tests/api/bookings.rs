@@ -166,6 +166,7 @@ async fn malformed_bookings_name_the_field() {
             "{body}: {message}"
         );
     }
+    assert_eq!(usher.get(PATH).await.body["bookings"], json!([]));
     let request = || usher.request(Method::POST, PATH);
     let send = crate::harness::Answer::of;
     send(

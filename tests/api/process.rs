@@ -31,8 +31,16 @@ impl Process {
 
     /// Starts `usher` with a configuration of its own, and waits until it answers.
     fn start(dir: &Path, database: &Path) -> Self {
+        Self::start_with(dir, database, "")
+    }
+
+    /// The same, with `extra` lines of configuration.
+    fn start_with(dir: &Path, database: &Path, extra: &str) -> Self {
         let address = free_address();
         write_config(dir, address, database);
+        let config = dir.join("config.toml");
+        let text = std::fs::read_to_string(&config).unwrap() + extra;
+        std::fs::write(config, text).unwrap();
         let log = std::fs::File::create(dir.join("log")).unwrap();
         let child = usher(dir).stderr(log).spawn().unwrap();
         Self::running(child, address)
@@ -451,6 +459,61 @@ fn bookings_are_added_listed_and_cancelled_from_the_shell() {
 }
 
 #[test]
+fn a_booking_from_the_shell_has_every_option_of_the_api() {
+    let dir = TempDir::new().unwrap();
+    let process = Process::start(dir.path(), &dir.path().join("usher.db"));
+    let (start, end) = (in_seconds(3600), in_seconds(7200));
+    let add = [
+        "bookings",
+        "add",
+        "--room",
+        "Été",
+        "--tenant",
+        "Blue",
+        "--title",
+        "Tea",
+        "--owner",
+        "alice@example.com",
+        "--start",
+        &start,
+        "--end",
+        &end,
+        "--max-occupants",
+        "12",
+        "--lobby",
+        "--password",
+        "hunter2",
+        "--waiting-queue",
+        "--auto-live",
+        "5",
+        "--starters",
+        "owner",
+    ];
+    let added = run(dir.path(), &add);
+    assert!(added.status.success(), "{}", stderr(&added));
+    assert!(!stdout(&added).contains("hunter2"));
+    let (_, seen) = process.get("/api/v1/bookings");
+    let booking = &seen["bookings"][0];
+    for (field, wanted) in [
+        ("room", Value::from("%c3%a9t%c3%a9")),
+        ("tenant", "blue".into()),
+        ("title", "Tea".into()),
+        ("owner", "alice@example.com".into()),
+        ("max_occupants", 12.into()),
+        ("lobby", true.into()),
+        ("password_set", true.into()),
+        ("waiting_queue", true.into()),
+        ("auto_live", 5.into()),
+        ("starters", "owner".into()),
+    ] {
+        assert_eq!(booking[field], wanted, "{field}");
+    }
+    // Whole seconds, as the wire counts them.
+    assert_eq!(booking["start"].as_str().unwrap()[..19], start[..19]);
+    assert_eq!(booking["end"].as_str().unwrap()[..19], end[..19]);
+}
+
+#[test]
 fn a_window_that_is_too_long_is_refused_in_the_shell() {
     let dir = TempDir::new().unwrap();
     for lasts in ["36526d", "100000000d"] {
@@ -592,6 +655,30 @@ fn no_secret_is_ever_logged() {
     ] {
         assert!(!log.contains(secret), "{log}");
     }
+}
+
+#[test]
+fn every_line_of_a_log_in_json_is_an_object() {
+    let dir = TempDir::new().unwrap();
+    let database = dir.path().join("usher.db");
+    let extra = "[log]\nformat = \"json\"\nlevel = \"debug\"\n";
+    let process = Process::start_with(dir.path(), &database, extra);
+    process.open("room \"with quotes\"");
+    process.open("room");
+    process.signal("-TERM");
+    assert_eq!(process.wait(), Some(0));
+    let log = std::fs::read_to_string(dir.path().join("log")).unwrap();
+    let mut messages = Vec::new();
+    for line in log.lines() {
+        let line: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        assert!(line["level"].is_string(), "{line}");
+        // What others say at this level has no message.
+        if line["target"].as_str().unwrap().starts_with("usher") {
+            let message = line["message"].as_str();
+            messages.push(message.unwrap_or_else(|| panic!("{line}")).to_owned());
+        }
+    }
+    assert!(messages.iter().any(|it| it == "decided"), "{messages:?}");
 }
 
 #[test]
