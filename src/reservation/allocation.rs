@@ -3,10 +3,8 @@
 use std::fmt;
 
 use chrono::{DateTime, Utc};
-use chrono_tz::Tz;
 
 use super::booking::{BookingId, Options};
-use super::policy::moment;
 use crate::conference::Conference;
 
 /// Ids are below this. Lua's `%.14g`, with which Prosody 0.12 puts them into URLs, keeps 14 digits.
@@ -98,26 +96,6 @@ impl Allocation {
     #[must_use]
     pub fn is_over(&self, now: DateTime<Utc>) -> bool {
         self.ended_at.is_some() || self.end <= now
-    }
-
-    /// Why it is over, for people who are in the room still.
-    #[must_use]
-    pub fn farewell(&self, ended_at: DateTime<Utc>, zone: Tz, now: DateTime<Utc>) -> String {
-        let room = self.conference.display_name();
-        match self.end_reason.unwrap_or(EndReason::Expired) {
-            EndReason::Destroyed => {
-                format!("The conference in \"{room}\" is over: its room was closed.")
-            }
-            EndReason::Expired => {
-                let end = moment(ended_at, zone, now);
-                format!("The conference in \"{room}\" is over: its time was up at {end}.")
-            }
-            EndReason::Cancelled => {
-                format!(
-                    "The conference in \"{room}\" is over: its booking was cancelled, or is for another time now."
-                )
-            }
-        }
     }
 }
 

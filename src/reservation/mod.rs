@@ -266,8 +266,9 @@ impl Reservations {
             None => Found::Unknown,
             Some(allocation) if allocation.is_over(now) => {
                 let ended_at = allocation.ended_at.unwrap_or(allocation.end);
-                let zone = self.inner.settings.time_zone;
-                Found::Over(ended_at, allocation.farewell(ended_at, zone, now))
+                let settings = &self.inner.settings;
+                let farewell = policy::farewell(&allocation, ended_at, settings, now);
+                Found::Over(ended_at, farewell)
             }
             Some(allocation) => Found::Running(Box::new(allocation)),
         })
