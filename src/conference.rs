@@ -90,7 +90,7 @@ impl Conference {
     /// Any [`ConferenceError`] about room names and tenants.
     pub fn from_node(node: &str, domain: &str) -> Result<Self, ConferenceError> {
         let (bracket, room) = split_bracket(node)?;
-        Self::assemble(room, bracket.map(tenant_key).transpose()?, domain)
+        Self::assemble(room, bracket.map(canonical_tenant).transpose()?, domain)
     }
 
     /// The conference a person means: any spelling of the room's name, perhaps with the tenant in
@@ -217,6 +217,23 @@ pub fn canonical_room_name(name: &str) -> String {
     encode_uri_component(&folded(&decoded(name)))
 }
 
+/// What a list is narrowed to by a room, a tenant, both or none, in any spelling: the canonical room, and
+/// the canonical tenant. A room without a tenant is that room of every tenant.
+///
+/// # Errors
+/// Any [`ConferenceError`] about room names and tenants.
+pub fn narrowed(
+    room: Option<&str>,
+    tenant: Option<&str>,
+) -> Result<(Option<String>, Option<String>), ConferenceError> {
+    let Some(room) = room else {
+        let tenant = tenant.filter(|tenant| !tenant.is_empty());
+        return Ok((None, tenant.map(canonical_tenant).transpose()?));
+    };
+    let Conference { room, tenant, .. } = Conference::from_names(room, tenant, "")?;
+    Ok((Some(room), tenant))
+}
+
 /// What a room's name is compared by, or why it can't be one.
 fn room_key(name: &str) -> Result<String, ConferenceError> {
     if name.is_empty() {
@@ -237,8 +254,11 @@ fn room_key(name: &str) -> Result<String, ConferenceError> {
     Ok(encode_uri_component(&settled))
 }
 
-/// What a tenant is compared by, or why it can't be one.
-fn tenant_key(tenant: &str) -> Result<String, ConferenceError> {
+/// What a tenant is compared by: lower case, and not encoded.
+///
+/// # Errors
+/// [`ConferenceError::BadTenant`] for what can't be one.
+pub fn canonical_tenant(tenant: &str) -> Result<String, ConferenceError> {
     let bad = || ConferenceError::BadTenant(shown(tenant));
     if tenant.len() > MAX_NODE_BYTES {
         return Err(bad());
@@ -257,8 +277,8 @@ fn agreed_tenant(
     named: Option<&str>,
     given: Option<&str>,
 ) -> Result<Option<String>, ConferenceError> {
-    let named = named.map(tenant_key).transpose()?;
-    let given = given.map(tenant_key).transpose()?;
+    let named = named.map(canonical_tenant).transpose()?;
+    let given = given.map(canonical_tenant).transpose()?;
     match (named, given) {
         (Some(named), Some(given)) if named != given => Err(ConferenceError::TenantsDiffer {
             named: shown(&named),

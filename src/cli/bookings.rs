@@ -1,5 +1,8 @@
 //! `usher bookings`: list, add and cancel.
 
+use std::fs::File;
+use std::io::{Read, stdin};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -7,9 +10,9 @@ use anyhow::Context;
 use chrono::{DateTime, TimeDelta, Utc};
 use clap::{Args, Subcommand};
 use usher::clock;
-use usher::conference::Conference;
+use usher::conference::{Conference, narrowed};
 use usher::config::{Config, Secret, Starters, parse_duration};
-use usher::reservation::booking::{Booking, BookingId, Draft, Options};
+use usher::reservation::booking::{Booking, BookingId, Draft, Options, WINDOW_MAX};
 use usher::reservation::{policy, timestamp};
 use usher::store::BookingFilter;
 
@@ -17,6 +20,8 @@ use super::{room_of, say};
 
 /// How many bookings are listed, where --limit doesn't say.
 const LISTED: u32 = 100;
+/// So much of a file is read as a password, in bytes: more than one may have, and no more of a wrong file.
+const SECRET_MAX: u64 = 4096;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -82,9 +87,12 @@ pub(crate) struct Add {
     /// Newcomers knock
     #[arg(long)]
     lobby: bool,
-    /// The room's password
+    /// The room's password; other users of this machine can see it in the list of processes
     #[arg(long)]
     password: Option<String>,
+    /// The file whose one line is the room's password; -: standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "password")]
+    password_file: Option<PathBuf>,
     /// Visitors wait until the conference goes live
     #[arg(long)]
     waiting_queue: bool,
@@ -111,17 +119,7 @@ pub(super) async fn run(command: Command, config: &Config) -> anyhow::Result<Exi
     let zone = config.reservations.time_zone;
     match command {
         Command::List(list) => {
-            let (room, tenant) = match (&list.room, &list.tenant) {
-                (Some(room), tenant) => {
-                    let named =
-                        Conference::from_names(room, tenant.as_deref(), &config.xmpp.domain)?;
-                    (
-                        Some(named.room().to_owned()),
-                        named.tenant().map(str::to_owned),
-                    )
-                }
-                (None, tenant) => (None, tenant.as_deref().map(str::to_lowercase)),
-            };
+            let (room, tenant) = narrowed(list.room.as_deref(), list.tenant.as_deref())?;
             let filter = BookingFilter {
                 room,
                 tenant,
@@ -151,26 +149,46 @@ pub(super) async fn run(command: Command, config: &Config) -> anyhow::Result<Exi
 fn draft(add: Add, config: &Config, now: DateTime<Utc>) -> anyhow::Result<Draft> {
     let conference = Conference::from_names(&add.room, add.tenant.as_deref(), &config.xmpp.domain)?;
     let start = add.start.unwrap_or(now);
-    let lasts = add
-        .lasts
-        .map(TimeDelta::from_std)
-        .transpose()
-        .context("--for is too long")?;
+    let after = |lasts| {
+        let end = start.checked_add_signed(TimeDelta::from_std(lasts).ok()?);
+        end.filter(|end| *end - start <= WINDOW_MAX)
+    };
+    let too_long = "--for is too long; leave it out for a permanent booking";
+    let end = match add.lasts {
+        Some(lasts) => Some(after(lasts).context(too_long)?),
+        None => add.end,
+    };
+    let password = match (add.password, add.password_file) {
+        (None, Some(file)) => Some(secret_in(&file)?),
+        (password, _) => password,
+    };
     Ok(Draft {
         conference,
         title: add.title,
         owner: add.owner,
         start,
-        end: add.end.or(lasts.map(|lasts| start + lasts)),
+        end,
         options: Options {
             max_occupants: add.max_occupants,
             lobby: add.lobby,
-            password: add.password.map(Secret::new),
+            password: password.map(Secret::new),
             waiting_queue: add.waiting_queue,
         },
         starters: add.starters,
         auto_live: add.auto_live,
     })
+}
+
+/// The line that a file holds, or standard input.
+fn secret_in(file: &Path) -> anyhow::Result<String> {
+    let mut text = String::new();
+    let read = if file == Path::new("-") {
+        stdin().take(SECRET_MAX).read_to_string(&mut text)
+    } else {
+        File::open(file).and_then(|file| file.take(SECRET_MAX).read_to_string(&mut text))
+    };
+    read.with_context(|| format!("--password-file {} can't be read", file.display()))?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
 fn line(booking: &Booking, zone: chrono_tz::Tz, now: DateTime<Utc>) -> String {

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use usher::conference::Conference;
+use usher::conference::narrowed;
 use usher::config::Config;
 use usher::reservation::timestamp;
 use usher::store::DecisionFilter;
@@ -15,8 +15,8 @@ pub(crate) struct Arguments {
     /// Only this room
     #[arg(long)]
     room: Option<String>,
-    /// The room's tenant
-    #[arg(long, requires = "room")]
+    /// Only this tenant
+    #[arg(long)]
     tenant: Option<String>,
     /// The latest so many
     #[arg(long, default_value_t = 50)]
@@ -25,18 +25,10 @@ pub(crate) struct Arguments {
 
 /// Prints the decisions, the latest last, as a log is read.
 pub(super) async fn run(arguments: &Arguments, config: &Config) -> anyhow::Result<ExitCode> {
-    let named = arguments
-        .room
-        .as_deref()
-        .map(|room| Conference::from_names(room, arguments.tenant.as_deref(), &config.xmpp.domain))
-        .transpose()?;
+    let (room, tenant) = narrowed(arguments.room.as_deref(), arguments.tenant.as_deref())?;
     let filter = DecisionFilter {
-        room: named
-            .as_ref()
-            .map(|conference| conference.room().to_owned()),
-        tenant: named
-            .as_ref()
-            .and_then(|conference| conference.tenant().map(str::to_owned)),
+        room,
+        tenant,
         before: None,
         limit: arguments.limit,
     };

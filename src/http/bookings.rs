@@ -9,7 +9,7 @@ use warp::http::{HeaderValue, Method, StatusCode};
 use super::Call;
 use super::field::{FieldError, Form, Members};
 use super::reply::{self, Problem, Response};
-use crate::conference::{Conference, canonical_room_name};
+use crate::conference::{Conference, ConferenceError, canonical_tenant, narrowed};
 use crate::config::{Secret, Starters};
 use crate::reservation::booking::{Booking, BookingId, Draft, Options};
 use crate::reservation::{Reservations, timestamp};
@@ -155,22 +155,12 @@ fn read(
     now: DateTime<Utc>,
 ) -> Result<Draft, FieldError> {
     let (room, tenant) = (members.text("room")?, members.text("tenant")?);
-    let conference = match (base, room.flatten()) {
-        (Some(base), None) if tenant.is_none() => base.conference.clone(),
-        (base, room) => {
-            let before = base.map(|base| &base.conference);
-            let room = room.or(before.map(|c| c.room().to_owned()));
-            let room = room.ok_or(FieldError::Missing("room"))?;
-            let tenant =
-                tenant.unwrap_or_else(|| before.and_then(|c| c.tenant().map(str::to_owned)));
-            Conference::from_names(&room, tenant.as_deref(), domain).map_err(|error| {
-                FieldError::Conference {
-                    field: "room",
-                    error,
-                }
-            })?
-        }
-    };
+    let conference = conference(
+        room.flatten().as_deref(),
+        tenant.as_ref().map(Option::as_deref),
+        base.map(|base| &base.conference),
+        domain,
+    )?;
     let before = base.cloned();
     let options = before
         .as_ref()
@@ -225,6 +215,52 @@ fn read(
     Ok(draft)
 }
 
+/// The conference that is meant by a room and a tenant, each given or not; what is not given is as
+/// `before`. A tenant that the room's own name says counts as given.
+fn conference(
+    room: Option<&str>,
+    tenant: Option<Option<&str>>,
+    before: Option<&Conference>,
+    domain: &str,
+) -> Result<Conference, FieldError> {
+    let given = tenant.flatten();
+    check_tenant(given)?;
+    let named = |room: &str, tenant| Conference::from_names(room, tenant, domain).map_err(of_room);
+    match (room, before) {
+        (None, None) => Err(FieldError::Missing("room")),
+        (None, Some(before)) if tenant.is_none() => Ok(before.clone()),
+        (None, Some(before)) => named(before.room(), given),
+        (Some(room), before) => {
+            let conference = named(room, given)?;
+            match before.and_then(Conference::tenant) {
+                Some(before) if tenant.is_none() && conference.tenant().is_none() => {
+                    named(room, Some(before))
+                }
+                _ => Ok(conference),
+            }
+        }
+    }
+}
+
+/// Tells a bad tenant beside the room from one within the room's name.
+fn check_tenant(tenant: Option<&str>) -> Result<(), FieldError> {
+    let wrong = |error| FieldError::Conference {
+        field: "tenant",
+        error,
+    };
+    match tenant.filter(|tenant| !tenant.is_empty()) {
+        Some(tenant) => canonical_tenant(tenant).map(drop).map_err(wrong),
+        None => Ok(()),
+    }
+}
+
+fn of_room(error: ConferenceError) -> FieldError {
+    FieldError::Conference {
+        field: "room",
+        error,
+    }
+}
+
 fn filter(query: &Form) -> Result<BookingFilter, FieldError> {
     query.only(&["room", "tenant", "owner", "from", "to", "after", "limit"])?;
     let (room, tenant) = room_and_tenant(query)?;
@@ -251,19 +287,9 @@ fn filter(query: &Form) -> Result<BookingFilter, FieldError> {
 pub(super) fn room_and_tenant(
     query: &Form,
 ) -> Result<(Option<String>, Option<String>), FieldError> {
-    let tenant = query.get("tenant")?;
-    let Some(room) = query.get("room")? else {
-        return Ok((None, tenant.map(canonical_room_name)));
-    };
-    let conference =
-        Conference::from_names(room, tenant, "").map_err(|error| FieldError::Conference {
-            field: "room",
-            error,
-        })?;
-    Ok((
-        Some(conference.room().to_owned()),
-        conference.tenant().map(str::to_owned),
-    ))
+    let (room, tenant) = (query.get("room")?, query.get("tenant")?);
+    check_tenant(tenant)?;
+    narrowed(room, tenant).map_err(of_room)
 }
 
 /// How many entries a page is to hold.

@@ -1,6 +1,10 @@
 //! Fields of forms, queries and JSON bodies: taken by name, and refused by name.
 
+use std::fmt;
+
 use chrono::{DateTime, Utc};
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 use thiserror::Error;
 
@@ -13,7 +17,7 @@ pub(super) enum FieldError {
     #[error("{0}: is missing; it is required")]
     Missing(&'static str),
     #[error("{0}: is given more than once; give it once")]
-    Doubled(&'static str),
+    Doubled(String),
     #[error("{field}: is longer than {max} bytes; shorten it")]
     TooLong { field: &'static str, max: usize },
     #[error(
@@ -72,7 +76,7 @@ impl Form {
             .map(|(_, value)| value);
         let first = values.next();
         if values.next().is_some() {
-            return Err(FieldError::Doubled(field));
+            return Err(FieldError::Doubled(field.to_owned()));
         }
         Ok(first.map(String::as_str).filter(|value| !value.is_empty()))
     }
@@ -113,13 +117,13 @@ impl Form {
 }
 
 fn unknown(name: &str) -> FieldError {
-    FieldError::Unknown(
-        name.chars()
-            .take(40)
-            .collect::<String>()
-            .escape_default()
-            .to_string(),
-    )
+    FieldError::Unknown(shown(name))
+}
+
+/// A name that the caller chose, fit for a message.
+fn shown(name: &str) -> String {
+    let name: String = name.chars().take(40).collect();
+    name.escape_default().to_string()
 }
 
 fn time(field: &'static str, text: &str) -> Result<DateTime<Utc>, FieldError> {
@@ -150,6 +154,39 @@ fn well_escaped(raw: &[u8]) -> bool {
     std::str::from_utf8(&decoded).is_ok()
 }
 
+/// An object as it was written: of a member that is there twice, JSON's usual readers keep the last one
+/// without a word.
+#[derive(Debug, Default)]
+struct Object {
+    members: Map<String, Value>,
+    doubled: Option<String>,
+}
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        json.deserialize_map(Self::default())
+    }
+}
+
+impl<'de> Visitor<'de> for Object {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self, A::Error> {
+        while let Some((name, value)) = map.next_entry::<String, Value>()? {
+            if self.members.contains_key(&name) {
+                self.doubled.get_or_insert(name);
+            } else {
+                self.members.insert(name, value);
+            }
+        }
+        Ok(self)
+    }
+}
+
 /// The members of a JSON object, taken one by one. What is left is unknown.
 #[derive(Debug)]
 pub(super) struct Members(Map<String, Value>);
@@ -157,8 +194,12 @@ pub(super) struct Members(Map<String, Value>);
 impl Members {
     pub(super) fn parse(body: &[u8]) -> Result<Self, FieldError> {
         match serde_json::from_slice(body) {
-            Ok(Value::Object(members)) => Ok(Self(members)),
-            Ok(_) => Err(FieldError::NotAnObject),
+            Ok(Object {
+                doubled: Some(name),
+                ..
+            }) => Err(FieldError::Doubled(shown(&name))),
+            Ok(Object { members, .. }) => Ok(Self(members)),
+            Err(error) if error.is_data() => Err(FieldError::NotAnObject),
             Err(error) => Err(FieldError::NotJson(error.to_string())),
         }
     }
@@ -196,14 +237,16 @@ impl Members {
         self.take(field, "true or false", |value| value.as_bool())
     }
 
-    /// A whole number.
+    /// A whole number. One that is too large for us is the largest there is: above whatever bound its field
+    /// has, and refused with it.
     pub(super) fn count(
         &mut self,
         field: &'static str,
         wanted: &'static str,
     ) -> Result<Option<Option<u32>>, FieldError> {
         self.take(field, wanted, |value| {
-            value.as_u64().and_then(|n| u32::try_from(n).ok())
+            let number = value.as_u64()?;
+            Some(u32::try_from(number).unwrap_or(u32::MAX))
         })
     }
 
@@ -260,7 +303,26 @@ mod tests {
     #[test]
     fn a_doubled_field_is_refused_by_name() {
         let form = Form::parse(b"name=a&name=a&other=1&other=2").unwrap();
-        assert_eq!(form.get("name"), Err(FieldError::Doubled("name")));
+        assert_eq!(form.get("name"), Err(FieldError::Doubled("name".into())));
+    }
+
+    #[test]
+    fn a_doubled_member_is_refused_by_name() {
+        for (body, name) in [
+            (r#"{"room": "a", "room": "b"}"#, "room"),
+            (r#"{"room": "a", "title": null, "title": null}"#, "title"),
+            (r#"{"a\n": 1, "a\u000a": 1, "b": 1, "b": 1}"#, "a\\n"),
+        ] {
+            let error = Members::parse(body.as_bytes()).unwrap_err();
+            assert_eq!(error, FieldError::Doubled(name.into()), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_number_too_large_for_us_is_a_large_number() {
+        let mut members = Members::parse(br#"{"max_occupants": 5000000000}"#).unwrap();
+        let count = members.count("max_occupants", "a whole number from 1 up");
+        assert_eq!(count, Ok(Some(Some(u32::MAX))));
     }
 
     #[test]
@@ -295,7 +357,14 @@ mod tests {
 
     #[test]
     fn a_body_that_is_no_object_is_refused() {
-        assert_eq!(Members::parse(b"[1]").unwrap_err(), FieldError::NotAnObject);
+        for body in ["[1]", "7", "null", "\"room\""] {
+            let error = Members::parse(body.as_bytes()).unwrap_err();
+            assert_eq!(error, FieldError::NotAnObject, "{body}");
+        }
+        assert!(matches!(
+            Members::parse(b"{} {}"),
+            Err(FieldError::NotJson(_))
+        ));
         assert!(matches!(Members::parse(b"{"), Err(FieldError::NotJson(_))));
     }
 }

@@ -29,6 +29,7 @@ use ops::Readiness;
 use queue::Connection;
 pub use queue::Door;
 use reply::{Problem, Response, recover, settle};
+use reservations::Clocks;
 
 /// Largest body that is read; a booking is under a kilobyte.
 const BODY_MAX: usize = 64 * 1024;
@@ -122,13 +123,17 @@ pub fn routes(api: Api) -> BoxedFilter<(Response,)> {
         door.stop.clone(),
     ));
 
+    let clocks = Arc::<Clocks>::default();
     let create = warp::path!("conference")
         .and(guarded(CREATE))
         .and(with(&reservations))
         .and(here(&domain))
-        .then(async |call, reservations, domain: Arc<str>| {
-            settle(reservations::create(call, reservations, &domain).await)
-        });
+        .and(warp::any().map(move || Arc::clone(&clocks)))
+        .then(
+            async |call, reservations, domain: Arc<str>, clocks: Arc<Clocks>| {
+                settle(reservations::create(call, reservations, &domain, &clocks).await)
+            },
+        );
     let conference = warp::path!("conference" / String)
         .and(guarded(READ_END))
         .and(with(&reservations))
@@ -377,4 +382,41 @@ async fn read<B: Buf>(
 
 async fn next<S: Stream>(stream: &mut std::pin::Pin<&mut S>) -> Option<S::Item> {
     std::future::poll_fn(|context| stream.as_mut().poll_next(context)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::stream;
+    use warp::Reply;
+
+    use super::*;
+
+    /// The status that a body which can't be read is answered with.
+    async fn refused(body: impl Stream<Item = Result<Bytes, warp::Error>>) -> StatusCode {
+        let rejection = read(body).await.unwrap_err();
+        let problem = rejection.find::<Problem>().unwrap().clone();
+        problem.into_response().status()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_arrive_in_time_is_given_up() {
+        assert_eq!(
+            refused(stream::pending()).await,
+            StatusCode::REQUEST_TIMEOUT
+        );
+    }
+
+    #[tokio::test]
+    async fn of_a_body_without_an_end_only_so_much_is_thrown_away() {
+        const CHUNK: usize = 16 * 1024;
+        let sent = AtomicUsize::new(0);
+        let endless = stream::repeat_with(|| {
+            sent.fetch_add(CHUNK, Ordering::Relaxed);
+            Ok(Bytes::from_static(&[0; CHUNK]))
+        });
+        assert_eq!(refused(endless).await, StatusCode::PAYLOAD_TOO_LARGE);
+        assert_eq!(sent.into_inner(), DRAIN_MAX + CHUNK);
+    }
 }

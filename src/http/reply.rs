@@ -184,7 +184,7 @@ impl From<BookingError> for Problem {
     fn from(error: BookingError) -> Self {
         let status = match error {
             BookingError::Store(error) => return error.into(),
-            BookingError::Draft(_) => StatusCode::BAD_REQUEST,
+            BookingError::Draft(_) | BookingError::Over { .. } => StatusCode::BAD_REQUEST,
             BookingError::Unknown(_) => StatusCode::NOT_FOUND,
             BookingError::Overlap(_) => StatusCode::CONFLICT,
             BookingError::Elsewhere => StatusCode::FORBIDDEN,

@@ -1,6 +1,8 @@
 //! The reservation API that Prosody's `mod_reservations` and our shim call: `POST /conference`,
 //! `GET` and `DELETE /conference/{id}`.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::json;
@@ -21,6 +23,28 @@ const JID_MAX: usize = 2047;
 
 /// From how many seconds of difference the operator is told that the clocks disagree.
 const CLOCK_SKEW_SECONDS: i64 = 60;
+
+/// Whether Prosody's clock differed from ours when it last asked. The operator is told of a change, and not
+/// with every request.
+#[derive(Debug, Default)]
+pub(super) struct Clocks {
+    differ: AtomicBool,
+}
+
+impl Clocks {
+    fn compare(&self, theirs: DateTime<Utc>, ours: DateTime<Utc>) {
+        let seconds = (theirs - ours).num_seconds();
+        let differ = seconds.abs() > CLOCK_SKEW_SECONDS;
+        if self.differ.swap(differ, Ordering::Relaxed) == differ {
+            return;
+        }
+        if differ {
+            tracing::warn!(seconds, "Prosody's clock differs from ours; ours rules");
+        } else {
+            tracing::info!("Prosody's clock agrees with ours again");
+        }
+    }
+}
 
 /// The conference as the API has it. Unset members are left out: a `null` wedges the room in stock
 /// Prosody.
@@ -96,9 +120,10 @@ pub(super) async fn create(
     call: Call,
     reservations: Reservations,
     domain: &str,
+    clocks: &Clocks,
 ) -> Result<Response, Problem> {
     let form = call.form("application/x-www-form-urlencoded: name, start_time, mail_owner")?;
-    let request = read(&form, domain, call.now)?;
+    let request = read(&form, domain, clocks, call.now)?;
     if let Some(upstream) = reservations.upstream() {
         return passed_on(upstream.allocate(&request).await);
     }
@@ -153,7 +178,7 @@ async fn one_upstream(id: &str, call: &Call, upstream: &Upstream) -> Result<Resp
     match upstream.find(id, call.now).await? {
         Lookup::Running(granted) => Ok(reply::json(ok, &ConferenceBody::granted(&granted))),
         Lookup::Unasked(allocation) => Ok(reply::json(ok, &ConferenceBody::unasked(&allocation))),
-        Lookup::Over(ended_at) => Err(over(ended_at)),
+        Lookup::Over(ended_at) => Err(over(ended_at, "The conference is over.")),
         Lookup::Unknown => Err(unknown()),
         Lookup::Refused(refused) => Err(refused.into()),
         Lookup::Failed(failure) => Err(failure.into()),
@@ -164,9 +189,10 @@ fn unknown() -> Problem {
     Problem::not_found("There is no conference with this id.")
 }
 
-/// `ended_at` is ours: it tells our shim a conference that is over from an id it can't know.
-fn over(ended_at: DateTime<Utc>) -> Problem {
-    Problem::not_found("The conference is over.").with("ended_at", timestamp::format(ended_at))
+/// `ended_at` is ours: it tells our shim a conference that is over from an id it can't know. The message is
+/// for those who are in the room still.
+fn over(ended_at: DateTime<Utc>, message: impl Into<String>) -> Problem {
+    Problem::not_found(message).with("ended_at", timestamp::format(ended_at))
 }
 
 /// `GET` and `DELETE /conference/{id}`.
@@ -191,12 +217,17 @@ pub(super) async fn one(
             StatusCode::OK,
             &ConferenceBody::of(&allocation),
         )),
-        Found::Over(ended_at) => Err(over(ended_at)),
+        Found::Over(ended_at, message) => Err(over(ended_at, message)),
         Found::Unknown => Err(unknown()),
     }
 }
 
-fn read(form: &Form, domain: &str, now: DateTime<Utc>) -> Result<Request, FieldError> {
+fn read(
+    form: &Form,
+    domain: &str,
+    clocks: &Clocks,
+    now: DateTime<Utc>,
+) -> Result<Request, FieldError> {
     let name = form.require("name")?;
     let conference =
         Conference::from_node(name, domain).map_err(|error| FieldError::Conference {
@@ -208,13 +239,7 @@ fn read(form: &Form, domain: &str, now: DateTime<Utc>) -> Result<Request, FieldE
         field: "start_time",
         error,
     })?;
-    let skew = (start_time - now).num_seconds();
-    if skew.abs() > CLOCK_SKEW_SECONDS {
-        tracing::warn!(
-            seconds = skew,
-            "Prosody's clock differs from ours; ours rules"
-        );
-    }
+    clocks.compare(start_time, now);
     let mail_owner = form.get("mail_owner")?.unwrap_or_default();
     if mail_owner.len() > JID_MAX {
         return Err(FieldError::TooLong {

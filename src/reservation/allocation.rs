@@ -87,6 +87,8 @@ pub struct Allocation {
     pub options: Options,
     /// When it ended, if somebody or something ended it.
     pub ended_at: Option<DateTime<Utc>>,
+    /// And why.
+    pub end_reason: Option<EndReason>,
 }
 
 impl Allocation {
@@ -117,6 +119,13 @@ impl EndReason {
             Self::Expired => "expired",
             Self::Cancelled => "cancelled",
         }
+    }
+
+    /// The reason of this word.
+    #[must_use]
+    pub fn of_code(code: &str) -> Option<Self> {
+        let all = [Self::Destroyed, Self::Expired, Self::Cancelled];
+        all.into_iter().find(|reason| reason.code() == code)
     }
 }
 

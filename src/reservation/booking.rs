@@ -9,8 +9,11 @@ use crate::config::{Secret, Starters};
 
 /// Longest title, in characters.
 pub const TITLE_MAX: usize = 200;
-/// Longest owner, in bytes: a JID's bare form is at most 2047, an e-mail address 254.
+/// Longest owner, in characters: a JID's bare form has at most 2047 bytes, an e-mail address 254.
 pub const OWNER_MAX: usize = 2047;
+/// Longest window: a hundred years. Prosody is told how long it is, and takes no number of seconds with more
+/// than ten digits; who wants the room for longer wants it for good.
+pub const WINDOW_MAX: TimeDelta = TimeDelta::days(36_525);
 /// Longest password, in characters.
 pub const PASSWORD_MAX: usize = 128;
 /// Most occupants a booking may ask for; far above what a bridge carries, low enough for any peer's
@@ -84,6 +87,11 @@ pub enum DraftError {
     /// The window is empty or runs backwards.
     #[error("end: is not after start; give a later end, or none for a permanent booking")]
     EndBeforeStart,
+    /// The window is longer than [`WINDOW_MAX`].
+    #[error(
+        "end: is more than a hundred years after start; give an earlier end, or none for a permanent booking"
+    )]
+    EndTooLate,
     /// The window is over already.
     #[error("end: is in the past; give a time that is still to come")]
     EndInThePast,
@@ -124,6 +132,7 @@ impl Draft {
         self.end = self.end.map(|end| end.trunc_subsecs(0));
         match self.end {
             Some(end) if end <= self.start => return Err(DraftError::EndBeforeStart),
+            Some(end) if end - self.start > WINDOW_MAX => return Err(DraftError::EndTooLate),
             Some(end) if end <= now => return Err(DraftError::EndInThePast),
             _ => {}
         }
@@ -242,6 +251,20 @@ mod tests {
             d.end = Some(at("2026-11-01T14:00:00Z"));
         };
         assert_eq!(error(past), DraftError::EndInThePast);
+    }
+
+    #[test]
+    fn a_window_of_more_than_a_hundred_years_is_refused() {
+        let century = |d: &mut Draft| d.end = Some(d.start + WINDOW_MAX);
+        let longer = |d: &mut Draft| d.end = Some(d.start + WINDOW_MAX + TimeDelta::seconds(1));
+        assert_eq!(error(longer), DraftError::EndTooLate);
+        let mut draft = draft();
+        century(&mut draft);
+        let kept = draft.checked(Starters::Anyone, at("2026-12-01T12:00:00Z"));
+        assert!(
+            (kept.unwrap().end.unwrap() - at("2026-12-01T13:00:00Z")).num_seconds()
+                < 10_i64.pow(10)
+        );
     }
 
     #[test]

@@ -17,6 +17,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use thiserror::Error;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
@@ -30,8 +31,10 @@ use policy::{Decision, Refusal, Settings};
 use requester::Requester;
 use upstream::Upstream;
 
-/// Longest sleep of the expiry loop: also how often the logs are purged.
+/// The expiry loop comes by so often at least: also how often the logs are purged.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
+/// And leaves at least so long between two rounds, whatever the clock does.
+const BREATH: Duration = Duration::from_millis(100);
 /// How long the expiry loop waits after the database failed it.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -91,8 +94,8 @@ pub enum Outcome {
 pub enum Found {
     /// It runs.
     Running(Box<Allocation>),
-    /// It ended at this instant.
-    Over(DateTime<Utc>),
+    /// It ended at this instant; and what to tell those who are in its room still.
+    Over(DateTime<Utc>, String),
     /// It was never issued, or is long forgotten.
     Unknown,
 }
@@ -109,6 +112,17 @@ pub enum BookingError {
     /// No booking has this id.
     #[error("There is no booking {0}.")]
     Unknown(BookingId),
+    /// The booking is over, and the change leaves it so.
+    #[error(
+        "Booking {id} has been over since {}; make a new one, or give this one an end that is still to come.",
+        timestamp::format(*.end)
+    )]
+    Over {
+        /// The booking.
+        id: BookingId,
+        /// Its end.
+        end: DateTime<Utc>,
+    },
     /// Bookings are the upstream's.
     #[error(
         "Bookings are kept by the reservation system that usher asks (reservations.backend = \"upstream\"); make them there."
@@ -226,17 +240,19 @@ impl Reservations {
                 (Outcome::Refused(refusal), entry)
             }
         };
-        tracing::info!(
-            conference = conference.node(),
-            outcome = entry.outcome,
-            reason = entry.reason,
-            "decided"
-        );
-        let decided = (entry.outcome, entry.reason);
+        let (decided, reason) = (entry.outcome, entry.reason);
         tx.record(entry, now).await?;
         tx.commit().await?;
-        crate::metrics::decided(decided.0, decided.1);
-        self.inner.ends_changed.notify_one();
+        tracing::info!(
+            conference = conference.node(),
+            outcome = decided,
+            reason,
+            "decided"
+        );
+        crate::metrics::decided(decided, reason);
+        if let Outcome::Allocated(_) = outcome {
+            self.inner.ends_changed.notify_one();
+        }
         Ok(outcome)
     }
 
@@ -248,11 +264,12 @@ impl Reservations {
     pub async fn find(&self, id: AllocationId, now: DateTime<Utc>) -> Result<Found, StoreError> {
         Ok(match self.inner.store.allocation(id).await? {
             None => Found::Unknown,
-            Some(Allocation {
-                ended_at: Some(ended_at),
-                ..
-            }) => Found::Over(ended_at),
-            Some(allocation) if allocation.is_over(now) => Found::Over(allocation.end),
+            Some(allocation) if allocation.is_over(now) => {
+                let ended_at = allocation.ended_at.unwrap_or(allocation.end);
+                let settings = &self.inner.settings;
+                let farewell = policy::farewell(&allocation, ended_at, settings, now);
+                Found::Over(ended_at, farewell)
+            }
             Some(allocation) => Found::Running(Box::new(allocation)),
         })
     }
@@ -351,7 +368,12 @@ impl Reservations {
             .ok_or(BookingError::Unknown(id))?;
         let draft = change(&before.draft)?
             .checked(self.inner.settings.starters, now)
-            .map_err(BookingError::Draft)?;
+            .map_err(|error| match (error, before.draft.end) {
+                (DraftError::EndInThePast, Some(end)) if before.is_over(now) => {
+                    BookingError::Over { id, end }
+                }
+                (error, _) => BookingError::Draft(error),
+            })?;
         let booking = match tx.update_booking(&before, draft.clone(), now).await {
             Err(StoreError::Overlap) => {
                 tx.commit().await.map_err(store)?;
@@ -464,20 +486,28 @@ impl Reservations {
     }
 
     async fn keep_ends(&self, stop: CancellationToken) {
-        let mut sleep = Duration::ZERO;
+        // Instants, not spans: whatever happens meanwhile doesn't put the next round off.
+        let (mut earliest, mut latest) = (Instant::now(), Instant::now());
+        let mut due = latest;
         loop {
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
-                () = self.inner.ends_changed.notified(), if !sleep.is_zero() => {}
-                () = tokio::time::sleep(sleep) => {
-                    if let Err(error) = self.expire(clock::now()).await {
-                        tracing::warn!(%error, "could not end what is over; trying again");
-                        sleep = RETRY;
-                        continue;
-                    }
+                () = tokio::time::sleep_until(due) => {
+                    let (least, most) = match self.expire(clock::now()).await {
+                        Ok(()) => (BREATH, HOUSEKEEPING),
+                        Err(error) => {
+                            tracing::warn!(%error, "could not end what is over; trying again");
+                            (RETRY, RETRY)
+                        }
+                    };
+                    let now = Instant::now();
+                    (earliest, latest) = (now + least, now + most);
                 }
+                () = self.inner.ends_changed.notified() => {}
             }
-            sleep = self.until_next_end(clock::now()).await;
+            let left = self.until_next_end(clock::now()).await;
+            due = (Instant::now() + left).clamp(earliest, latest);
         }
     }
 
@@ -495,9 +525,11 @@ impl Reservations {
         Ok(())
     }
 
+    /// How long it is until an allocation is over by itself; no longer than the loop may sleep.
     async fn until_next_end(&self, now: DateTime<Utc>) -> Duration {
         match self.inner.store.next_end().await {
-            Ok(next) => clock::pause(next, now, HOUSEKEEPING),
+            Ok(None) => HOUSEKEEPING,
+            Ok(Some(end)) => (end - now).to_std().unwrap_or_default().min(HOUSEKEEPING),
             Err(_) => RETRY,
         }
     }
@@ -547,3 +579,6 @@ impl Reservations {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use chrono_tz::Tz;
 
-use super::allocation::{Allocation, AllocationId};
+use super::allocation::{Allocation, AllocationId, EndReason};
 use super::booking::{Booking, BookingId, Options};
 use super::requester::Requester;
 use crate::conference::Conference;
@@ -240,14 +240,18 @@ pub fn revise(
             return None;
         }
         let allowance = follow(booking, now);
-        // A permanent booking was measured from the opening; measure it from there still.
         return Some(match booking.draft.end {
             Some(_) => allowance,
-            None => Allowance {
-                start: allocation.start,
-                end: allocation.start.max(booking.draft.start) + PERMANENT,
-                ..allowance
-            },
+            None => {
+                // A permanent booking was measured from the opening; measure it from there still. One
+                // that had an end until now may have begun more than that ago: its room stays open.
+                let end = allocation.start.max(booking.draft.start) + PERMANENT;
+                Allowance {
+                    start: allocation.start,
+                    end: end.max(allocation.end),
+                    ..allowance
+                }
+            }
         });
     }
     let whole = allocation.start + settings.default_duration;
@@ -269,6 +273,26 @@ pub fn revise(
         options: Options::default(),
         booking: None,
     })
+}
+
+/// Why an allocation is over, for people who are in its room still.
+#[must_use]
+pub fn farewell(
+    allocation: &Allocation,
+    ended_at: DateTime<Utc>,
+    settings: &Settings,
+    now: DateTime<Utc>,
+) -> String {
+    let why = match allocation.end_reason.unwrap_or(EndReason::Expired) {
+        EndReason::Destroyed => "its room was closed".to_owned(),
+        EndReason::Expired => {
+            let end = moment(ended_at, settings.time_zone, now);
+            format!("its time was up at {end}")
+        }
+        EndReason::Cancelled => "its booking was cancelled, or is for another time now".to_owned(),
+    };
+    let room = allocation.conference.display_name();
+    format!("The conference in \"{room}\" is over: {why}.")
 }
 
 /// A time as people read it: with its zone, and the day where it isn't today's.

@@ -15,6 +15,7 @@ fn allocation(row: &SqliteRow, domain: &str) -> Result<Allocation> {
     let millis = |column| row.try_get::<i64, _>(column);
     let booking: Option<i64> = row.try_get("booking_id")?;
     let ended: Option<i64> = row.try_get("ended_at")?;
+    let end_reason: Option<String> = row.try_get("end_reason")?;
     Ok(Allocation {
         id: allocation_id(row.try_get("id")?)?,
         conference: conference(row.try_get("room")?, row.try_get("tenant")?, domain)?,
@@ -25,6 +26,7 @@ fn allocation(row: &SqliteRow, domain: &str) -> Result<Allocation> {
         end: instant(millis("ends_at")?)?,
         options: options(row)?,
         ended_at: ended.map(instant).transpose()?,
+        end_reason: end_reason.as_deref().and_then(EndReason::of_code),
     })
 }
 
@@ -125,6 +127,7 @@ impl Tx {
             end,
             options,
             ended_at: None,
+            end_reason: None,
         })
     }
 

@@ -16,7 +16,10 @@ pub struct BookingFilter {
     pub room: Option<String>,
     /// Canonical tenant; `Some("")` is "no tenant".
     pub tenant: Option<String>,
-    /// The owner, as it was written.
+    /// The owner, met as whoever opens a room is ([`Requester::is`]): an address in any case, all else
+    /// exactly. The database knows the case of ASCII only.
+    ///
+    /// [`Requester::is`]: crate::reservation::requester::Requester::is
     pub owner: Option<String>,
     /// Those that end after this instant.
     pub from: Option<DateTime<Utc>>,
@@ -146,7 +149,8 @@ impl Store {
             "SELECT * FROM booking
              WHERE (CAST($1 AS TEXT) IS NULL OR room = $1)
                AND (CAST($2 AS TEXT) IS NULL OR tenant = $2)
-               AND (CAST($3 AS TEXT) IS NULL OR owner = $3)
+               AND (CAST($3 AS TEXT) IS NULL OR TRIM(owner) = $3
+                    OR ($3 LIKE '%@%' AND LOWER(TRIM(owner)) = LOWER($3)))
                AND (CAST($4 AS BIGINT) IS NULL OR ends_at IS NULL OR ends_at > $4)
                AND (CAST($5 AS BIGINT) IS NULL OR starts_at < $5)
                AND (starts_at > $6 OR (starts_at = $6 AND id > $7))
@@ -155,7 +159,7 @@ impl Store {
         )
         .bind(&filter.room)
         .bind(&filter.tenant)
-        .bind(&filter.owner)
+        .bind(filter.owner.as_deref().map(str::trim))
         .bind(filter.from.map(|t| t.timestamp_millis()))
         .bind(filter.to.map(|t| t.timestamp_millis()))
         .bind(after.start)

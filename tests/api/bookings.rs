@@ -1,10 +1,10 @@
 //! Bookings over the API, and what they make of requests for rooms.
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::harness::{Usher, all, in_seconds, now};
+use crate::harness::{Answer, Usher, all, in_seconds, now};
 
 const BOOKED: &str = "reservations.policy = \"booked\"";
 const PATH: &str = "/api/v1/bookings";
@@ -116,6 +116,8 @@ async fn malformed_bookings_name_the_field() {
         (with(hour("room", 0), json!({ "room": 7 })), "room"),
         (with(hour("a\u{0}b", 0), json!({})), "room"),
         (with(hour("[x]room", 0), json!({ "tenant": "y" })), "room"),
+        (with(hour("[x.y]room", 0), json!({})), "room"),
+        (with(hour("room", 0), json!({ "tenant": "x.y" })), "tenant"),
         (
             with(hour("room", 0), json!({ "start": "tomorrow" })),
             "start",
@@ -164,6 +166,7 @@ async fn malformed_bookings_name_the_field() {
             "{body}: {message}"
         );
     }
+    assert_eq!(usher.get(PATH).await.body["bookings"], json!([]));
     let request = || usher.request(Method::POST, PATH);
     let send = crate::harness::Answer::of;
     send(
@@ -184,6 +187,132 @@ async fn malformed_bookings_name_the_field() {
     send(request().json(&json!({ "room": "x".repeat(1_000_000) })))
         .await
         .refused(413);
+}
+
+#[tokio::test]
+async fn a_member_that_is_there_twice_is_refused_by_name() {
+    let usher = Usher::start("").await;
+    let body = r#"{ "room": "a", "title": "x", "room": "b" }"#;
+    let request = usher.request(Method::POST, PATH).body(body);
+    let answer = Answer::of(request.header("Content-Type", "application/json")).await;
+    assert!(
+        answer.refused(400).starts_with("room: is given more"),
+        "{}",
+        answer.body
+    );
+    assert_eq!(usher.get(PATH).await.body["bookings"], json!([]));
+}
+
+#[tokio::test]
+async fn a_bound_is_named_to_whoever_asks_for_more() {
+    let usher = Usher::start("").await;
+    let far = "9999-12-31T23:59:59Z";
+    for (more, field, bound) in [
+        (
+            json!({ "max_occupants": 100_001 }),
+            "max_occupants",
+            "100000",
+        ),
+        (
+            json!({ "max_occupants": 5_000_000_000_u64 }),
+            "max_occupants",
+            "100000",
+        ),
+        (
+            json!({ "waiting_queue": true, "auto_live": 5_000_000_000_u64 }),
+            "auto_live",
+            "1440",
+        ),
+        (json!({ "end": far }), "end", "a hundred years"),
+    ] {
+        let body = with(hour("room", 0), more);
+        let answer = usher.json(Method::POST, PATH, &body).await;
+        let message = answer.refused(400);
+        assert!(
+            message.starts_with(&format!("{field}: ")) && message.contains(bound),
+            "{body}: {message}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_tenant_is_met_in_every_spelling_and_never_encoded() {
+    let usher = Usher::start("").await;
+    let made = usher
+        .book(&with(hour("room", 0), json!({ "tenant": "München" })))
+        .await;
+    assert_eq!(made["tenant"], "münchen");
+    usher.book(&hour("other", 0)).await;
+    usher.open("[münchen]room").await;
+    usher.open("other").await;
+    for query in [
+        "tenant=m%C3%BCnchen",
+        "tenant=M%C3%9CNCHEN",
+        "tenant=Mu%CC%88nchen",
+        "room=%5BM%C3%BCnchen%5Droom",
+        "room=room&tenant=m%C3%BCnchen",
+    ] {
+        let list = usher.get(&format!("{PATH}?{query}")).await;
+        assert_eq!(list.body["bookings"], json!([made]), "{query}");
+        let decisions = usher.decisions(query).await;
+        assert_eq!(decisions.len(), 1, "{query}");
+        assert_eq!(decisions[0]["tenant"], "münchen", "{query}");
+    }
+    for path in [PATH, "/api/v1/decisions"] {
+        for (query, field) in [
+            ("tenant=a%2Fb", "tenant"),
+            ("room=room&tenant=a.b", "tenant"),
+            ("room=%5Ba.b%5Droom", "room"),
+            ("room=%5Ba%5Droom&tenant=b", "room"),
+        ] {
+            let answer = usher.get(&format!("{path}?{query}")).await;
+            let message = answer.refused(400);
+            assert!(message.starts_with(&format!("{field}: ")), "{message}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_changed_room_keeps_its_tenant_unless_its_name_says_another() {
+    let usher = Usher::start("").await;
+    let made = usher
+        .book(&with(hour("room", 0), json!({ "tenant": "blue" })))
+        .await;
+    let path = format!("{PATH}/{}", made["id"]);
+    for (change, room, tenant) in [
+        (json!({ "room": "other" }), "other", json!("blue")),
+        (json!({ "room": "[green]hall" }), "hall", json!("green")),
+        (json!({ "tenant": "red" }), "hall", json!("red")),
+        (json!({ "room": "[red]hall" }), "hall", json!("red")),
+        (json!({ "tenant": null }), "hall", json!(null)),
+        (json!({ "room": "attic" }), "attic", json!(null)),
+    ] {
+        let changed = usher.json(Method::PATCH, &path, &change).await;
+        assert_eq!(changed.status, StatusCode::OK, "{}", changed.body);
+        assert_eq!(changed.body["room"], room, "{change}");
+        assert_eq!(changed.body["tenant"], tenant, "{change}");
+    }
+    let both = json!({ "room": "[red]hall", "tenant": "blue" });
+    let answer = usher.json(Method::PATCH, &path, &both).await;
+    assert!(answer.refused(400).contains("the tenant given is"));
+}
+
+#[tokio::test]
+async fn a_booking_that_is_over_says_so_to_whoever_changes_it() {
+    let usher = Usher::start("").await;
+    let body = json!({ "room": "room", "end": in_seconds(2) });
+    let made = usher.book(&body).await;
+    let path = format!("{PATH}/{}", made["id"]);
+    let end: DateTime<Utc> = made["end"].as_str().unwrap().parse().unwrap();
+    tokio::time::sleep((end - now()).to_std().unwrap_or_default()).await;
+    let title = json!({ "title": "late" });
+    let answer = usher.json(Method::PATCH, &path, &title).await;
+    let message = answer.refused(400);
+    let said = format!("Booking {} has been over since", made["id"]);
+    assert!(message.starts_with(&said), "{message}");
+    let longer = json!({ "title": "late", "end": in_seconds(600) });
+    let answer = usher.json(Method::PATCH, &path, &longer).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
 }
 
 #[tokio::test]
@@ -283,6 +412,12 @@ async fn lists_are_narrowed_and_paged() {
         list("owner=odd@example.com").await.0,
         ["room1", "room3", "room5"]
     );
+    // As whoever opens the room is met: an address in any case.
+    assert_eq!(
+        list("owner=Odd@Example.COM").await.0,
+        ["room1", "room3", "room5"]
+    );
+    assert!(list("owner=odd").await.0.is_empty());
     assert_eq!(list("tenant=acme").await.0, ["room0"]);
     assert_eq!(list("room=room0").await.0, ["room0", "room0"]);
     let (from, to) = (in_seconds(3600 + 4500), in_seconds(60_000));
@@ -402,6 +537,41 @@ async fn refusals_say_what_to_do_and_are_logged() {
 }
 
 #[tokio::test]
+async fn an_owner_is_met_by_address_id_name_or_jid() {
+    let usher = Usher::start(BOOKED).await;
+    // The JID is in every request.
+    let identity = [("user_id", "u-17"), ("user_name", "Alice Ames")];
+    for (n, (owner, met)) in [
+        ("u-17", true),
+        ("Alice Ames", true),
+        ("ABC@meet.example.com", true),
+        ("U-17", false),
+        ("alice ames", false),
+        ("abc", false),
+        ("u-1", false),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let room = format!("room{n}");
+        let booking = json!({ "owner": owner, "starters": "owner" });
+        usher.book(&with(hour(&room, 0), booking)).await;
+        let status = usher.open_as(&room, &identity).await.status;
+        let expected = if met {
+            StatusCode::CREATED
+        } else {
+            StatusCode::FORBIDDEN
+        };
+        assert_eq!(status, expected, "{owner}");
+        let path = format!("{PATH}?owner={}", owner.replace(' ', "%20"));
+        let list = usher.get(&path).await;
+        assert_eq!(list.body["bookings"][0]["owner"], owner);
+    }
+    let list = usher.get(&format!("{PATH}?owner=u-17")).await;
+    assert_eq!(list.body["bookings"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn an_unbooked_conference_never_runs_into_a_booking() {
     let usher = Usher::start("").await;
     let booking = usher.book(&hour("room", 1800)).await;
@@ -434,7 +604,11 @@ async fn a_running_conference_follows_its_changed_booking() {
     }
     usher.delete(&path).await;
     let over = usher.get(&conference).await;
-    over.refused(404);
+    let message = over.refused(404);
+    assert!(
+        message.contains("\"room\"") && message.contains("cancelled"),
+        "{message}"
+    );
     assert!(over.body["ended_at"].is_string());
 }
 
@@ -457,6 +631,8 @@ async fn a_permanent_booking_has_no_end() {
     let answer = usher.open("lounge").await;
     assert_eq!(answer.status, StatusCode::CREATED);
     assert!(answer.end() - now() > TimeDelta::days(300));
+    // Our shim takes less than ten thousand million seconds.
+    assert!(answer.body["duration"].as_i64().unwrap() < 10_000_000_000);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -31,8 +31,16 @@ impl Process {
 
     /// Starts `usher` with a configuration of its own, and waits until it answers.
     fn start(dir: &Path, database: &Path) -> Self {
+        Self::start_with(dir, database, "")
+    }
+
+    /// The same, with `extra` lines of configuration.
+    fn start_with(dir: &Path, database: &Path, extra: &str) -> Self {
         let address = free_address();
         write_config(dir, address, database);
+        let config = dir.join("config.toml");
+        let text = std::fs::read_to_string(&config).unwrap() + extra;
+        std::fs::write(config, text).unwrap();
         let log = std::fs::File::create(dir.join("log")).unwrap();
         let child = usher(dir).stderr(log).spawn().unwrap();
         Self::running(child, address)
@@ -57,10 +65,15 @@ impl Process {
     }
 
     fn open(&self, room: &str) -> (StatusCode, Value) {
+        self.open_at(room, "2026-11-21T22:21:26.000Z")
+    }
+
+    /// Opens a room, by a clock of one's own.
+    fn open_at(&self, room: &str, start_time: &str) -> (StatusCode, Value) {
         let url = format!("http://{}/conference", self.address);
         let form = [
             ("name", room),
-            ("start_time", "2026-11-21T22:21:26.000Z"),
+            ("start_time", start_time),
             ("mail_owner", ""),
         ];
         let response = Self::client()
@@ -106,6 +119,11 @@ pub(crate) fn usher(dir: &Path) -> Command {
 
 /// Runs a command to its end, which must come: `timeout` is Debian's.
 pub(crate) fn run(dir: &Path, arguments: &[&str]) -> Output {
+    run_on(dir, arguments, Stdio::null())
+}
+
+/// The same, with something on standard input.
+fn run_on(dir: &Path, arguments: &[&str], input: Stdio) -> Output {
     let patience = PATIENCE.as_secs().to_string();
     let mut command = Command::new("/usr/bin/timeout");
     command
@@ -113,7 +131,7 @@ pub(crate) fn run(dir: &Path, arguments: &[&str]) -> Output {
         .args(arguments);
     command
         .current_dir(dir)
-        .stdin(Stdio::null())
+        .stdin(input)
         .env_clear()
         .output()
         .unwrap()
@@ -274,11 +292,11 @@ fn a_full_disk_is_a_503_and_it_is_well_again_after() {
     drop(process);
 }
 
-/// Compiles the library that makes a disk read-only under a running process (as the kernel does when
-/// a disk fails): writes are refused as long as a flag file is there.
-fn read_only_switch(dir: &Path) -> std::path::PathBuf {
-    let library = dir.join("read_only.so");
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/api/read_only.c");
+/// Compiles the library that makes a disk fail under a running process (as the kernel does when it turns
+/// read-only or is full): writes are refused as long as a flag file is there.
+fn failing_disk(dir: &Path) -> PathBuf {
+    let library = dir.join("failing_disk.so");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/api/failing_disk.c");
     let compiled = Command::new("cc")
         .args(["-shared", "-fPIC", "-o"])
         .arg(&library)
@@ -289,36 +307,40 @@ fn read_only_switch(dir: &Path) -> std::path::PathBuf {
 }
 
 #[test]
-fn a_disk_that_turns_read_only_is_a_503_and_it_is_well_again_after() {
-    let dir = TempDir::new().unwrap();
-    let flag = dir.path().join("read-only");
-    let address = free_address();
-    write_config(dir.path(), address, &dir.path().join("usher.db"));
-    let child = usher(dir.path())
-        .env("LD_PRELOAD", read_only_switch(dir.path()))
-        .env("READ_ONLY_FLAG", &flag)
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let process = Process::running(child, address);
-    let (_, made) = process.open("before");
-    std::fs::write(&flag, "").unwrap();
-    for n in 0..3 {
-        let (status, body) = process.open(&format!("during{n}"));
-        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{body}");
-        assert!(body["message"].is_string());
+fn a_disk_that_refuses_writes_is_a_503_and_it_is_well_again_after() {
+    for fault in ["READ_ONLY_FLAG", "FULL_FLAG"] {
+        let dir = TempDir::new().unwrap();
+        let flag = dir.path().join("flag");
+        let address = free_address();
+        write_config(dir.path(), address, &dir.path().join("usher.db"));
+        let child = usher(dir.path())
+            .env("LD_PRELOAD", failing_disk(dir.path()))
+            .env(fault, &flag)
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let process = Process::running(child, address);
+        let (_, made) = process.open("before");
+        std::fs::write(&flag, "").unwrap();
+        for n in 0..3 {
+            let (status, body) = process.open(&format!("during{n}"));
+            assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{fault}: {body}");
+            assert!(body["message"].is_string());
+        }
+        // What is there can still be read.
+        assert_eq!(
+            process.get(&format!("/conference/{}", made["id"])).0,
+            StatusCode::OK
+        );
+        assert_eq!(process.get("/health").0, StatusCode::OK);
+        let (status, told) = process.get("/ready");
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(told["reasons"][0]["check"], "store", "{told}");
+        std::fs::remove_file(&flag).unwrap();
+        assert_eq!(process.open("after").0, StatusCode::CREATED);
+        assert_eq!(process.open("during0").0, StatusCode::CREATED);
+        wait_for("readiness", || process.get("/ready").0 == StatusCode::OK);
     }
-    // What is there can still be read.
-    assert_eq!(
-        process.get(&format!("/conference/{}", made["id"])).0,
-        StatusCode::OK
-    );
-    assert_eq!(process.get("/health").0, StatusCode::OK);
-    assert_eq!(process.get("/ready").0, StatusCode::SERVICE_UNAVAILABLE);
-    std::fs::remove_file(&flag).unwrap();
-    assert_eq!(process.open("after").0, StatusCode::CREATED);
-    assert_eq!(process.open("during0").0, StatusCode::CREATED);
-    wait_for("readiness", || process.get("/ready").0 == StatusCode::OK);
 }
 
 #[test]
@@ -437,6 +459,131 @@ fn bookings_are_added_listed_and_cancelled_from_the_shell() {
 }
 
 #[test]
+fn a_booking_from_the_shell_has_every_option_of_the_api() {
+    let dir = TempDir::new().unwrap();
+    let process = Process::start(dir.path(), &dir.path().join("usher.db"));
+    let (start, end) = (in_seconds(3600), in_seconds(7200));
+    let add = [
+        "bookings",
+        "add",
+        "--room",
+        "Été",
+        "--tenant",
+        "Blue",
+        "--title",
+        "Tea",
+        "--owner",
+        "alice@example.com",
+        "--start",
+        &start,
+        "--end",
+        &end,
+        "--max-occupants",
+        "12",
+        "--lobby",
+        "--password",
+        "hunter2",
+        "--waiting-queue",
+        "--auto-live",
+        "5",
+        "--starters",
+        "owner",
+    ];
+    let added = run(dir.path(), &add);
+    assert!(added.status.success(), "{}", stderr(&added));
+    assert!(!stdout(&added).contains("hunter2"));
+    let (_, seen) = process.get("/api/v1/bookings");
+    let booking = &seen["bookings"][0];
+    for (field, wanted) in [
+        ("room", Value::from("%c3%a9t%c3%a9")),
+        ("tenant", "blue".into()),
+        ("title", "Tea".into()),
+        ("owner", "alice@example.com".into()),
+        ("max_occupants", 12.into()),
+        ("lobby", true.into()),
+        ("password_set", true.into()),
+        ("waiting_queue", true.into()),
+        ("auto_live", 5.into()),
+        ("starters", "owner".into()),
+    ] {
+        assert_eq!(booking[field], wanted, "{field}");
+    }
+    // Whole seconds, as the wire counts them.
+    assert_eq!(booking["start"].as_str().unwrap()[..19], start[..19]);
+    assert_eq!(booking["end"].as_str().unwrap()[..19], end[..19]);
+}
+
+#[test]
+fn a_window_that_is_too_long_is_refused_in_the_shell() {
+    let dir = TempDir::new().unwrap();
+    for lasts in ["36526d", "100000000d"] {
+        let add = ["bookings", "add", "--room", "room", "--for", lasts];
+        let refused = run(dir.path(), &add);
+        assert_eq!(refused.status.code(), Some(1), "{}", stderr(&refused));
+        let told = stderr(&refused);
+        assert!(
+            told.contains("--for is too long") && told.contains("permanent"),
+            "{told}"
+        );
+    }
+    let add = ["bookings", "add", "--room", "room", "--for", "36525d"];
+    let added = run(dir.path(), &add);
+    assert!(added.status.success(), "{}", stderr(&added));
+}
+
+#[test]
+fn a_password_comes_from_a_file_or_from_standard_input() {
+    let dir = TempDir::new().unwrap();
+    let process = Process::start(dir.path(), &dir.path().join("usher.db"));
+    let file = dir.path().join("password");
+    std::fs::write(&file, "hunter2 \u{e9}\n").unwrap();
+    let add = |room, file| ["bookings", "add", "--room", room, "--password-file", file];
+    let added = run(dir.path(), &add("file", "password"));
+    assert!(added.status.success(), "{}", stderr(&added));
+    let input = std::fs::File::open(&file).unwrap();
+    let added = run_on(dir.path(), &add("input", "-"), input.into());
+    assert!(added.status.success(), "{}", stderr(&added));
+    for room in ["file", "input"] {
+        assert_eq!(process.open(room).1["password"], "hunter2 \u{e9}");
+    }
+    let missing = run(dir.path(), &add("missing", "nowhere"));
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(
+        stderr(&missing).contains("--password-file nowhere"),
+        "{}",
+        stderr(&missing)
+    );
+    // Nothing at all is no password.
+    let empty = run(dir.path(), &add("empty", "-"));
+    assert_eq!(empty.status.code(), Some(1));
+    assert!(stderr(&empty).contains("password: "), "{}", stderr(&empty));
+}
+
+#[test]
+fn lists_in_the_shell_are_narrowed_to_a_tenant_as_over_http() {
+    let dir = TempDir::new().unwrap();
+    let process = Process::start(dir.path(), &dir.path().join("usher.db"));
+    for room in ["room", "[München]room"] {
+        let added = run(dir.path(), &["bookings", "add", "--room", room]);
+        assert!(added.status.success(), "{}", stderr(&added));
+    }
+    process.open("room");
+    process.open("[münchen]room");
+    for list in [&["bookings", "list"][..], &["decisions"]] {
+        for tenant in ["münchen", "MÜNCHEN"] {
+            let listed = stdout(&run(dir.path(), &[list, &["--tenant", tenant]].concat()));
+            assert!(
+                listed.lines().count() == 1 && listed.contains("[münchen]room"),
+                "{list:?}: {listed}"
+            );
+        }
+        let bad = run(dir.path(), &[list, &["--tenant", "a/b"]].concat());
+        assert_eq!(bad.status.code(), Some(1));
+        assert!(stderr(&bad).contains("is not a tenant"), "{}", stderr(&bad));
+    }
+}
+
+#[test]
 fn decisions_are_shown_in_the_shell() {
     let dir = TempDir::new().unwrap();
     let process = Process::start(dir.path(), &dir.path().join("usher.db"));
@@ -508,6 +655,52 @@ fn no_secret_is_ever_logged() {
     ] {
         assert!(!log.contains(secret), "{log}");
     }
+}
+
+#[test]
+fn every_line_of_a_log_in_json_is_an_object() {
+    let dir = TempDir::new().unwrap();
+    let database = dir.path().join("usher.db");
+    let extra = "[log]\nformat = \"json\"\nlevel = \"debug\"\n";
+    let process = Process::start_with(dir.path(), &database, extra);
+    process.open("room \"with quotes\"");
+    process.open("room");
+    process.signal("-TERM");
+    assert_eq!(process.wait(), Some(0));
+    let log = std::fs::read_to_string(dir.path().join("log")).unwrap();
+    let mut messages = Vec::new();
+    for line in log.lines() {
+        let line: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        assert!(line["level"].is_string(), "{line}");
+        // What others say at this level has no message.
+        if line["target"].as_str().unwrap().starts_with("usher") {
+            let message = line["message"].as_str();
+            messages.push(message.unwrap_or_else(|| panic!("{line}")).to_owned());
+        }
+    }
+    assert!(messages.iter().any(|it| it == "decided"), "{messages:?}");
+}
+
+#[test]
+fn a_clock_that_differs_is_told_once_and_so_is_its_being_right_again() {
+    let dir = TempDir::new().unwrap();
+    let process = Process::start(dir.path(), &dir.path().join("usher.db"));
+    let said = || {
+        let log = std::fs::read_to_string(dir.path().join("log")).unwrap();
+        let lines = log.lines().filter(|line| line.contains("Prosody's clock"));
+        let lines = lines.map(|line| line.contains("differs"));
+        lines.collect::<Vec<_>>()
+    };
+    for room in ["a", "b", "c"] {
+        process.open_at(room, &in_seconds(-3600));
+    }
+    assert_eq!(said(), [true]);
+    for room in ["d", "e"] {
+        process.open_at(room, &in_seconds(0));
+    }
+    assert_eq!(said(), [true, false]);
+    process.open_at("f", &in_seconds(3600));
+    assert_eq!(said(), [true, false, true]);
 }
 
 #[test]

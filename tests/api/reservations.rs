@@ -1,10 +1,13 @@
 //! The reservation API as Prosody speaks it, from outside.
 
+use std::path::Path;
 use std::time::Duration;
 
 use chrono::TimeDelta;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
+use sqlx::{Connection, SqliteConnection};
+use tempfile::TempDir;
 
 use crate::harness::{Answer, TOKEN, Usher, all, in_seconds, now};
 
@@ -134,7 +137,7 @@ async fn an_ended_conference_can_be_opened_anew() {
         StatusCode::NO_CONTENT
     );
     let over = usher.get(&format!("/conference/{first}")).await;
-    over.refused(404);
+    assert!(over.refused(404).contains("its room was closed"));
     assert!(over.body["ended_at"].is_string());
     let second = usher.open("room1").await;
     assert_eq!(second.status, StatusCode::CREATED);
@@ -148,7 +151,12 @@ async fn a_conference_is_over_at_its_end_on_our_clock() {
     let first = usher.open("room1").await;
     let id = first.id();
     tokio::time::sleep((first.end() - now()).to_std().unwrap_or_default()).await;
-    usher.get(&format!("/conference/{id}")).await.refused(404);
+    let over = usher.get(&format!("/conference/{id}")).await;
+    let message = over.refused(404);
+    assert!(
+        message.contains("\"room1\"") && message.contains("its time was up at"),
+        "{message}"
+    );
     assert_eq!(usher.open("room1").await.status, StatusCode::CREATED);
 }
 
@@ -167,6 +175,78 @@ async fn a_hundred_requests_for_one_room_make_one_conference() {
         .collect();
     assert_eq!(ids, vec![created[0].id(); 99]);
     assert_eq!(usher.decisions("room=room1").await.len(), 100);
+    let dir = usher.stop().await;
+    let mut database = database(dir.path()).await;
+    let rows = sqlx::query_scalar("SELECT COUNT(*) FROM allocation");
+    let rows: i64 = rows.fetch_one(&mut database).await.unwrap();
+    assert_eq!(rows, 1);
+}
+
+/// The database that a service keeps in `dir`, as another process sees it.
+async fn database(dir: &Path) -> SqliteConnection {
+    let url = format!("sqlite:{}", dir.join("usher.db").display());
+    SqliteConnection::connect(&url).await.unwrap()
+}
+
+#[tokio::test]
+async fn while_another_process_holds_the_database_the_answer_is_503() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().to_owned();
+    let usher = Usher::start_in(dir, "").await;
+    assert_eq!(usher.get("/health").await.status, StatusCode::OK);
+    let mut other = database(&path).await;
+    sqlx::raw_sql("BEGIN IMMEDIATE")
+        .execute(&mut other)
+        .await
+        .unwrap();
+    let answer = usher.open("room1").await;
+    assert!(answer.refused(503).contains("Try again"));
+    assert_eq!(answer.headers["retry-after"], "5");
+    sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
+    assert_eq!(usher.open("room1").await.status, StatusCode::CREATED);
+    assert_eq!(usher.decisions("").await.len(), 1);
+}
+
+#[tokio::test]
+async fn decisions_are_paged_back_from_the_newest() {
+    let usher = Usher::start("").await;
+    for n in 0..5 {
+        usher.open(&format!("room{n}")).await;
+        usher.open(&format!("[blue]room{n}")).await;
+    }
+    for (narrowed, tenant, wanted) in [("", None, 10), ("&tenant=Blue", Some("blue"), 5)] {
+        let (mut seen, mut query) = (Vec::new(), format!("limit=2{narrowed}"));
+        loop {
+            let page = usher.get(&format!("/api/v1/decisions?{query}")).await;
+            assert_eq!(page.status, StatusCode::OK, "{}", page.body);
+            let rows = page.body["decisions"].as_array().unwrap();
+            assert!((1..=2).contains(&rows.len()), "{}", page.body);
+            for row in rows.iter().filter(|_| tenant.is_some()) {
+                assert_eq!(row["tenant"].as_str(), tenant);
+            }
+            seen.extend(rows.iter().map(|row| row["id"].as_i64().unwrap()));
+            let Some(next) = page.body.get("next") else {
+                break;
+            };
+            query = format!("limit=2{narrowed}&before={next}");
+        }
+        assert_eq!(seen.len(), wanted);
+        assert!(seen.is_sorted_by(|a, b| a > b), "{seen:?}");
+    }
+    usher.get("/api/v1/decisions?before=x").await.refused(400);
+}
+
+#[tokio::test]
+async fn whatever_people_are_called_they_are_let_in_and_written_down_in_bounds() {
+    let usher = Usher::start("").await;
+    let long = "é".repeat(3000);
+    let identity = [("user_name", "Eve\n\u{1b}[31m"), ("user_id", &long)];
+    let answer = usher.open_as("room1", &identity).await;
+    assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.body);
+    let decision = &usher.decisions("").await[0];
+    assert_eq!(decision["user_name"], "Eve[31m");
+    // The longest bare JID has 2047 bytes, and no character is cut in two.
+    assert_eq!(decision["user_id"], "é".repeat(1023));
 }
 
 #[tokio::test]

@@ -89,6 +89,7 @@ fn running(start: &str, end: &str, booking: Option<i64>) -> Allocation {
         end: at(end),
         options: Options::default(),
         ended_at: None,
+        end_reason: None,
     }
 }
 
@@ -384,6 +385,33 @@ fn a_permanent_booking_is_still_measured_from_the_opening() {
     )
     .unwrap();
     assert_eq!(revised.end, at("12:00:00") + PERMANENT);
+}
+
+#[test]
+fn a_booking_made_permanent_keeps_its_room_open_however_long_ago_it_began() {
+    let mut allocation = running("12:00:00", "13:00:00", Some(3));
+    allocation.start -= PERMANENT * 2;
+    let mut forever = booking(3, "08:00:00", None);
+    forever.draft.start = allocation.start;
+    let settings = settings(PolicyKind::Open);
+    let revised = revise(&allocation, &[forever], &settings, at("12:30:00")).unwrap();
+    assert_eq!(revised.end, at("13:00:00"));
+}
+
+#[test]
+fn an_end_is_explained_to_those_who_are_in_the_room() {
+    let mut allocation = running("12:00:00", "13:00:00", None);
+    let settings = settings(PolicyKind::Open);
+    let mut say = |reason| {
+        allocation.end_reason = reason;
+        farewell(&allocation, at("13:00:00"), &settings, at("13:00:05"))
+    };
+    let over = |why| format!("The conference in \"café\" is over: {why}.");
+    assert_eq!(say(None), over("its time was up at 14:00 CET"));
+    assert_eq!(say(Some(EndReason::Expired)), say(None));
+    assert_eq!(say(Some(EndReason::Destroyed)), over("its room was closed"));
+    let cancelled = "its booking was cancelled, or is for another time now";
+    assert_eq!(say(Some(EndReason::Cancelled)), over(cancelled));
 }
 
 fn some_bookings() -> impl Strategy<Value = Vec<Booking>> {
