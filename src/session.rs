@@ -293,8 +293,16 @@ impl Session {
             return Poll::Ready(Event::Ending(ending));
         }
         // Who doesn't take what it is sent is not listened to either.
-        if ready!(self.poll_flush(&mut state, context)).is_err() {
-            return Poll::Ready(Event::Ending(Box::new(Ending::Gone(End::Left))));
+        match self.poll_flush(&mut state, context) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(_)) => {
+                return Poll::Ready(Event::Ending(Box::new(Ending::Gone(End::Left))));
+            }
+            // What the queue sent is unsent: the clock is to look in time whether it still is.
+            Poll::Pending => {
+                self.schedule(&mut state);
+                return Poll::Pending;
+            }
         }
         loop {
             match self.receive(&mut state) {
@@ -362,12 +370,29 @@ impl Session {
 
     /// Does what a message asks for.
     async fn read(self: &Arc<Self>, message: Vec<u8>) -> Result<(), End> {
-        let result = self.decode(&message).await;
+        let result = tokio::select! {
+            biased;
+            result = self.decode(&message) => result,
+            // A token's key may take long to come; a stop does not wait for it.
+            ending = self.ending() => Err(ending),
+        };
         self.settle();
         match result {
             Ok(()) => Ok(()),
             Err(ending) => Err(self.end(ending).await),
         }
+    }
+
+    /// Waits until something ends the session.
+    async fn ending(&self) -> Ending {
+        poll_fn(|context| {
+            self.task.register(context.waker());
+            match self.state().ending.take() {
+                Some(ending) => Poll::Ready(*ending),
+                None => Poll::Pending,
+            }
+        })
+        .await
     }
 
     /// What follows from every message.
@@ -696,3 +721,6 @@ fn hears_close(inbox: &mut Inbox) -> bool {
 fn is_heart_beat(payload: &[u8]) -> bool {
     payload.iter().all(|octet| matches!(octet, b'\n' | b'\r'))
 }
+
+#[cfg(test)]
+mod tests;

@@ -144,7 +144,11 @@ impl Session {
             send: self.gate.heart_beat,
             want: self.gate.heart_beat,
         };
-        let beats = heart_beat(frame.header("heart-beat"), offer).map_err(refused)?;
+        // 1.0 knows no heart-beats: its clients may send the header all the same, stompjs does, and never beat.
+        let promised = frame
+            .header("heart-beat")
+            .filter(|_| version > Version::V10);
+        let beats = heart_beat(promised, offer).map_err(refused)?;
         let Some(token) = token_of(frame)? else {
             return Err(Fault::policy(
                 "a token is needed; send CONNECT with the header Authorization, Bearer and the token",
@@ -158,7 +162,6 @@ impl Session {
             ));
         }
         let mut connected = Frame::new(Command::Connected).with("version", version.as_str());
-        // 1.0 knows no heart-beats.
         if version > Version::V10 {
             connected = connected.with("heart-beat", offer.to_string());
         }
@@ -290,16 +293,23 @@ fn acknowledge(frame: &Frame, version: Version) -> Result<(), Fault> {
 
 impl State {
     fn unsubscribe(&mut self, frame: &Frame) -> Result<(), Fault> {
-        let id = match (frame.header("id"), self.version) {
-            (Some(id), _) => id,
-            (None, Version::V10) => required(frame, "destination")?,
-            (None, _) => return Err(missing(frame, "id")),
-        };
         let before = self.subscriptions.len();
-        self.subscriptions
-            .retain(|subscription| *subscription.id != *id);
+        match (frame.header("id"), self.version) {
+            (Some(id), _) => self
+                .subscriptions
+                .retain(|subscription| *subscription.id != *id),
+            // 1.0 goes by the destination where there is no id, whether SUBSCRIBE had one or not.
+            (None, Version::V10) => {
+                let destination = required(frame, "destination")?;
+                self.subscriptions
+                    .retain(|subscription| *subscription.destination != *destination);
+            }
+            (None, _) => return Err(missing(frame, "id")),
+        }
         if self.subscriptions.len() == before {
-            return Err(Fault::policy("there is no subscription with this id"));
+            return Err(Fault::policy(
+                "there is no subscription with this id or destination",
+            ));
         }
         Ok(())
     }
