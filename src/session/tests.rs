@@ -38,7 +38,10 @@ async fn gate(dir: &TempDir) -> Arc<Gate> {
         heart_beat: Duration::from_secs(10),
         // Longer than any test: nothing but what it is about is due.
         connect_timeout: Duration::from_secs(3600),
+        max_per_token: 10,
+        max_per_address: 10,
         muc_prefix: "conference".into(),
+        tallies: Tallies::default(),
         rounds: Arc::default(),
     })
 }
