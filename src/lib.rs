@@ -52,6 +52,7 @@ use reservation::{Reservations, Retention};
 pub use service::{Service, Vitals, serve};
 use session::Gate;
 use session::rounds::Rounds;
+use session::tally::Tallies;
 use store::{Store, StoreError};
 use token::grant::Rules as GrantRules;
 use token::keys::{KeyError, KeySet, PublicKey};
@@ -154,7 +155,13 @@ fn queue_settings(config: &Config) -> queue::Settings {
     }
 }
 
-fn gate(config: &Config, queue: Queue, guard: &Guard, rounds: Arc<Rounds>) -> Gate {
+fn gate(
+    config: &Config,
+    queue: Queue,
+    guard: &Guard,
+    tallies: Tallies,
+    rounds: Arc<Rounds>,
+) -> Gate {
     Gate {
         queue,
         verifier: guard.verifier.clone(),
@@ -162,7 +169,10 @@ fn gate(config: &Config, queue: Queue, guard: &Guard, rounds: Arc<Rounds>) -> Ga
         state_interval: config.queue.state_interval,
         heart_beat: config.queue.heart_beat,
         connect_timeout: config.queue.connect_timeout,
+        max_per_token: config.queue.max_per_token,
+        max_per_address: config.queue.max_per_address,
         muc_prefix: config.xmpp.muc_prefix.clone(),
+        tallies,
         rounds,
     }
 }

@@ -17,6 +17,7 @@ use crate::queue::Queue;
 use crate::reservation::Reservations;
 use crate::session::Gate;
 use crate::session::rounds::Rounds;
+use crate::session::tally::Tallies;
 use crate::{ServeError, clock, gate, guard, open_store, queue_settings, reservations};
 
 /// How long the database may take to answer before it counts as hanging.
@@ -32,6 +33,7 @@ pub struct Service {
     queue: Queue,
     guard: Current<Guard>,
     gate: Current<Gate>,
+    tallies: Tallies,
     rounds: Arc<Rounds>,
     pulse: Pulse,
     stop: CancellationToken,
@@ -80,14 +82,21 @@ impl Service {
                 "no service token is configured: callers on this machine are let in without one; set auth.service.tokens to close this"
             );
         }
-        let rounds = Arc::new(Rounds::default());
-        let gate = gate(&config, queue.clone(), &guard, Arc::clone(&rounds));
+        let (tallies, rounds) = (Tallies::default(), Arc::new(Rounds::default()));
+        let gate = gate(
+            &config,
+            queue.clone(),
+            &guard,
+            tallies.clone(),
+            Arc::clone(&rounds),
+        );
         let service = Self {
             on_loopback,
             reservations,
             queue,
             guard: Current::new(guard),
             gate: Current::new(gate),
+            tallies,
             rounds,
             pulse: Pulse::default(),
             stop: CancellationToken::new(),
@@ -118,6 +127,7 @@ impl Service {
             gate: self.gate.clone(),
             sessions: self.connections.clone(),
             stop: self.stop.clone(),
+            kept_places: http::server::kept_for_requests(limit),
             trusted_proxies: config.queue.trusted_proxies.as_slice().into(),
         };
         let api = Api {
@@ -153,10 +163,10 @@ impl Service {
         let left = self.config.needs_restart(&config);
         let config = self.config.reloaded(config);
         guard.rules.domain = config.xmpp.domain.as_str().into();
-        let rounds = Arc::clone(&self.rounds);
+        let (tallies, rounds) = (self.tallies.clone(), Arc::clone(&self.rounds));
         self.queue.set(queue_settings(&config));
-        self.gate
-            .set(gate(&config, self.queue.clone(), &guard, rounds));
+        let gate = gate(&config, self.queue.clone(), &guard, tallies, rounds);
+        self.gate.set(gate);
         self.guard.set(guard);
         self.config = config;
         Ok(left)

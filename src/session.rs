@@ -14,6 +14,7 @@
 mod clock;
 mod frames;
 pub mod rounds;
+pub mod tally;
 mod websocket;
 
 use std::fmt;
@@ -31,7 +32,7 @@ use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
 use crate::conference::Conference;
 use crate::metrics;
-use crate::queue::{Queue, Teller, Waiting, message};
+use crate::queue::{Queue, Teller, TokenKey, Waiting, message};
 use crate::stomp::frame::encode;
 use crate::stomp::negotiate::HeartBeat;
 use crate::stomp::{Command, Decoder, Frame, Item, Limits, Version};
@@ -39,6 +40,7 @@ use crate::token::Verifier;
 use crate::token::grant::Rules;
 use frames::{Client, Fault};
 use rounds::{Rounds, Slot};
+use tally::{Counted, Tallies};
 use websocket::{Breach, Inbox, Incoming, close_payload, write_frame};
 
 /// What may wait to be written to a client, in bytes, before it is dropped.
@@ -65,8 +67,14 @@ pub struct Gate {
     pub heart_beat: Duration,
     /// How long a client may take to its CONNECT frame.
     pub connect_timeout: Duration,
+    /// How many may watch with one token.
+    pub max_per_token: u32,
+    /// How many connections may be open from one address.
+    pub max_per_address: u32,
     /// `xmpp.muc_prefix`.
     pub muc_prefix: String,
+    /// How many of each there are.
+    pub tallies: Tallies,
     /// The sessions' clock.
     pub rounds: Arc<Rounds>,
 }
@@ -126,6 +134,8 @@ enum Topic {
 #[derive(Debug)]
 struct Watch {
     conference: Conference,
+    /// Among those who watch with the same token.
+    _counted: Counted<TokenKey>,
     told: Option<usize>,
     look_at: Instant,
 }
@@ -214,14 +224,14 @@ impl State {
 }
 
 impl Session {
-    /// A session on an open WebSocket, of which `begun` was read already; `address` is the client's, `None` for
-    /// the loopback.
+    /// A session on an open WebSocket, of which `begun` was read already; `caller` is the client's address, `None`
+    /// for the loopback.
     #[must_use]
     pub fn begin(
         stream: TcpStream,
         begun: &[u8],
         gate: &Arc<Gate>,
-        address: Option<IpAddr>,
+        caller: Option<Counted<IpAddr>>,
     ) -> Arc<Self> {
         let now = Instant::now();
         let unread = (!begun.is_empty()).then(|| {
@@ -234,7 +244,7 @@ impl Session {
             gate: Arc::clone(gate),
             task: AtomicWaker::new(),
             state: Mutex::new(State {
-                client: Client::new(address),
+                client: Client::new(caller),
                 version: Version::V10,
                 busy: false,
                 closed: false,
@@ -293,8 +303,16 @@ impl Session {
             return Poll::Ready(Event::Ending(ending));
         }
         // Who doesn't take what it is sent is not listened to either.
-        if ready!(self.poll_flush(&mut state, context)).is_err() {
-            return Poll::Ready(Event::Ending(Box::new(Ending::Gone(End::Left))));
+        match self.poll_flush(&mut state, context) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(_)) => {
+                return Poll::Ready(Event::Ending(Box::new(Ending::Gone(End::Left))));
+            }
+            // What the queue sent is unsent: the clock is to look in time whether it still is.
+            Poll::Pending => {
+                self.schedule(&mut state);
+                return Poll::Pending;
+            }
         }
         loop {
             match self.receive(&mut state) {
@@ -362,12 +380,29 @@ impl Session {
 
     /// Does what a message asks for.
     async fn read(self: &Arc<Self>, message: Vec<u8>) -> Result<(), End> {
-        let result = self.decode(&message).await;
+        let result = tokio::select! {
+            biased;
+            result = self.decode(&message) => result,
+            // A token's key may take long to come; a stop does not wait for it.
+            ending = self.ending() => Err(ending),
+        };
         self.settle();
         match result {
             Ok(()) => Ok(()),
             Err(ending) => Err(self.end(ending).await),
         }
+    }
+
+    /// Waits until something ends the session.
+    async fn ending(&self) -> Ending {
+        poll_fn(|context| {
+            self.task.register(context.waker());
+            match self.state().ending.take() {
+                Some(ending) => Poll::Ready(*ending),
+                None => Poll::Pending,
+            }
+        })
+        .await
     }
 
     /// What follows from every message.
@@ -696,3 +731,6 @@ fn hears_close(inbox: &mut Inbox) -> bool {
 fn is_heart_beat(payload: &[u8]) -> bool {
     payload.iter().all(|octet| matches!(octet, b'\n' | b'\r'))
 }
+
+#[cfg(test)]
+mod tests;

@@ -84,8 +84,8 @@ pub struct Server {
     pub shutdown_grace: Duration,
     /// How many connections are held at once; default 19000. Each waiting visitor is one, and
     /// each takes a file descriptor: stay some hundred below the limit of open files
-    /// (`LimitNOFILE`), or accepting fails instead of turning visitors away in good order.
-    /// 19000 suits a limit of 20000.
+    /// (`LimitNOFILE`). A twentieth, 100 at most, is kept for requests; visitors beyond the others
+    /// are turned away. 19000 suits a limit of 20000.
     pub max_connections: usize,
 }
 
@@ -349,11 +349,11 @@ pub struct Queue {
     /// For how long a visitor whose connection broke keeps their place; default `30s`; zero: not at
     /// all. The place belongs to the token.
     pub reconnect_grace: Duration,
-    /// How many may wait with one token; default 10000, since some portals give one token to all
+    /// How many may wait, or watch, with one token; default 10000, since some portals give one token to all
     /// visitors of an event. Service tokens are not counted.
     pub max_per_token: u32,
-    /// How many may wait from one address; default 10000: whole schools share one. The loopback is
-    /// never counted.
+    /// How many may be connected, and wait, from one address; default 10000: whole schools share one.
+    /// The loopback is never counted.
     pub max_per_address: u32,
     /// The proxies whose `X-Forwarded-For` is believed; default the loopback, where nginx is.
     pub trusted_proxies: Vec<IpAddr>,

@@ -1,6 +1,6 @@
 //! The queue's door: WebSockets for those who wait and watch, and going live and ending live for Prosody.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,11 +27,15 @@ use crate::conference::{Conference, ConferenceError};
 use crate::current::Current;
 use crate::queue::{Queue, Status};
 use crate::reservation::{Reservations, timestamp};
+use crate::session::tally::Counted;
 use crate::session::{Gate, Session};
 use crate::stomp::negotiate::subprotocol;
 
 /// Longest wait for the connection after the handshake was answered.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The address of all whose address can't be read.
+const UNREADABLE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
 /// The connection a request came on.
 #[derive(Clone, Debug)]
 pub(super) struct Connection {
@@ -39,6 +43,13 @@ pub(super) struct Connection {
     pub(super) peer: SocketAddr,
     /// Its place among the connections there may be; an upgraded one keeps it.
     pub(super) place: Arc<OwnedSemaphorePermit>,
+}
+
+impl Connection {
+    /// How many more there may be.
+    fn places_left(&self) -> usize {
+        self.place.semaphore().available_permits()
+    }
 }
 
 /// What the queue's routes work with.
@@ -50,6 +61,8 @@ pub struct Door {
     pub sessions: TaskTracker,
     /// Ends all sessions.
     pub stop: CancellationToken,
+    /// How many places among the connections are for requests alone.
+    pub kept_places: usize,
     /// The proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Arc<[IpAddr]>,
 }
@@ -70,10 +83,19 @@ pub(super) fn open(
         let message = "usher restarts; come back in a moment.";
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, message));
     }
+    if connection.places_left() < door.kept_places {
+        let message = "All places for those who wait are taken; try again later, or raise server.max_connections.";
+        return Err(Problem::turned_away(
+            StatusCode::SERVICE_UNAVAILABLE,
+            message,
+        ));
+    }
+    let gate = door.gate.get();
     let address = client_address(&call.headers, connection.peer.ip(), &door.trusted_proxies);
+    let caller = address.map(|address| admit(address, &gate)).transpose()?;
     let sessions = door.sessions.clone();
     // In a box, which is gone before the session begins: what waits should be small.
-    let beginning = Box::pin(begin(upgrade, door.gate.get(), address));
+    let beginning = Box::pin(begin(upgrade, gate, caller));
     sessions.spawn(async move {
         let place = connection.place;
         if let Some(session) = beginning.await {
@@ -103,7 +125,7 @@ pub(super) fn open(
 async fn begin(
     upgrade: OnUpgrade,
     gate: Arc<Gate>,
-    address: Option<IpAddr>,
+    caller: Option<Counted<IpAddr>>,
 ) -> Option<Arc<Session>> {
     let Ok(Ok(upgraded)) = tokio::time::timeout(UPGRADE_TIMEOUT, upgrade).await else {
         tracing::debug!("a handshake was not followed by a connection");
@@ -115,8 +137,17 @@ async fn begin(
         parts.io.into_inner(),
         &parts.read_buf,
         &gate,
-        address,
+        caller,
     ))
+}
+
+/// Counts a connection from this address, if there may be one more.
+fn admit(address: IpAddr, gate: &Gate) -> Result<Counted<IpAddr>, Problem> {
+    let connections = &gate.tallies.connections;
+    connections.add(address, gate.max_per_address).ok_or_else(|| {
+        let message = "Too many connections are open from this address already; try again later, or raise queue.max_per_address.";
+        Problem::turned_away(StatusCode::TOO_MANY_REQUESTS, message)
+    })
 }
 
 /// Checks the client's half of the handshake (RFC 6455, section 4.2.1), and answers its key.
@@ -167,24 +198,33 @@ fn listed(headers: &HeaderMap, name: &HeaderName) -> String {
 }
 
 /// Whose connection it is: the last address that a proxy of ours was told of by somebody else. `None` for
-/// the loopback, where nginx is, and others who speak for many.
+/// the loopback, where nginx is, and others who speak for many. Those of whom a proxy writes what can't be read
+/// count as one address, 0.0.0.0: else whoever gets that written would be nobody, and never be counted.
 fn client_address(headers: &HeaderMap, peer: IpAddr, trusted: &[IpAddr]) -> Option<IpAddr> {
     let is_trusted = |address: &IpAddr| trusted.contains(&address.to_canonical());
     let mut address = peer.to_canonical();
     if is_trusted(&address) {
         let forwarded = listed(headers, &HeaderName::from_static("x-forwarded-for"));
-        for hop in forwarded.rsplit(',') {
-            // What can't be read was not written by a proxy that is to be trusted.
-            let Ok(hop) = hop.trim().parse::<IpAddr>() else {
-                break;
-            };
-            address = hop.to_canonical();
+        let hops = forwarded.rsplit(',').map(str::trim);
+        for hop in hops.filter(|hop| !hop.is_empty()) {
+            address = hop_address(hop).unwrap_or(UNREADABLE);
             if !is_trusted(&address) {
                 break;
             }
         }
     }
     (!address.is_loopback()).then_some(address)
+}
+
+/// An address in `X-Forwarded-For`: alone, with a port as some proxies write it, or in brackets.
+fn hop_address(hop: &str) -> Option<IpAddr> {
+    let with_port = || hop.parse().map(|socket: SocketAddr| socket.ip()).ok();
+    let in_brackets = || {
+        let inner = hop.strip_prefix('[')?.strip_suffix(']')?;
+        inner.parse().map(IpAddr::V6).ok()
+    };
+    let found = hop.parse().ok().or_else(with_port).or_else(in_brackets)?;
+    Some(IpAddr::to_canonical(&found))
 }
 
 /// `POST {path}/golive` and `POST {path}/endlive`.
@@ -298,6 +338,24 @@ mod tests {
     fn the_loopback_is_nobody() {
         assert_eq!(address(&[], "127.0.0.1"), None);
         assert_eq!(address(&["127.0.0.1"], "127.0.0.1"), None);
-        assert_eq!(address(&["rubbish"], "::1"), None);
+        assert_eq!(address(&["", " , "], "::1"), None);
+    }
+
+    #[test]
+    fn an_address_may_have_a_port_or_brackets() {
+        for hop in ["203.0.113.9:4711", "[::ffff:203.0.113.9]:4711"] {
+            assert_eq!(address(&[hop], "127.0.0.1"), Some("203.0.113.9".into()));
+        }
+        for hop in ["[2001:db8::9]:4711", "[2001:db8::9]"] {
+            assert_eq!(address(&[hop], "127.0.0.1"), Some("2001:db8::9".into()));
+        }
+    }
+
+    #[test]
+    fn those_whose_address_cannot_be_read_are_one() {
+        for hop in ["unknown", "_hidden", "[203.0.113.9]", "203.0.113.9:port"] {
+            let seen = address(&["198.51.100.1", hop], "::1");
+            assert_eq!(seen, Some("0.0.0.0".into()), "{hop}");
+        }
     }
 }

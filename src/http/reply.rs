@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use warp::http::header::{
-    ALLOW, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
+    ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
 };
 use warp::http::{HeaderName, HeaderValue, Method, StatusCode};
 use warp::reject::Reject;
@@ -110,6 +110,11 @@ impl Problem {
         Self::new(StatusCode::UPGRADE_REQUIRED, message)
             .header(UPGRADE, HeaderValue::from_static("websocket"))
             .header(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"))
+    }
+
+    /// For a caller for whom there is no room. Their connection is not kept: it takes some, too.
+    pub(super) fn turned_away(status: StatusCode, message: &str) -> Self {
+        Self::new(status, message).header(CONNECTION, HeaderValue::from_static("close"))
     }
 
     pub(super) fn too_large(limit: usize) -> Self {

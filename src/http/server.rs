@@ -28,8 +28,16 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 const FIRST_REQUEST: Duration = Duration::from_millis(500);
 /// Largest request head.
 const HEAD_MAX: usize = 32 * 1024;
+/// No more places than this are kept for requests.
+const KEPT_MAX: usize = 100;
 /// Pause after a failed accept (out of file descriptors, mostly): others need the time to leave.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// How many of `max_connections` WebSockets may not take: a crowd must not keep Prosody and the operator out.
+#[must_use]
+pub fn kept_for_requests(max_connections: usize) -> usize {
+    (max_connections / 20).min(KEPT_MAX)
+}
 
 /// Serves `api` on `listener` until `stop`; then lets the requests that are under way finish. The
 /// caller waits for them through `connections`. A connection's place is freed when it ends, or, if it

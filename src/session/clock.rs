@@ -11,7 +11,7 @@ use super::rounds::Slot;
 use super::{End, Ending, Session, State, Topic};
 
 /// How long a client may take to take what it is sent, before it is dropped: it reads nothing.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a client that promised no heart-beats is asked for a sign of life, by a WebSocket ping.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// A peer's heart-beat may be late by as much again as its interval: networks and timers are.
@@ -72,6 +72,10 @@ impl Session {
             return;
         }
         state.slot = Slot::NEVER;
+        // Its task ends it, in its own time; nothing can be sent, so that whatever is due would stay so.
+        if state.closed {
+            return;
+        }
         if state.busy {
             let slot = self.gate.rounds.slot(now + BUSY_PAUSE);
             return self.schedule_at(&mut state, slot);

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tracing::Span;
 use tungstenite::protocol::frame::coding::CloseCode;
 
+use super::tally::Counted;
 use super::{Gate, Session, State, Subscription, Topic, Watch};
 use crate::clock;
 use crate::metrics;
@@ -17,6 +18,7 @@ use crate::queue::{Seat, TokenKey, Visitor};
 use crate::stomp::negotiate::{HeartBeat, Offer, VERSIONS, heart_beat, version};
 use crate::stomp::{Command, Frame, Version};
 use crate::token::grant::Grant;
+use crate::token::{Expiry, TokenError};
 
 /// How many subscriptions a session may have. Clients have one; the sample has two.
 const SUBSCRIPTIONS_MAX: usize = 8;
@@ -74,45 +76,58 @@ impl Fault {
 /// Who is at the other end.
 #[derive(Debug)]
 pub(super) struct Client {
-    address: Option<IpAddr>,
+    /// Their address, counted; `None` for the loopback.
+    caller: Option<Counted<IpAddr>>,
     bearer: Option<Box<Bearer>>,
-    greeted: bool,
 }
 
 #[derive(Debug)]
 struct Bearer {
     grant: Grant,
     key: TokenKey,
+    expiry: Expiry,
+    greeted: bool,
 }
 
 impl Client {
-    pub(super) fn new(address: Option<IpAddr>) -> Self {
+    pub(super) fn new(caller: Option<Counted<IpAddr>>) -> Self {
         Self {
-            address,
+            caller,
             bearer: None,
-            greeted: false,
         }
+    }
+
+    fn address(&self) -> Option<IpAddr> {
+        self.caller.as_ref().map(Counted::key)
     }
 
     pub(super) fn is_connected(&self) -> bool {
         self.bearer.is_some()
     }
 
+    /// Takes note that a frame came; says whether CONNECT came before it.
+    fn greets(&mut self) -> bool {
+        let Some(bearer) = &mut self.bearer else {
+            return false;
+        };
+        bearer.greeted = true;
+        true
+    }
+
     /// Whether a frame other than the one that began the session was taken: CONNECT gets no receipt.
     pub(super) fn has_greeted(&self) -> bool {
-        self.greeted
+        self.bearer.as_ref().is_some_and(|bearer| bearer.greeted)
     }
 }
 
 impl Session {
     pub(super) async fn handle(self: &Arc<Self>, frame: Frame) -> Result<(), Fault> {
-        if !self.state().client.is_connected() {
+        if !self.state().client.greets() {
             return match frame.command {
                 Command::Connect | Command::Stomp => self.connect(&frame).await,
                 _ => Err(Fault::protocol("the first frame must be CONNECT".into())),
             };
         }
-        self.state().client.greeted = true;
         match frame.command {
             Command::Subscribe => self.subscribe(&frame).await,
             Command::Unsubscribe => self.state().unsubscribe(&frame),
@@ -144,7 +159,11 @@ impl Session {
             send: self.gate.heart_beat,
             want: self.gate.heart_beat,
         };
-        let beats = heart_beat(frame.header("heart-beat"), offer).map_err(refused)?;
+        // 1.0 knows no heart-beats: its clients may send the header all the same, stompjs does, and never beat.
+        let promised = frame
+            .header("heart-beat")
+            .filter(|_| version > Version::V10);
+        let beats = heart_beat(promised, offer).map_err(refused)?;
         let Some(token) = token_of(frame)? else {
             return Err(Fault::policy(
                 "a token is needed; send CONNECT with the header Authorization, Bearer and the token",
@@ -158,7 +177,6 @@ impl Session {
             ));
         }
         let mut connected = Frame::new(Command::Connected).with("version", version.as_str());
-        // 1.0 knows no heart-beats.
         if version > Version::V10 {
             connected = connected.with("heart-beat", offer.to_string());
         }
@@ -188,20 +206,14 @@ impl Session {
             .verifier
             .verify(token, clock::now())
             .await
-            .inspect_err(|error| metrics::token_refused("queue", error.word()))
-            .map_err(|error| match error.is_temporary() {
-                // No ERROR: Jitsi's client gives up after a few, and may come back a moment later.
-                true => Fault {
-                    code: CloseCode::Again,
-                    ..Fault::policy("the token could not be checked").because("key_server")
-                },
-                false => Fault::policy(format!("the token is refused: {error}")).because("token"),
-            })?;
+            .map_err(|error| refused(&error))?;
         let mut key = [0; 16];
         key.copy_from_slice(&digest(&SHA256, token.as_bytes()).as_ref()[..16]);
         Ok(Bearer {
             grant: Grant::of(&verified, &self.gate.rules),
             key: TokenKey(key),
+            expiry: verified.expiry(),
+            greeted: false,
         })
     }
 
@@ -254,12 +266,21 @@ impl Session {
         let Some(bearer) = own.as_ref().or(state.client.bearer.as_deref()) else {
             return Err(Fault::policy("a token is needed"));
         };
+        // It was good at CONNECT, which may be long ago.
+        if bearer.expiry.has_passed(clock::now()) {
+            return Err(refused(&TokenError::Expired));
+        }
+        if state.waits_for(&parsed) {
+            return Err(Fault::policy(
+                "this session waits for this conference already; one subscription is enough",
+            ));
+        }
         let teller: Weak<Self> = Arc::downgrade(self);
         let seat = Seat {
             teller,
             number: state.seats,
         };
-        let topic = topic(parsed, bearer, state.client.address, seat, gate)?;
+        let topic = topic(parsed, bearer, state.client.address(), seat, gate)?;
         // Nearly everybody has one.
         state.subscriptions.reserve_exact(1);
         state.subscriptions.push(Subscription {
@@ -270,6 +291,19 @@ impl Session {
         });
         Ok(())
     }
+}
+
+/// A token that won't do.
+fn refused(error: &TokenError) -> Fault {
+    metrics::token_refused("queue", error.word());
+    if error.is_temporary() {
+        // No ERROR: Jitsi's client gives up after a few, and may come back a moment later.
+        return Fault {
+            code: CloseCode::Again,
+            ..Fault::policy("the token could not be checked").because("key_server")
+        };
+    }
+    Fault::policy(format!("the token is refused: {error}")).because("token")
 }
 
 /// Nothing is ever sent again, so there is nothing to remember about it.
@@ -289,20 +323,42 @@ fn acknowledge(frame: &Frame, version: Version) -> Result<(), Fault> {
 }
 
 impl State {
+    /// Whether there is a place in the line that this destination leads to.
+    fn waits_for(&self, destination: &Destination) -> bool {
+        let Destination::Visitor(conference) = destination else {
+            return false;
+        };
+        self.subscriptions.iter().any(|subscription| {
+            matches!(&subscription.topic, Topic::Visitor { waiting, .. } if waiting.conference() == conference)
+        })
+    }
+
     fn unsubscribe(&mut self, frame: &Frame) -> Result<(), Fault> {
-        let id = match (frame.header("id"), self.version) {
+        let by_id = frame.header("id");
+        let named = match (by_id, self.version) {
             (Some(id), _) => id,
+            // 1.0 goes by the destination where there is no id, whether SUBSCRIBE had one or not.
             (None, Version::V10) => required(frame, "destination")?,
             (None, _) => return Err(missing(frame, "id")),
         };
-        let is_it = |subscription: &Subscription| *subscription.id == *id;
-        let Some(index) = self.subscriptions.iter().position(is_it) else {
-            return Err(Fault::policy("there is no subscription with this id"));
+        let is_it = |subscription: &mut Subscription| match by_id {
+            Some(_) => *subscription.id == *named,
+            None => *subscription.destination == *named,
         };
-        if let Topic::Visitor { waiting, .. } = self.subscriptions.remove(index).topic {
-            waiting.give_up();
+        let mut any = false;
+        for subscription in self.subscriptions.extract_if(.., is_it) {
+            any = true;
+            // Not a connection that broke: nobody comes back to this place.
+            if let Topic::Visitor { waiting, .. } = subscription.topic {
+                waiting.give_up();
+            }
         }
-        Ok(())
+        match any {
+            true => Ok(()),
+            false => Err(Fault::policy(
+                "there is no subscription with this id or destination",
+            )),
+        }
     }
 }
 
@@ -352,8 +408,13 @@ fn topic(
                     }
                 }));
             }
+            let watchers = &gate.tallies.watchers;
+            let counted = watchers.add(bearer.key, gate.max_per_token).ok_or_else(|| {
+                Fault::policy("too many watch with this token already; use a token for each moderator, or raise queue.max_per_token").because("full")
+            })?;
             Ok(Topic::State(Box::new(Watch {
                 conference,
+                _counted: counted,
                 told: None,
                 look_at: Instant::now(),
             })))

@@ -280,12 +280,30 @@ pub struct Verifier {
 #[derive(Debug, Clone)]
 pub struct Verified {
     claims: Claims,
+    expiry: Expiry,
+}
+
+/// When a token stops being good, the leeway included; in seconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Expiry(f64);
+
+impl Expiry {
+    /// Whether it has come.
+    #[must_use]
+    pub fn has_passed(self, now: DateTime<Utc>) -> bool {
+        seconds(now) >= self.0
+    }
 }
 
 impl Verified {
     /// What the token says.
     pub fn claims(&self) -> &Claims {
         &self.claims
+    }
+
+    /// When that stops to hold.
+    pub fn expiry(&self) -> Expiry {
+        self.expiry
     }
 }
 
@@ -360,23 +378,23 @@ impl Verifier {
         let token: jsonwebtoken::TokenData<Map<String, Value>> =
             jsonwebtoken::decode(token, key.decoding(), &signature_only)
                 .map_err(|error| signature_error(&error))?;
-        self.rules.check(&token.claims, now)?;
+        let expiry = self.rules.check(&token.claims, now)?;
         Ok(Verified {
+            expiry,
             claims: Claims::read(&token.claims),
         })
     }
 }
 
 impl Rules {
-    fn check(&self, claims: &Map<String, Value>, now: DateTime<Utc>) -> Result<(), TokenError> {
-        // Claimed times may be fractions of seconds; in an f64 they are exact to the microsecond.
-        let now = now.timestamp_millis() as f64 / 1000.0;
+    fn check(&self, claims: &Map<String, Value>, now: DateTime<Utc>) -> Result<Expiry, TokenError> {
         let leeway = self.leeway.as_secs_f64();
         let exp = time(claims, "exp")?.ok_or(TokenError::MissingClaim("exp"))?;
-        if now >= exp + leeway {
+        let expiry = Expiry(exp + leeway);
+        if expiry.has_passed(now) {
             return Err(TokenError::Expired);
         }
-        if time(claims, "nbf")?.is_some_and(|nbf| now + leeway < nbf) {
+        if time(claims, "nbf")?.is_some_and(|nbf| seconds(now) + leeway < nbf) {
             return Err(TokenError::NotYetValid);
         }
         match claims.get("iss") {
@@ -399,11 +417,16 @@ impl Rules {
             Some(_) => return Err(TokenError::BadClaim("aud")),
         };
         if audience_accepted {
-            Ok(())
+            Ok(expiry)
         } else {
             Err(TokenError::AudienceRefused)
         }
     }
+}
+
+/// Claimed times may be fractions of seconds; in an f64 they are exact to the microsecond.
+fn seconds(now: DateTime<Utc>) -> f64 {
+    now.timestamp_millis() as f64 / 1000.0
 }
 
 /// A time in seconds since 1970; if it is there, it must be a number.
@@ -612,7 +635,11 @@ mod tests {
 
     #[test]
     fn times_hold_with_the_leeway_and_no_longer() {
-        assert!(verify(&claims_but(json!({"exp": NOW - 9}))).is_ok());
+        let expiry = verify(&claims_but(json!({"exp": NOW - 9})))
+            .unwrap()
+            .expiry();
+        let at = |instant| DateTime::from_timestamp(instant, 0).unwrap();
+        assert!(!expiry.has_passed(at(NOW)) && expiry.has_passed(at(NOW + 1)));
         assert!(verify(&claims_but(json!({"exp": NOW as f64 - 9.5}))).is_ok());
         assert_eq!(
             refused(&claims_but(json!({"exp": NOW - 10}))),

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
 use aws_lc_rs::rsa::{KeyPair, KeySize};
-use aws_lc_rs::signature::KeyPair as _;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -17,6 +17,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use crate::harness::{Answer, Usher, now};
+use crate::scripted::{Say, Scripted};
+use crate::stomp::{self, Client, Incoming, visitor_topic};
 
 /// As in Prosody's `asap_key_id`.
 const KID: &str = "jitsi";
@@ -145,6 +147,99 @@ impl KeyServer {
     fn requests(&self) -> usize {
         self.paths.lock().unwrap().len()
     }
+}
+
+/// A user's token, as a portal with a key pair signs it.
+fn visitor(algorithm: Algorithm, signing: &EncodingKey) -> String {
+    signed(algorithm, KID, signing, &stomp::visitor("room"))
+}
+
+/// CONNECT with a token.
+async fn greet(usher: &Usher, token: &str) -> Client {
+    let mut client = Client::open(usher).await;
+    client
+        .send(&format!(
+            "CONNECT\naccept-version:1.2\nAuthorization:Bearer {token}\n\n\0"
+        ))
+        .await;
+    client
+}
+
+/// The code of the close that comes, and nothing before it.
+async fn closed(client: &mut Client) -> u16 {
+    match client.next().await {
+        Incoming::Closed(Some(frame)) => frame.code.into(),
+        other => panic!("no close: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn visitors_wait_with_tokens_signed_by_a_private_key() {
+    let rsa = Asap::new();
+    let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+    let private = pem("PRIVATE KEY", pair.to_pkcs8v1().unwrap().as_ref());
+    let public: PublicKeyX509Der<'_> = pair.public_key().as_der().unwrap();
+    let signing = EncodingKey::from_ec_pem(private.as_bytes()).unwrap();
+    for (algorithm, public, signing) in [
+        (Algorithm::RS256, rsa.public.clone(), &rsa.signing),
+        (
+            Algorithm::ES256,
+            pem("PUBLIC KEY", public.as_ref()),
+            &signing,
+        ),
+    ] {
+        let dir = TempDir::new().unwrap();
+        let file = dir.path().join("portal.pem");
+        std::fs::write(&file, public).unwrap();
+        let usher = Usher::start(&format!(
+            "auth.public_keys = {{ {KID} = \"{}\" }}",
+            file.display()
+        ))
+        .await;
+        let mut client = greet(&usher, &visitor(algorithm, signing)).await;
+        assert_eq!(client.frame().await.command, "CONNECTED", "{algorithm:?}");
+        client.subscribe("1", &visitor_topic("room")).await;
+        // The same claims, signed with another key of the same kind.
+        let mut stranger = greet(&usher, &visitor(Algorithm::RS256, &Asap::new().signing)).await;
+        let (error, _) = stranger.refused().await;
+        assert!(error.header("message").contains("refused"), "{error:?}");
+    }
+}
+
+/// Jitsi Meet's client gives up for good after a few ERRORs, and comes back after a close.
+#[tokio::test]
+async fn a_key_server_that_fails_closes_the_websocket_without_an_error() {
+    let asap = Asap::new();
+    let token = visitor(Algorithm::RS256, &asap.signing);
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let gone_at = gone.local_addr().unwrap();
+    drop(gone);
+    let ill = Scripted::start(|_| Say::Raw(500, "no".into())).await;
+    let rubbish = Scripted::start(|_| Say::Raw(200, "<html>Welcome!</html>".into())).await;
+    let slow = Scripted::start(|_| Say::Nothing).await;
+    let mut sessions = Vec::new();
+    for server in [gone_at, ill.address, rubbish.address, slow.address] {
+        let usher = Usher::start(&format!("auth.key_server = \"http://{server}/\"")).await;
+        let client = greet(&usher, &token).await;
+        sessions.push((usher, client));
+    }
+    for (_usher, client) in &mut sessions {
+        assert_eq!(closed(client).await, 1013);
+    }
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_a_key() {
+    let slow = Scripted::start(|_| Say::Nothing).await;
+    let usher = Usher::start(&format!("auth.key_server = \"http://{}/\"", slow.address)).await;
+    let asap = Asap::new();
+    let mut client = greet(&usher, &visitor(Algorithm::RS256, &asap.signing)).await;
+    let digest = digest(&SHA256, KID.as_bytes());
+    let name: String = digest.as_ref().iter().map(|b| format!("{b:02x}")).collect();
+    slow.wait(&format!("GET /{name}.pem"), 1).await;
+    let (_, code) = tokio::join!(usher.stop(), closed(&mut client));
+    assert_eq!(code, 1012);
+    assert_eq!(slow.lines().len(), 1, "the fetch was not over");
 }
 
 /// What the service makes of a token.

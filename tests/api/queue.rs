@@ -8,7 +8,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::harness::{Answer, TOKEN, Usher, all, in_seconds, now};
 use crate::stomp::{
-    Client, Incoming, QUIET, SECRET, claims, moderator, service, sign, state_topic, visitor,
+    Client, Frame, Incoming, QUIET, SECRET, claims, moderator, service, sign, state_topic, visitor,
     visitor_topic,
 };
 
@@ -500,51 +500,226 @@ async fn the_sample_may_repeat_its_token_with_subscribe() {
     assert_eq!(client.count().await, 0);
 }
 
-#[tokio::test]
-async fn limits_hold_for_a_token_and_an_address_but_not_for_the_loopback() {
-    let usher = start("queue.max_per_token = 2\nqueue.max_per_address = 3").await;
-    let token = sign(&visitor("room"));
-    let come = async |address: &str, token: &str| {
-        let headers = [("x-forwarded-for", address)];
-        let mut client = Client::dial(&usher, "/waiting-queue/visitor/websocket", &headers)
-            .await
-            .unwrap();
-        client.connect_with(&format!("Bearer {token}"), "").await;
-        client
-            .send(&format!(
-                "SUBSCRIBE\nid:1\ndestination:{}\nreceipt:1\n\n\0",
-                visitor_topic("room")
-            ))
-            .await;
-        let answer = client.frame().await;
-        (client, answer)
+/// A WebSocket from an address, as a proxy on the loopback tells of it.
+async fn dial_from(usher: &Usher, address: &str) -> Result<Client, Error> {
+    let headers = [("x-forwarded-for", address)];
+    Client::dial(usher, "/waiting-queue/visitor/websocket", &headers).await
+}
+
+/// CONNECT and SUBSCRIBE on it; what comes back of the latter.
+async fn subscribe_with(client: &mut Client, token: &str, id: &str, topic: &str) -> Frame {
+    if id == "1" {
+        let connected = client.connect_with(&format!("Bearer {token}"), "").await;
+        assert_eq!(connected.command, "CONNECTED", "{connected:?}");
+    }
+    client
+        .send(&format!(
+            "SUBSCRIBE\nid:{id}\ndestination:{topic}\nreceipt:1\n\n\0"
+        ))
+        .await;
+    client.frame().await
+}
+
+/// The refusal of a handshake: its status and message.
+fn turned_away(outcome: Result<Client, Error>) -> (u16, String) {
+    let Err(Error::Http(response)) = outcome else {
+        panic!("let in, or worse");
     };
+    let body: Value = serde_json::from_slice(response.body().as_deref().unwrap()).unwrap();
+    let message = body["message"].as_str().unwrap().to_owned();
+    (response.status().as_u16(), message)
+}
+
+/// Waits until a WebSocket is let in, as one before it has left.
+async fn let_in(dial: impl AsyncFn() -> Result<Client, Error>) -> Client {
+    for _ in 0..500 {
+        if let Ok(client) = dial().await {
+            return client;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("nobody is let in");
+}
+
+#[tokio::test]
+async fn no_more_wait_with_a_token_than_may() {
+    let usher = start("queue.max_per_token = 2").await;
+    let (token, topic) = (sign(&visitor("room")), visitor_topic("room"));
     let mut inside = Vec::new();
-    for n in 0..2 {
-        let (client, answer) = come("192.0.2.1", &token).await;
-        assert_eq!(answer.command, "RECEIPT", "{n}: {answer:?}");
+    for command in ["RECEIPT", "RECEIPT", "ERROR"] {
+        let mut client = Client::open(&usher).await;
+        let answer = subscribe_with(&mut client, &token, "1", &topic).await;
+        assert_eq!(answer.command, command, "{answer:?}");
+        assert!(command == "RECEIPT" || answer.header("message").contains("with this token"));
         inside.push(client);
     }
-    let (_, answer) = come("192.0.2.2", &token).await;
-    assert!(answer.header("message").contains("token"), "{answer:?}");
-    let mut another = visitor("room");
-    another["jti"] = "another".into();
-    assert_eq!(
-        come("192.0.2.1", &sign(&another)).await.1.command,
-        "RECEIPT"
-    );
-    another["jti"] = "yet another".into();
-    // The one before left at once, and its place is free again.
+    // Service tokens are not counted.
     for _ in 0..3 {
-        let (client, answer) = come("127.0.0.1", &sign(&service())).await;
+        let mut client = Client::open(&usher).await;
+        let answer = subscribe_with(&mut client, &sign(&service()), "1", &topic).await;
         assert_eq!(answer.command, "RECEIPT", "{answer:?}");
         inside.push(client);
     }
-    let (third, answer) = come("192.0.2.1", &sign(&another)).await;
+}
+
+#[tokio::test]
+async fn no_more_watch_with_a_token_than_may() {
+    let usher = start("queue.max_per_token = 2").await;
+    let (token, topic) = (sign(&moderator("room")), state_topic("room"));
+    let mut inside = Vec::new();
+    for command in ["RECEIPT", "RECEIPT", "ERROR"] {
+        let mut client = Client::open(&usher).await;
+        let answer = subscribe_with(&mut client, &token, "1", &topic).await;
+        assert_eq!(answer.command, command, "{answer:?}");
+        assert!(command == "RECEIPT" || answer.header("message").contains("with this token"));
+        inside.push(client);
+    }
+    // One leaves, and another may come.
+    inside[0].send("UNSUBSCRIBE\nid:1\nreceipt:u\n\n\0").await;
+    while inside[0].frame().await.command != "RECEIPT" {}
+    let mut client = Client::open(&usher).await;
+    let answer = subscribe_with(&mut client, &token, "1", &topic).await;
     assert_eq!(answer.command, "RECEIPT", "{answer:?}");
-    let (_, answer) = come("192.0.2.1", &sign(&service())).await;
-    assert!(answer.header("message").contains("address"), "{answer:?}");
-    drop(third);
+}
+
+#[tokio::test]
+async fn no_more_connect_from_an_address_than_may_whatever_they_do_there() {
+    let usher = start("queue.max_per_address = 3").await;
+    let dial = async || dial_from(&usher, "192.0.2.1:4711").await;
+    let silent = dial().await.unwrap();
+    let mut connected = dial().await.unwrap();
+    connected
+        .connect_with(&format!("Bearer {}", sign(&moderator("room"))), "")
+        .await;
+    let mut waiting = dial().await.unwrap();
+    let (token, topic) = (sign(&visitor("room")), visitor_topic("room"));
+    let answer = subscribe_with(&mut waiting, &token, "1", &topic).await;
+    assert_eq!(answer.command, "RECEIPT", "{answer:?}");
+    let (status, message) = turned_away(dial().await);
+    assert_eq!(status, 429);
+    assert!(message.contains("queue.max_per_address"), "{message}");
+    // Others are not concerned, and the loopback is nobody.
+    let mut others = vec![dial_from(&usher, "192.0.2.2").await.unwrap()];
+    for _ in 0..5 {
+        others.push(dial_from(&usher, "127.0.0.1").await.unwrap());
+    }
+    silent.vanish();
+    let _another = let_in(dial).await;
+}
+
+#[tokio::test]
+async fn one_connection_waits_no_more_often_than_its_address_may() {
+    let usher = start("queue.max_per_address = 3").await;
+    let mut client = dial_from(&usher, "192.0.2.1").await.unwrap();
+    let token = sign(&service());
+    for (id, command) in [
+        ("1", "RECEIPT"),
+        ("2", "RECEIPT"),
+        ("3", "RECEIPT"),
+        ("4", "ERROR"),
+    ] {
+        let topic = visitor_topic(&format!("room{id}"));
+        let answer = subscribe_with(&mut client, &token, id, &topic).await;
+        assert_eq!(answer.command, command, "{answer:?}");
+        assert!(command == "RECEIPT" || answer.header("message").contains("address"));
+    }
+}
+
+#[tokio::test]
+async fn a_crowd_does_not_keep_prosody_out() {
+    let usher = start("server.max_connections = 40").await;
+    let dial = async || Client::dial(&usher, "/waiting-queue/visitor/websocket", &[]).await;
+    let mut crowd = Vec::new();
+    let refusal = loop {
+        match dial().await {
+            Ok(client) => crowd.push(client),
+            refused => break turned_away(refused),
+        }
+    };
+    // One is the requests' own, and two are kept.
+    assert!((36..=38).contains(&crowd.len()), "{}", crowd.len());
+    assert_eq!(refusal.0, 503);
+    assert!(refusal.1.contains("server.max_connections"), "{refusal:?}");
+    for _ in 0..5 {
+        turned_away(dial().await);
+        // A connection of its own, as Prosody makes for each request.
+        let alone = reqwest::Client::builder().no_proxy().build().unwrap();
+        let request = alone
+            .post(usher.url("/waiting-queue/golive"))
+            .header("connection", "close")
+            .bearer_auth(TOKEN)
+            .json(&json!({ "conference": ROOM }));
+        assert_eq!(Answer::of(request).await.status, StatusCode::OK);
+    }
+    crowd.truncate(30);
+    let _another = let_in(dial).await;
+}
+
+#[tokio::test]
+async fn a_token_must_be_good_still_when_something_is_subscribed_to() {
+    let usher = start("auth.leeway = \"0s\"").await;
+    let mut claims = visitor("room");
+    let expiry = now().timestamp() + 2;
+    claims["exp"] = expiry.into();
+    let mut early = Client::wait_as(&usher, &claims).await;
+    let mut late = Client::connect(&usher, &claims).await;
+    while now().timestamp() < expiry {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let topic = visitor_topic("room");
+    late.send(&format!("SUBSCRIBE\nid:1\ndestination:{topic}\n\n\0"))
+        .await;
+    let (error, _) = late.refused().await;
+    assert!(error.header("message").contains("expired"), "{error:?}");
+    // Who came in time goes on waiting.
+    usher.go_live(ROOM).await;
+    early.told().await;
+}
+
+#[tokio::test]
+async fn a_session_waits_once_for_a_conference() {
+    let usher = start("").await;
+    let mut client = Client::wait(&usher, "room").await;
+    // However it is written.
+    let topic = "/secured/conference/visitor/topic.ROOM@conference.meet.example.com";
+    client
+        .send(&format!("SUBSCRIBE\nid:2\ndestination:{topic}\n\n\0"))
+        .await;
+    let (error, _) = client.refused().await;
+    assert!(
+        error.header("message").contains("one subscription"),
+        "{error:?}"
+    );
+    usher.counts(0).await;
+}
+
+#[tokio::test]
+async fn ten_thousand_subscriptions_end_at_the_ninth() {
+    let usher = start("").await;
+    let mut client = Client::connect(&usher, &service()).await;
+    let frames: Vec<_> = (0..10_000)
+        .map(|n| {
+            let topic = visitor_topic(&format!("room{n}"));
+            format!("SUBSCRIBE\nid:{n}\ndestination:{topic}\nreceipt:{n}\n\n\0")
+        })
+        .collect();
+    for some in frames.chunks(100) {
+        let _ = client.try_send(Message::text(some.concat())).await;
+    }
+    for n in 0..8 {
+        assert_eq!(client.frame().await.header("receipt-id"), n.to_string());
+    }
+    let (error, _) = client.refused().await;
+    assert!(error.header("message").contains("too many"), "{error:?}");
+    // Its places are free again.
+    for _ in 0..500 {
+        let body = usher.get("/waiting-queue/conferences").await.body;
+        if body["conferences"] == json!([]) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("places are still taken");
 }
 
 #[tokio::test]
@@ -724,10 +899,6 @@ async fn what_a_client_may_not_do_is_an_error_and_the_end() {
         (
             format!("SUBSCRIBE\nx:{}\n\n\0", "x".repeat(40_000)),
             "too large",
-        ),
-        (
-            (0..20).map(|n| subscribe(&n.to_string())).collect(),
-            "too many",
         ),
     ];
     for (frame, reason) in bad {

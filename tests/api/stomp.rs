@@ -147,8 +147,14 @@ impl Client {
 
     /// Waits for a conference, as somebody who has a visitor's token for it.
     pub(crate) async fn wait(usher: &Usher, room: &str) -> Self {
-        let mut client = Self::connect(usher, &visitor(room)).await;
-        client.subscribe("1", &visitor_topic(room)).await;
+        Self::wait_as(usher, &visitor(room)).await
+    }
+
+    /// Waits for the room that the claims are for.
+    pub(crate) async fn wait_as(usher: &Usher, claims: &Value) -> Self {
+        let mut client = Self::connect(usher, claims).await;
+        let topic = visitor_topic(claims["room"].as_str().unwrap());
+        client.subscribe("1", &topic).await;
         client
     }
 
