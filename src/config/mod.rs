@@ -352,8 +352,8 @@ pub struct Queue {
     /// How many may wait, or watch, with one token; default 10000, since some portals give one token to all
     /// visitors of an event. Service tokens are not counted.
     pub max_per_token: u32,
-    /// How many may be connected, and wait, from one address; default 10000: whole schools share one.
-    /// The loopback is never counted.
+    /// How many WebSockets may be open, and visitors wait, from one address; default 10000: whole
+    /// schools share one. The loopback is never counted.
     pub max_per_address: u32,
     /// The proxies whose `X-Forwarded-For` is believed; default the loopback, where nginx is.
     pub trusted_proxies: Vec<IpAddr>,

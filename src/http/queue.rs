@@ -79,10 +79,8 @@ pub(super) fn open(
     let (Some(upgrade), Some(connection)) = (upgrade, connection) else {
         return Err(Problem::upgrade_required());
     };
-    if door.stop.is_cancelled() {
-        let message = "usher restarts; come back in a moment.";
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, message));
-    }
+    // Also while usher stops: the session ends at once then, with a close, which Jitsi Meet's client does not take
+    // for an error, as it does a refusal.
     if connection.places_left() < door.kept_places {
         let message = "All places for those who wait are taken; try again later, or raise server.max_connections.";
         return Err(Problem::turned_away(

@@ -110,3 +110,24 @@ async fn a_session_that_closes_is_left_to_its_task() {
     session.look(slot, now + Duration::from_secs(1));
     assert_eq!(session.state().slot, Slot::NEVER);
 }
+
+#[tokio::test]
+async fn what_is_kept_for_a_client_that_takes_nothing_is_bounded() {
+    let dir = TempDir::new().unwrap();
+    let gate = gate(&dir).await;
+    let (session, _deaf) = session(&gate).await;
+    session.stream.writable().await.unwrap();
+    fill(&session);
+    let mut state = session.state();
+    let mut most = 0;
+    while state.ending.is_none() {
+        session.send(&mut state, OpCode::Data(Data::Text), &[b'x'; 8000]);
+        most = most.max(state.unsent.as_ref().unwrap().bytes.len());
+    }
+    assert!(most > UNSENT_MAX / 2 && most <= UNSENT_MAX, "{most}");
+    let ending = state.ending.as_deref();
+    assert!(
+        matches!(ending, Some(Ending::Gone(End::Slow))),
+        "{ending:?}"
+    );
+}

@@ -445,6 +445,10 @@ mod tests {
                         Err(_) => return Ok(()),
                     }
                 }
+                // A frame that isn't whole, with its header, and the fragments before it.
+                prop_assert!(inbox.raw.len() <= MESSAGE_MAX + 14);
+                let before = inbox.fragments.as_ref().map_or(0, |message| message.payload.len());
+                prop_assert!(before <= MESSAGE_MAX);
             }
         }
     }

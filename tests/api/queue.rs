@@ -1011,6 +1011,86 @@ async fn a_client_that_reads_nothing_holds_nobody_up() {
     drop(deaf);
 }
 
+/// It pumps frames that are to be answered, and never reads: it is not listened to any more, and then dropped.
+#[tokio::test]
+async fn a_client_that_pumps_and_reads_nothing_is_dropped() {
+    let usher = start("").await;
+    let slow = async || {
+        let text = usher.request(Method::GET, "/metrics").send().await.unwrap();
+        let text = text.text().await.unwrap();
+        let line = "usher_sessions_ended_total{reason=\"slow\"} ";
+        let value = text.lines().find_map(|found| found.strip_prefix(line));
+        value.map_or(0, |value| value.parse::<u64>().unwrap())
+    };
+    let before = slow().await;
+    let mut other = Client::wait(&usher, "another").await;
+    let mut deaf = Client::wait(&usher, "room").await;
+    let ack = format!("ACK\nid:1\nreceipt:{}\n\n\0", "r".repeat(8000));
+    let message = ack.repeat(8);
+    let mut pumped = 0;
+    let pump = async {
+        while deaf.try_send(Message::text(message.clone())).await.is_ok() {
+            pumped += message.len();
+        }
+    };
+    let meanwhile = async {
+        usher.go_live("another@conference.meet.example.com").await;
+        other.told().await;
+        for _ in 0..1500 {
+            if slow().await > before && usher.status(ROOM).await["visitorsWaiting"] == 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("it waits still: {}", usher.status(ROOM).await);
+    };
+    tokio::join!(pump, meanwhile);
+    // As much as the kernel takes for both ends, and no more: usher reads nothing that it can't answer.
+    assert!(pumped > 0 && pumped < 64 << 20, "{pumped} bytes");
+}
+
+#[tokio::test]
+async fn frames_without_an_end_are_cut_off() {
+    let usher = start("").await;
+    let header = format!("{}:{}\n", "n".repeat(500), "v".repeat(500));
+    let body = "b".repeat(1000);
+    for (begin, more) in [
+        ("SUBSCRIBE\nid:1\n", &header),
+        ("SEND\ndestination:/x\n\n", &body),
+        ("SUBSCRIBE\nid:", &body),
+        ("", &body),
+    ] {
+        let mut client = Client::wait(&usher, "room").await;
+        client.send(begin).await;
+        for _ in 0..100 {
+            let _ = client.try_send(Message::text(more.clone())).await;
+        }
+        let (error, _) = client.refused().await;
+        assert!(!error.header("message").is_empty(), "{begin:?}");
+    }
+    usher.counts(0).await;
+}
+
+#[tokio::test]
+async fn half_a_frame_and_silence_is_silence() {
+    let usher = start("queue.heart_beat = \"1s\"").await;
+    let token = sign(&visitor("room"));
+    let mut client = Client::open(&usher).await;
+    client
+        .send(&format!(
+            "CONNECT\naccept-version:1.2\nheart-beat:1000,0\nAuthorization:Bearer {token}\n\n\0"
+        ))
+        .await;
+    assert_eq!(client.frame().await.command, "CONNECTED");
+    client.subscribe("1", &visitor_topic("room")).await;
+    usher.counts(1).await;
+    client.send("UNSUBSCRIBE\ni").await;
+    assert!(
+        matches!(client.next().await, Incoming::Closed(Some(frame)) if u16::from(frame.code) == 1008)
+    );
+    usher.counts(0).await;
+}
+
 #[tokio::test]
 async fn on_shutdown_everybody_gets_a_close_and_no_error() {
     let usher = start("").await;

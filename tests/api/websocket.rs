@@ -698,6 +698,30 @@ async fn server_that_ends_a_session_closes_the_websocket_too() {
     assert!(matches!(raw.ended().await, 1002 | 1008));
 }
 
+/// Jitsi Meet's client counts a handshake that is refused as an error, and a close not.
+#[tokio::test]
+async fn handshake_that_a_stop_overtakes_is_answered_and_then_closed() {
+    let usher = start().await;
+    let mut raw = Raw {
+        socket: TcpStream::connect(usher.address).await.unwrap(),
+        read: Vec::new(),
+    };
+    let mut head = format!("{}\r\n", line());
+    for (name, value) in handshake() {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    raw.send(head.as_bytes()).await;
+    // Connections are taken in order: the one before is, when this is answered.
+    assert_eq!(usher.get("/health").await.status, 200);
+    let rest = async {
+        raw.send(b"\r\n").await;
+        assert_eq!(raw.head().await.status, 101);
+        raw.ended().await
+    };
+    let (_, code) = tokio::join!(usher.stop(), rest);
+    assert_eq!(code, 1012);
+}
+
 // UTF-8
 
 #[tokio::test]

@@ -3,11 +3,12 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { createHmac, randomUUID } from "node:crypto";
-import { once } from "node:events";
+import { EventEmitter, once } from "node:events";
 import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 
@@ -115,7 +116,7 @@ export class Inbox {
 export class Usher {
 	/** Starts the binary; `queue` holds lines for that section of its configuration. */
 	static async start(queue = {}) {
-		const usher = new Usher();
+		const usher = new this();
 		usher.directory = mkdtempSync(join(tmpdir(), "usher-clients-"));
 		scratch.add(usher.directory);
 		usher.port = await freePort();
@@ -150,19 +151,24 @@ ${lines.join("\n")}
 
 	/** Starts the process on the files and the port it had before. */
 	async start() {
-		const settings = Object.entries(process.env).filter(([name]) => !name.startsWith("USHER_"));
-		const log = openSync(this.log, "a");
-		this.process = own(
-			spawn(BINARY, ["serve", "--config", join(this.directory, "config.toml")], {
-				cwd: this.directory,
-				env: Object.fromEntries(settings),
-				stdio: ["ignore", log, log],
-			}),
-		);
-		closeSync(log);
+		this.process = own(await this.launch([BINARY, "serve", "--config", join(this.directory, "config.toml")]));
 		this.exit = once(this.process, "exit").then(([code, signal]) => ({ code, signal }));
 		this.exit.catch(() => {});
 		await until(() => this.#isUp(), "usher's answer");
+	}
+
+	launch([command, ...words]) {
+		return this.spawn(command, words, ["ignore"]);
+	}
+
+	/** Its output goes to the log, and no setting of ours comes in by the environment. */
+	spawn(command, words, [input, output, ...more]) {
+		const settings = Object.entries(process.env).filter(([name]) => !name.startsWith("USHER_"));
+		const log = openSync(this.log, "a");
+		const env = Object.fromEntries(settings);
+		const child = spawn(command, words, { cwd: this.directory, env, stdio: [input, output ?? log, log, ...more] });
+		closeSync(log);
+		return child;
 	}
 
 	async #isUp() {
@@ -196,6 +202,14 @@ ${lines.join("\n")}
 		});
 	}
 
+	/** How many wait for a conference. */
+	async waiting(conference) {
+		const answer = await fetch(`${this.http}/waiting-queue/conferences?conference=${conference}`, {
+			headers: { authorization: `Bearer ${SERVICE_TOKEN}` },
+		});
+		return (await answer.json()).conferences[0].visitorsWaiting;
+	}
+
 	async goLive(conference, token) {
 		const answer = await this.post("/golive", { conference }, token);
 		assert.equal(answer.status, 200, await answer.text());
@@ -219,6 +233,65 @@ ${lines.join("\n")}
 	async stop() {
 		if (running.has(this.process)) await this.end("SIGTERM");
 		remove(this.directory);
+	}
+}
+
+// Holds the socket as descriptor 3, never accepts, and hands it to a new usher for each line that it reads.
+const KEEPER = `while read -r _; do
+	(LISTEN_FDS=1 LISTEN_PID=$BASHPID exec "$@" >&2) & echo "pid $!"
+	wait $!; echo "exit $?"
+done`;
+// As many as systemd lets wait in a socket of its own.
+const BACKLOG = 4096;
+
+/** usher on a socket that outlives it, as systemd keeps one: connections wait there while it is away. */
+export class SocketActivatedUsher extends Usher {
+	#keeper;
+	#lines;
+
+	async launch(command) {
+		this.#keeper ??= await this.#keep(command);
+		this.#keeper.stdin.write("start\n");
+		const [line] = await once(this.#lines, "line");
+		const process = new KeptProcess(Number(line.split(" ")[1]));
+		once(this.#lines, "line").then(([line]) => process.ended(Number(line.split(" ")[1])));
+		return process;
+	}
+
+	async #keep(command) {
+		const socket = createServer();
+		socket.listen({ port: this.port, host: "127.0.0.1", backlog: BACKLOG });
+		await once(socket, "listening");
+		const keeper = own(this.spawn("bash", ["-c", KEEPER, "keeper", ...command], ["pipe", "pipe", socket._handle.fd]));
+		// Ours would accept, too.
+		socket.close();
+		this.#lines = createInterface(keeper.stdout);
+		return keeper;
+	}
+
+	async stop() {
+		await super.stop();
+		this.#keeper.stdin.end();
+		await once(this.#keeper, "exit");
+	}
+}
+
+/** What is used of a child process, of one that is the keeper's. */
+class KeptProcess extends EventEmitter {
+	exitCode = null;
+
+	constructor(pid) {
+		super();
+		this.pid = pid;
+	}
+
+	kill(signal) {
+		process.kill(this.pid, signal);
+	}
+
+	ended(code) {
+		this.exitCode = code;
+		this.emit("exit", code, null);
 	}
 }
 

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, describe, test } from "node:test";
 
-import { assertLive, newRoom, Usher } from "./harness.mjs";
+import { assertLive, newRoom, until, Usher } from "./harness.mjs";
 import { everybodyLeaves, moderator, visitor } from "./stomp.mjs";
 
 // Jitsi Meet waits 5 s before it tries again; tests have less patience.
@@ -56,9 +56,9 @@ describe("when usher is restarted", () => {
 	test("a stop closes every WebSocket in good order, without an ERROR, and soon", async () => {
 		const place = newRoom();
 		const options = { reconnectDelay: 0 };
-		const crowd = Array.from({ length: 20 }, () => visitor(usher, place, options));
+		const crowd = Array.from({ length: 1000 }, () => visitor(usher, place, options));
 		const watching = moderator(usher, place, options);
-		await watching.count(20);
+		await until(async () => (await usher.waiting(place.conference)) === crowd.length, "a thousand who wait", 30_000);
 		const start = performance.now();
 		const exit = await usher.end("SIGTERM");
 		assert.ok(performance.now() - start < 5000, "longer than the grace");
