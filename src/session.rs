@@ -14,6 +14,7 @@
 mod clock;
 mod frames;
 pub mod rounds;
+mod subscription;
 pub mod tally;
 mod websocket;
 
@@ -30,16 +31,15 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
-use crate::conference::Conference;
 use crate::metrics;
-use crate::queue::{Queue, Teller, TokenKey, Waiting, message};
-use crate::stomp::frame::encode;
+use crate::queue::{Queue, Teller, message};
 use crate::stomp::negotiate::HeartBeat;
 use crate::stomp::{Command, Decoder, Frame, Item, Limits, Version};
 use crate::token::Verifier;
 use crate::token::grant::Rules;
 use frames::{Client, Fault};
 use rounds::{Rounds, Slot};
+use subscription::{Subscription, Topic};
 use tally::{Counted, Tallies};
 use websocket::{Breach, Inbox, Incoming, close_payload, write_frame};
 
@@ -49,8 +49,6 @@ const UNSENT_MAX: usize = 256 * 1024;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// What is read at a time, on the stack.
 const READ_BYTES: usize = 4096;
-/// Room for a message to a visitor or moderator; it grows where that is too little.
-const FRAME_BYTES: usize = 512;
 
 /// What all sessions share.
 #[derive(Debug)]
@@ -105,39 +103,6 @@ impl End {
             Self::Stopped => "stopped",
         }
     }
-}
-
-/// Something that a client subscribed to.
-#[derive(Debug)]
-struct Subscription {
-    id: Box<str>,
-    /// As the client wrote it: MESSAGE frames repeat it.
-    destination: Box<str>,
-    /// Whether MESSAGE frames carry an `ack` header (the client's `ack` is not `auto`).
-    acknowledged: bool,
-    topic: Topic,
-}
-
-#[derive(Debug)]
-enum Topic {
-    /// A visitor's place in the line; `told` once it was told.
-    Visitor {
-        seat: u32,
-        waiting: Waiting,
-        told: bool,
-    },
-    /// How many wait.
-    State(Box<Watch>),
-}
-
-/// What a moderator was told last, and when to look again.
-#[derive(Debug)]
-struct Watch {
-    conference: Conference,
-    /// Among those who watch with the same token.
-    _counted: Counted<TokenKey>,
-    told: Option<usize>,
-    look_at: Instant,
 }
 
 /// How a session is to end.
@@ -527,23 +492,7 @@ impl Session {
             return;
         };
         state.messages += 1;
-        let number = state.messages.to_string();
-        let ack = subscription.acknowledged.then_some(("ack", &*number));
-        let headers = [
-            ("destination", &*subscription.destination),
-            ("message-id", &number),
-            ("subscription", &subscription.id),
-            ("content-type", "application/json"),
-        ];
-        // Without a `Frame`: its strings would take longer than the rest, and thousands are told at a time.
-        let mut frame = Vec::with_capacity(FRAME_BYTES);
-        encode(
-            Command::Message,
-            headers.into_iter().chain(ack),
-            body,
-            state.version,
-            &mut frame,
-        );
+        let frame = subscription.message(state.messages, body);
         self.send(state, OpCode::Data(Data::Text), &frame);
     }
 

@@ -92,19 +92,13 @@ pub(super) fn open(
     let address = client_address(&call.headers, connection.peer.ip(), &door.trusted_proxies);
     let caller = address.map(|address| admit(address, &gate)).transpose()?;
     let sessions = door.sessions.clone();
-    // In a box, which is gone before the session begins: what waits should be small.
-    let beginning = Box::pin(begin(upgrade, gate, caller));
-    sessions.spawn(async move {
-        let place = connection.place;
-        if let Some(session) = beginning.await {
-            let span = tracing::debug_span!("session", peer = %connection.peer, conference = Empty);
-            let run = async {
-                let end = session.run().await;
-                tracing::debug!(?end, "a session ended");
-            };
-            run.instrument(span).await;
+    // A task of its own, which is gone once the session begins: what waits should be small.
+    door.sessions.spawn(async move {
+        let Connection { peer, place } = connection;
+        if let Some(session) = begin(upgrade, gate, caller).await {
+            let span = tracing::debug_span!("session", %peer, conference = Empty);
+            sessions.spawn(run(session, place).instrument(span));
         }
-        drop(place);
     });
     let mut response = Response::default();
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -117,6 +111,13 @@ pub(super) fn open(
         headers.insert(SEC_WEBSOCKET_PROTOCOL, name);
     }
     Ok(response)
+}
+
+/// Runs a session to its end; its connection keeps its place as long.
+async fn run(session: Arc<Session>, place: Arc<OwnedSemaphorePermit>) {
+    let end = session.run().await;
+    tracing::debug!(?end, "a session ended");
+    drop(place);
 }
 
 /// The session on what follows the handshake.

@@ -12,8 +12,8 @@ mod places;
 pub mod release;
 mod room;
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -140,8 +140,9 @@ struct Inner {
 #[derive(Debug, Default)]
 struct State {
     rooms: HashMap<Arc<Conference>, Room>,
-    by_token: HashMap<TokenKey, Tally>,
-    by_address: HashMap<IpAddr, u32>,
+    /// A tree, as it gives back what a crowd took that came and went.
+    by_token: BTreeMap<TokenKey, Tally>,
+    by_address: BTreeMap<IpAddr, u32>,
 }
 
 /// How many wait with a token, and how many of its places are kept. Either is bounded.
@@ -523,7 +524,7 @@ impl Tally {
     }
 
     /// A place of this token is not kept any more.
-    fn forget(by_token: &mut HashMap<TokenKey, Self>, token: TokenKey) {
+    fn forget(by_token: &mut BTreeMap<TokenKey, Self>, token: TokenKey) {
         if let Entry::Occupied(mut entry) = by_token.entry(token) {
             let tally = entry.get_mut();
             tally.kept = tally.kept.saturating_sub(1);

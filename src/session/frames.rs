@@ -9,8 +9,9 @@ use tokio::time::Instant;
 use tracing::Span;
 use tungstenite::protocol::frame::coding::CloseCode;
 
+use super::subscription::{Subscription, Topic, Watch};
 use super::tally::Counted;
-use super::{Gate, Session, State, Subscription, Topic, Watch};
+use super::{Gate, Session, State};
 use crate::clock;
 use crate::metrics;
 use crate::queue::destination::Destination;
@@ -240,7 +241,7 @@ impl Session {
         if state
             .subscriptions
             .iter()
-            .any(|subscription| *subscription.id == *id)
+            .any(|subscription| subscription.has_id(id, state.version))
         {
             return Err(Fault::policy(
                 "there is a subscription with this id already; choose another id",
@@ -283,12 +284,8 @@ impl Session {
         let topic = topic(parsed, bearer, state.client.address(), seat, gate)?;
         // Nearly everybody has one.
         state.subscriptions.reserve_exact(1);
-        state.subscriptions.push(Subscription {
-            id: id.into(),
-            destination: destination.into(),
-            acknowledged,
-            topic,
-        });
+        let subscription = Subscription::new(destination, id, state.version, acknowledged, topic);
+        state.subscriptions.push(subscription);
         Ok(())
     }
 }
@@ -341,9 +338,10 @@ impl State {
             (None, Version::V10) => required(frame, "destination")?,
             (None, _) => return Err(missing(frame, "id")),
         };
+        let version = self.version;
         let is_it = |subscription: &mut Subscription| match by_id {
-            Some(_) => *subscription.id == *named,
-            None => *subscription.destination == *named,
+            Some(_) => subscription.has_id(named, version),
+            None => subscription.leads_to(named, version),
         };
         let mut any = false;
         for subscription in self.subscriptions.extract_if(.., is_it) {

@@ -223,34 +223,40 @@ impl Frame {
             .map(|(name, value)| name.len() + value.len() + 2)
             .sum();
         let mut bytes = Vec::with_capacity(Command::MAX_LEN + room + self.body.len() + 32);
-        encode(self.command, headers(), &self.body, version, &mut bytes);
+        bytes.extend_from_slice(self.command.as_str().as_bytes());
+        bytes.push(b'\n');
+        for (name, value) in headers() {
+            if !name.is_empty() && name != "content-length" {
+                write_header(self.command, version, name, value, &mut bytes);
+            }
+        }
+        let has_body = self.command.has_body();
+        end(if has_body { &self.body } else { &[] }, &mut bytes);
         bytes
     }
 }
 
-/// Appends the bytes of a frame of these parts, as [`Frame::encode`] does of its own.
-pub fn encode<'h>(
+/// Appends a header line, as [`Frame::encode`] writes it.
+pub fn write_header(
     command: Command,
-    headers: impl Iterator<Item = (&'h str, &'h str)>,
-    body: &[u8],
     version: Version,
+    name: &str,
+    value: &str,
     bytes: &mut Vec<u8>,
 ) {
     let escaping = Escaping::of(command, version);
-    bytes.extend_from_slice(command.as_str().as_bytes());
+    escaping.write(name, b":\r\n\0", bytes);
+    bytes.push(b':');
+    escaping.write(value, b"\r\n\0", bytes);
     bytes.push(b'\n');
-    for (name, value) in headers {
-        if name.is_empty() || name == "content-length" {
-            continue;
-        }
-        escaping.write(name, b":\r\n\0", bytes);
-        bytes.push(b':');
-        escaping.write(value, b"\r\n\0", bytes);
-        bytes.push(b'\n');
-    }
-    let body = if command.has_body() { body } else { &[] };
+}
+
+/// Appends what follows the headers of a frame, as [`Frame::encode`] does: the length, the body, NUL.
+pub fn end(body: &[u8], bytes: &mut Vec<u8>) {
     if !body.is_empty() {
-        bytes.extend_from_slice(format!("content-length:{}\n", body.len()).as_bytes());
+        bytes.extend_from_slice(b"content-length:");
+        bytes.extend_from_slice(body.len().to_string().as_bytes());
+        bytes.push(b'\n');
     }
     bytes.push(b'\n');
     bytes.extend_from_slice(body);
