@@ -30,6 +30,7 @@ local function read_allocation(data)
 		password = password;
 		lobby = data.lobby == true;
 		waiting_queue = data.waiting_queue == true;
+		live = data.live == true;
 	};
 end
 

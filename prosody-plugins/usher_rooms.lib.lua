@@ -111,7 +111,7 @@ end
 function rooms.approve(room_jid, allocation, form)
 	local record = known[room_jid] or { form = form };
 	known[room_jid] = record;
-	for _, field in ipairs({ "id", "ends_at", "max_occupants", "password", "lobby", "waiting_queue" }) do
+	for _, field in ipairs({ "id", "ends_at", "max_occupants", "password", "lobby", "waiting_queue", "live" }) do
 		record[field] = allocation[field];
 	end
 	-- For mod_usher_queue, which may have a room of which nothing was known yet.

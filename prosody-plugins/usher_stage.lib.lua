@@ -47,7 +47,7 @@ return function (conferences)
 
 	local function learn(room, state, has_queue)
 		state.queue = has_queue;
-		if has_queue and live.get(room) == nil and live.is_metadata_sent() then mark(room, state, false); end
+		if has_queue and not state.opened and live.get(room) == nil and live.is_metadata_sent() then mark(room, state, false); end
 		stage.update(room);
 	end
 
@@ -72,8 +72,9 @@ return function (conferences)
 
 	local function learn_from(room, state, allocation)
 		if not allocation.id or state.queue ~= nil then return; end
+		state.opened = allocation.live;
 		learn(room, state, allocation.waiting_queue == true);
-		if state.queue then ask(room, state); end
+		if state.queue and not state.opened then ask(room, state); end
 	end
 
 	-- More than once for one room does no harm.
@@ -128,6 +129,20 @@ return function (conferences)
 		elseif entry and not state.live then
 			open(room, state);
 		end
+	end
+
+	-- The rooms that wait for somebody to go live: in Prosody, or at usher.
+	function stage.held()
+		local rooms = {};
+		for room, state in pairs(states) do
+			if state.queue and not state.opened and not state.decided then table.insert(rooms, room); end
+		end
+		return rooms;
+	end
+
+	function stage.on_live(room)
+		local state = states[room];
+		if state then open(room, state); end
 	end
 
 	function stage.save()

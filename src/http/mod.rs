@@ -116,6 +116,10 @@ pub fn routes(api: Api) -> BoxedFilter<(Response,)> {
         let domain = Arc::clone(domain);
         warp::any().map(move || Arc::clone(&domain))
     };
+    let at_door = {
+        let door = door.clone();
+        warp::any().map(move || door.clone())
+    };
     let readiness = Arc::new(Readiness::new(
         reservations.clone(),
         pulse,
@@ -125,15 +129,19 @@ pub fn routes(api: Api) -> BoxedFilter<(Response,)> {
     let create = warp::path!("conference")
         .and(guarded(CREATE))
         .and(with(&reservations))
+        .and(at_door.clone())
         .and(here(&domain))
-        .then(async |call, reservations, domain: Arc<str>| {
-            settle(reservations::create(call, reservations, &domain).await)
+        .then(async |call, reservations, door: Door, domain: Arc<str>| {
+            let gate = door.gate.get();
+            settle(reservations::create(call, reservations, &gate.queue, &domain).await)
         });
     let conference = warp::path!("conference" / String)
         .and(guarded(READ_END))
         .and(with(&reservations))
-        .then(async |id, call, reservations| {
-            settle(reservations::one(id, call, reservations).await)
+        .and(at_door)
+        .then(async |id, call, reservations, door: Door| {
+            let gate = door.gate.get();
+            settle(reservations::one(id, call, reservations, &gate.queue).await)
         });
     let bookings = warp::path!("api" / "v1" / "bookings")
         .and(guarded(READ_CREATE))

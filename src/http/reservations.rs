@@ -10,6 +10,7 @@ use super::Call;
 use super::field::{FieldError, Form};
 use super::reply::{self, Problem, Response};
 use crate::conference::Conference;
+use crate::queue::Queue;
 use crate::reservation::allocation::{Allocation, AllocationId};
 use crate::reservation::booking::Options;
 use crate::reservation::requester::Requester;
@@ -40,6 +41,9 @@ struct ConferenceBody<'a, Id> {
     /// Ours: visitors wait until the conference goes live.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     waiting_queue: bool,
+    /// Ours: it is live already, so that its room need not be held.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    live: bool,
 }
 
 impl<'a> ConferenceBody<'a, i64> {
@@ -87,7 +91,12 @@ impl<'a, Id> ConferenceBody<'a, Id> {
             lobby: options.lobby,
             password: options.password.as_ref().map(|password| password.expose()),
             waiting_queue: options.waiting_queue,
+            live: false,
         }
+    }
+
+    fn live(self, live: bool) -> Self {
+        Self { live, ..self }
     }
 }
 
@@ -95,16 +104,20 @@ impl<'a, Id> ConferenceBody<'a, Id> {
 pub(super) async fn create(
     call: Call,
     reservations: Reservations,
+    queue: &Queue,
     domain: &str,
 ) -> Result<Response, Problem> {
     let form = call.form("application/x-www-form-urlencoded: name, start_time, mail_owner")?;
     let request = read(&form, domain, call.now)?;
     if let Some(upstream) = reservations.upstream() {
-        return passed_on(upstream.allocate(&request).await);
+        let verdict = upstream.allocate(&request).await;
+        return passed_on(verdict, queue.is_live(&request.conference));
     }
     Ok(match reservations.allocate(&request, call.now).await? {
         Outcome::Allocated(allocation) => {
-            reply::json(StatusCode::CREATED, &ConferenceBody::of(&allocation))
+            let live = queue.is_live(&request.conference);
+            let body = ConferenceBody::of(&allocation).live(live);
+            reply::json(StatusCode::CREATED, &body)
         }
         Outcome::Conflict(id) => {
             let message = "The conference is running already; conflict_id tells which.";
@@ -127,14 +140,16 @@ fn queued() -> Response {
 
 /// What an upstream made of a `POST /conference`. One that runs already is the answer itself, which spares
 /// Prosody the way by its id.
-fn passed_on(verdict: Verdict) -> Result<Response, Problem> {
-    let conference = |status, granted| reply::json(status, &ConferenceBody::granted(granted));
+fn passed_on(verdict: Verdict, live: bool) -> Result<Response, Problem> {
+    let conference =
+        |status, granted| reply::json(status, &ConferenceBody::granted(granted).live(live));
     Ok(match verdict {
         Verdict::Opened(granted) => conference(StatusCode::CREATED, &granted),
         Verdict::Running(granted) => conference(StatusCode::OK, &granted),
         Verdict::Queued => queued(),
         Verdict::Unasked(allocation) => {
-            reply::json(StatusCode::CREATED, &ConferenceBody::unasked(&allocation))
+            let body = ConferenceBody::unasked(&allocation).live(live);
+            reply::json(StatusCode::CREATED, &body)
         }
         Verdict::Refused(refused) => return Err(refused.into()),
         Verdict::Failed(failure) => return Err(failure.into()),
@@ -174,6 +189,7 @@ pub(super) async fn one(
     id: String,
     call: Call,
     reservations: Reservations,
+    queue: &Queue,
 ) -> Result<Response, Problem> {
     if let Some(upstream) = reservations.upstream() {
         return one_upstream(&id, &call, upstream).await;
@@ -187,10 +203,11 @@ pub(super) async fn one(
         };
     }
     match reservations.find(id, call.now).await? {
-        Found::Running(allocation) => Ok(reply::json(
-            StatusCode::OK,
-            &ConferenceBody::of(&allocation),
-        )),
+        Found::Running(allocation) => {
+            let live = queue.is_live(&allocation.conference);
+            let body = ConferenceBody::of(&allocation).live(live);
+            Ok(reply::json(StatusCode::OK, &body))
+        }
         Found::Over(ended_at) => Err(over(ended_at)),
         Found::Unknown => Err(unknown()),
     }

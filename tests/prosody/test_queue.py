@@ -5,10 +5,11 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
-from services import DOMAIN, MUC, until
+from services import DOMAIN, MUC, iso, until
 from waiting import Waiting
 from xmpp import Focus, Participant
 
@@ -122,6 +123,10 @@ def looks(wire):
     return len([e for e in wire.exchanges if e.path.endswith("/conferences") and e.status == 200])
 
 
+def asked_about(wire, room):
+    return [e for e in wire.exchanges if e.path.endswith("?conference=" + quote(room))]
+
+
 def empty(room, focus, *participants):
     for participant, nick in participants:
         participant.leave(room, nick)
@@ -222,10 +227,36 @@ def test_a_conference_that_usher_goes_live_with_is_live_in_prosody(usher, wire, 
     usher.book("room1", waiting_queue=True)
     people().start(room, "alice")
     usher.golive(room)
-    assert stage.says(room) is False
-    console.shim("reload", "usher_queue")
-    until(lambda: stage.says(room) is True)
     until(lambda: stage.sent(room)[-1]["visitors"]["live"] is True)
+    wire.wait_told("golive", room)
+
+
+def test_a_booking_that_goes_live_by_itself_is_live_in_prosody(usher, wire, queue, focus, people, stage, room):
+    start = int(time.time()) + 3
+    usher.book("room1", 600, start=iso(start), waiting_queue=True, auto_live=0)
+    people().start(room, "alice")
+    assert stage.says(room) is False
+    queue.visitor(room).is_told()
+    until(lambda: stage.says(room) is True)
+
+
+def test_a_room_that_comes_after_its_conference_went_live_is_never_held(usher, wire, focus, people, stage, room):
+    usher.book("room1", waiting_queue=True)
+    usher.golive(room)
+    people().start(room, "alice")
+    wire.wait_told("golive", room)
+    assert stage.says(room) is None
+    assert all("visitors" not in metadata for metadata in stage.sent(room))
+
+
+def test_a_room_that_nobody_has_to_hold_is_not_asked_about(usher, wire, focus, people, stage, room):
+    people().start(room, "alice")
+    usher.book("room2", waiting_queue=True)
+    people().start(f"room2@{MUC}", "bob")
+    until(lambda: len(asked_about(wire, f"room2@{MUC}")) >= 3)
+    stage.press(f"room2@{MUC}", True)
+    wire.wait_told("golive", f"room2@{MUC}")
+    assert asked_about(wire, room) == []
 
 
 @pytest.mark.prosody(modules=["usher_queue"])
@@ -414,7 +445,8 @@ class TestRepair:
         until(lambda: looks(wire) >= asked + 4)
         assert usher.is_live(room)
         people().start(room, "alice")
-        until(lambda: stage.says(room) is True)
+        wire.wait_told("golive", room)
+        assert stage.says(room) is not False
 
     def test_an_end_that_usher_lost_is_told_again(self, usher, wire, prosody, focus, people, room):
         alice = people().start(room, "alice")
