@@ -6,6 +6,8 @@ local usher = module:require "usher";
 
 local allocations = { save = usher.save; restore = usher.restore };
 
+local looks_refused = false;
+
 local function path_of(id)
 	return "/conference/"..id;
 end
@@ -77,10 +79,24 @@ function allocations.ask(room_jid, form, callback)
 	end);
 end
 
+local function note_look(refused, code, detail)
+	if refused == looks_refused then return; end
+	looks_refused = refused;
+	if refused then
+		module:log("warn", "usher's answers about running conferences are refused, and not followed: %d %s", code, detail);
+	else
+		module:log("info", "usher answers about running conferences again");
+	end
+end
+
 -- callback(meaning, detail) with a meaning of "allocated", "over", "unknown" or "failed".
 function allocations.look(id, callback)
 	usher.request("GET", path_of(id), nil, function (code, data)
-		callback(read_answer(code, data));
+		local meaning, detail = read_answer(code, data);
+		-- usher refuses who wants to open a conference; that one doesn't run any more, it says otherwise.
+		local refused = meaning == "refused";
+		if meaning ~= "failed" then note_look(refused, code, detail); end
+		callback(refused and "failed" or meaning, detail);
 	end);
 end
 

@@ -78,6 +78,19 @@ def test_a_slow_usher_is_waited_for_until_the_deadline(usher, prosody, focus, pe
     assert len(prosody.logged("warn", "no answer within 1 seconds")) == 1
 
 
+def test_a_running_room_outlives_a_proxy_that_refuses_its_questions(usher, wire, prosody, focus, people, console, room):
+    booking, _ = usher.book("room1")
+    alice = people().start(room)
+    wire.answer_instead = lambda exchange: (403, "<html>Forbidden</html>") if exchange.method == "GET" else None
+    wire.wait("GET", 403, 3)
+    assert console.room_exists(room)
+    assert not alice.has_been_thrown_out_of(room)
+    assert len(prosody.logged("warn", "403")) == 1
+    wire.answer_instead = lambda exchange: None
+    usher.cancel(booking)
+    alice.wait_end(room)
+
+
 def test_a_wrong_service_token_is_no_refusal(usher, prosody, focus, people, room, console):
     usher.book("room1")
     usher.config.write_text(usher.config.read_text().replace("a-service-token", "another-service-token"))
