@@ -62,20 +62,34 @@ end
 function allocations.ask(room_jid, form, callback)
 	form.start_time = os.date("!%Y-%m-%dT%H:%M:%S.000Z");
 
+	local post;
+
 	local function on_answer(code, data)
 		local meaning, detail = read_answer(code, data);
 		if meaning == "over" or meaning == "unknown" then meaning = "failed"; end
 		callback(meaning, detail);
 	end
 
+	-- What was in the way may be over by now, as between two bookings: asking once more tells.
+	local function on_running(id, is_last)
+		usher.request("GET", path_of(id), nil, function (code, data)
+			if code == 404 and not is_last then return post(true); end
+			on_answer(code, data);
+		end);
+	end
+
+	function post(is_last)
+		usher.request("POST", "/conference", form, function (code, data)
+			local running = code == 409 and read_id(data.conflict_id);
+			if running then return on_running(running, is_last); end
+			on_answer(code == 409 and 0 or code, data);
+		end);
+	end
+
 	-- While usher has not heard that the room's last allocation is over, it would hand out that one again.
 	usher.when_told(room_jid, function (told)
 		if not told then return callback("failed"); end
-		usher.request("POST", "/conference", form, function (code, data)
-			local running = code == 409 and read_id(data.conflict_id);
-			if not running then return on_answer(code == 409 and 0 or code, data); end
-			usher.request("GET", path_of(running), nil, on_answer);
-		end);
+		post(false);
 	end);
 end
 
