@@ -4,6 +4,8 @@ local datetime = require "util.datetime";
 
 local usher = module:require "usher";
 
+local longest = 1e9; -- seconds; some thirty years, so that an end can be reckoned with, whatever the answer says
+
 local allocations = { save = usher.save; restore = usher.restore };
 
 local looks_refused = false;
@@ -21,7 +23,7 @@ end
 local function read_allocation(data)
 	local id = read_id(data.id);
 	local start = type(data.start_time) == "string" and datetime.parse(data.start_time);
-	local duration = type(data.duration) == "number" and data.duration < 1e10 and math.floor(data.duration);
+	local duration = type(data.duration) == "number" and math.floor(math.min(data.duration, longest));
 	if not id or not start or not duration then return; end
 	local max_occupants = type(data.max_occupants) == "number" and data.max_occupants or nil;
 	local password = type(data.password) == "string" and data.password or nil;
