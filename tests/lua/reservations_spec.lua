@@ -65,4 +65,52 @@ describe("the reservations' libraries", function ()
 			assert.equal("error", logged[1].level);
 		end);
 	end);
+
+	describe("stanzas that wait for an answer", function ()
+		local held, asked, answered, sent;
+
+		local function join(id)
+			local origin = { send = function (reply) table.insert(answered, reply); end };
+			local stanza = { name = "presence"; attr = { from = id.."@host"; to = "room1@muc/"..id } };
+			return held.ask({ origin = origin; stanza = stanza }, "room1@muc", {});
+		end
+
+		before_each(function ()
+			asked, answered, sent = {}, {}, {};
+			package.loaded["util.stanza"] = {
+				clone = function (stanza) return stanza; end;
+				error_reply = function (_, _, _, text) return text; end;
+			};
+			function module.send(_, stanza)
+				table.insert(sent, stanza);
+			end
+			held = module:require "usher_held"({
+				ask = function (_, _, callback) table.insert(asked, callback); end;
+				approve = function () end;
+			});
+		end);
+
+		it("are sent on, or answered with the sentence", function ()
+			assert.is_true(join("alice"));
+			join("bob");
+			asked[1]("allocated", {});
+			asked[2]("refused", "Not today.");
+			assert.equal("room1@muc/alice", sent[1].attr.to);
+			assert.same({ "Not today." }, answered);
+		end);
+
+		it("are at most a thousand, and a further one is answered at once", function ()
+			for i = 1, 1001 do
+				assert.is_true(join("guest"..i));
+			end
+			assert.equal(1000, #asked);
+			assert.equal(1, #answered);
+			assert.truthy(answered[1]:find("try again", 1, true));
+			join("guest1");
+			assert.equal(1, #answered, "who waits already may ask again");
+			asked[1]("allocated", {});
+			join("late");
+			assert.equal(1001, #asked);
+		end);
+	end);
 end);
