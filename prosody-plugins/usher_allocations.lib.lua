@@ -42,7 +42,8 @@ local function read_message(data)
 	return type(data.message) == "string" and data.message or "The reservation service refused this conference.";
 end
 
--- What an answer means: "allocated" with the allocation, "waiting", "over" or "refused" each with a sentence, "unknown", or "failed".
+-- What an answer means: "allocated" with the allocation, "waiting", "over" or "refused" each with a sentence (and the last with
+-- a word for programs, if usher has one), "unknown", or "failed".
 local function read_answer(code, data)
 	if code == 200 or code == 201 then
 		local allocation = read_allocation(data);
@@ -55,21 +56,21 @@ local function read_answer(code, data)
 	elseif code == 404 then
 		return "unknown";
 	elseif code >= 400 and code < 500 then
-		return "refused", read_message(data);
+		return "refused", read_message(data), data.reason;
 	end
 	return "failed";
 end
 
--- callback(meaning, detail) with a meaning of "allocated", "waiting", "refused" or "failed".
+-- callback(meaning, detail, reason) with a meaning of "allocated", "waiting", "refused" or "failed".
 function allocations.ask(room_jid, form, callback)
 	form.start_time = os.date("!%Y-%m-%dT%H:%M:%S.000Z");
 
 	local post;
 
 	local function on_answer(code, data)
-		local meaning, detail = read_answer(code, data);
+		local meaning, detail, reason = read_answer(code, data);
 		if meaning == "over" or meaning == "unknown" then meaning = "failed"; end
-		callback(meaning, detail);
+		callback(meaning, detail, reason);
 	end
 
 	-- What was in the way may be over by now, as between two bookings: asking once more tells.
