@@ -17,7 +17,7 @@ return function (conferences, stage)
 		-- What usher has not heard of a room is told at its own pace, and comes first.
 		if not conferences.has_heard(room.jid) then return ask_next(); end
 		conferences.look(room.jid, function (entry)
-			if entry and entry.live then stage.on_live(room); end
+			if entry and entry.live then stage.open(room); end
 			ask_next();
 		end);
 	end

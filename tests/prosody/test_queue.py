@@ -275,7 +275,30 @@ class TestWithoutOurReservations:
         visitor = queue.visitor(room)
         people().start(room, "alice")
         visitor.is_told(1)
-        assert stage.says(room) is None
+        assert stage.says(room) is True
+
+    def test_a_room_is_held_from_the_first_moment(self, usher, wire, focus, people, stage, room):
+        usher.book("room1", waiting_queue=True)
+        people().start(room, "alice")
+        until(lambda: len(stage.sent(room)) >= 2)
+        assert {metadata["visitors"]["live"] for metadata in stage.sent(room)} == {False}
+
+    def test_a_room_is_held_while_usher_is_down_and_can_be_let_go(self, usher, wire, focus, people, stage, room):
+        usher.stop()
+        people().start(room, "alice")
+        until(lambda: any("/conferences?" in e.path for e in wire.exchanges))
+        assert stage.says(room) is False
+        stage.press(room, True)
+        usher.start()
+        wire.wait_told("golive", room, timeout=20)
+        assert stage.says(room) is True
+
+    @pytest.mark.prosody(usher_on_failure="allow")
+    def test_a_room_is_let_go_while_usher_is_down_where_so_configured(self, usher, wire, focus, people, stage, room):
+        usher.stop()
+        people().start(room, "alice")
+        until(lambda: stage.says(room) is True)
+        until(lambda: stage.sent(room)[-1]["visitors"]["live"] is True)
 
     def test_nobody_is_told_before_it_is_known_whether_there_is_a_queue(self, usher, wire, focus, people, console, stage, room):
         usher.book("room1", waiting_queue=True)
