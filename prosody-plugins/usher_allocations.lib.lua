@@ -30,6 +30,7 @@ local function read_allocation(data)
 	return {
 		id = id;
 		ends_at = start + duration;
+		ends = type(data.ends) == "string" and data.ends or nil;
 		max_occupants = max_occupants;
 		password = password;
 		lobby = data.lobby == true;
