@@ -274,6 +274,16 @@ def test_a_room_that_comes_after_its_conference_went_live_is_never_held(usher, w
     assert all("visitors" not in metadata for metadata in stage.sent(room))
 
 
+def test_a_room_that_waits_for_its_owner_is_held_meanwhile(usher, wire, focus, people, stage, room):
+    usher.book("room1", owner="alice@example.com", starters="owner")
+    focus.create(room)
+    assert stage.says(room) is False
+    people(user={"email": "alice@example.com"}).join(room, "alice")
+    wire.wait_told("golive", room)
+    assert stage.says(room) is True
+    assert wire.told("endlive") == []
+
+
 def test_a_room_that_nobody_has_to_hold_is_not_asked_about(usher, wire, focus, people, stage, room):
     people().start(room, "alice")
     usher.book("room2", waiting_queue=True)
