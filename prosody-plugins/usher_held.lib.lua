@@ -23,7 +23,8 @@ return function (rooms, unclaimed)
 
 	-- The focus asks for nobody: who the owner is can be told when they come in.
 	local function is_unclaimed(hold, meaning, reason)
-		return meaning == "refused" and reason == "not_owner" and hold.form.mail_owner == "";
+		local is_for_nobody = meaning == "refused" and reason == "not_owner" and hold.form.mail_owner == "";
+		return is_for_nobody and unclaimed.may_keep(hold.room_jid);
 	end
 
 	local function settle(hold, meaning, detail, reason)
@@ -43,6 +44,8 @@ return function (rooms, unclaimed)
 			return refuse(hold, "403", detail);
 		elseif meaning == "failed" and not fail_open then
 			return refuse(hold, "503", unreachable);
+		elseif meaning == "waiting" then
+			unclaimed.note_visitor(hold.room_jid);
 		end
 		module:send(hold.stanza, hold.origin);
 	end
