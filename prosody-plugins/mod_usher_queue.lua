@@ -2,7 +2,8 @@
 --
 -- A conference is live while its room is, from the room's first occupant on (the focus is none) until the room is
 -- destroyed or somebody sets it to not live. A room is live unless its metadata says otherwise; one with a waiting queue
--- is created as not live. usher_stage has the rules, usher_repair what is done after a restart.
+-- is created as not live. usher_stage has the rules, usher_watch hears of it when usher goes live by itself, and
+-- usher_repair knows what is to be done after a restart.
 
 if module:get_host_type() ~= "local" then
 	error("mod_usher_queue belongs on the main VirtualHost, not on a component", 0);
@@ -11,6 +12,7 @@ end
 local muc = module:require "usher_muc";
 local conferences = module:require "usher_conferences";
 local stage = module:require "usher_stage"(conferences);
+local watch = module:require "usher_watch"(conferences, stage);
 local repair = module:require "usher_repair"(conferences, stage);
 
 local function begin(event)
@@ -56,6 +58,7 @@ function module.load()
 	if not module.reloading then adopt_all(); end
 	-- Hosts are still being activated when Prosody starts.
 	module:add_timer(1, repair.run);
+	watch.run();
 end
 
 function module.save()

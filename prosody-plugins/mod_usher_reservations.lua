@@ -9,7 +9,8 @@ local st = require "util.stanza";
 
 local muc = module:require "usher_muc";
 local rooms = module:require "usher_rooms";
-local held = module:require "usher_held"(rooms);
+local unclaimed = module:require "usher_unclaimed"(rooms);
+local held = module:require "usher_held"(rooms, unclaimed);
 local request = module:require "usher_request";
 local limit = module:require "usher_limit";
 
@@ -21,11 +22,6 @@ local checking = {}; -- by room JID
 
 local function is_exempt(room_jid)
 	return muc.is_health_check(room_jid) or jid.host(room_jid) == breakout_host;
-end
-
--- Before Prosody makes a room's creator its owner, only its admins are: Jitsi lists the focus among them.
-local function is_focus(room, from)
-	return jid.host(from) == muc.focus_host or room:get_affiliation(from) == "owner";
 end
 
 local function on_conference_request(event)
@@ -41,8 +37,9 @@ end
 local function on_room_pre_create(event)
 	local origin, stanza, room = event.origin, event.stanza, event.room;
 	if is_exempt(room.jid) then return; end
-	local by_focus = is_focus(room, stanza.attr.from);
+	local by_focus = muc.is_focus(room, stanza.attr.from);
 	local record = rooms.get(room.jid);
+	if not record and by_focus and unclaimed.has(room.jid) then return; end
 	if not record then
 		return held.ask(event, room.jid, by_focus and request.form(room.jid) or request.form(room.jid, origin, stanza.attr.from));
 	end
@@ -51,16 +48,14 @@ local function on_room_pre_create(event)
 		origin.send(st.error_reply(stanza, "auth", "not-authorized", nil, room.jid));
 		return true;
 	end
-	if record.lobby then
-		module:context("*"):fire_event("create-persistent-lobby-room", { room = room });
-	end
+	if record.lobby then muc.make_lobby(room); end
 end
 
 -- For rooms that came to be without on_room_pre_create: made by a module, restored from storage, older than this module.
 local function check(room, is_new)
 	local room_jid = room.jid;
 	if rooms.get(room_jid) then return rooms.open(room); end
-	if is_exempt(room_jid) or checking[room_jid] then return; end
+	if is_exempt(room_jid) or unclaimed.has(room_jid) or checking[room_jid] then return; end
 	local form = request.form(room_jid);
 	checking[room_jid] = true;
 	rooms.ask(room_jid, form, function (meaning, detail)
@@ -77,6 +72,16 @@ local function check(room, is_new)
 	end);
 end
 
+-- Whoever comes to a room that waits for its owner is asked for by name; true if that has to be waited for.
+local function claim(event)
+	local stanza, room = event.stanza, event.room;
+	if not unclaimed.has(room.jid) or muc.is_focus(room, stanza.attr.from) then return; end
+	local record = rooms.get(room.jid);
+	if not record then return held.ask(event, room.jid, request.form(room.jid, event.origin, stanza.attr.from)); end
+	unclaimed.forget(room.jid);
+	if record.lobby then muc.make_lobby(room); end
+end
+
 local function on_occupant_pre_join(event)
 	local origin, stanza, room = event.origin, event.stanza, event.room;
 	-- A name that is never asked about must be no way around asking.
@@ -84,6 +89,7 @@ local function on_occupant_pre_join(event)
 		origin.send(st.error_reply(stanza, "cancel", "not-allowed", "This room is for health checks only.", room.jid));
 		return true;
 	end
+	if claim(event) then return true; end
 	local record = rooms.get(room.jid);
 	if not record or not record.max_occupants then return; end
 	return limit.refuse_if_full(event, record.max_occupants);
@@ -108,7 +114,10 @@ local function watch_rooms()
 	end);
 	host:hook("muc-room-created", function (event) check(event.room, true); end);
 	host:hook("muc-room-restored", function (event) check(event.room, false); end);
-	host:hook("muc-room-destroyed", function (event) rooms.forget(event.room.jid); end);
+	host:hook("muc-room-destroyed", function (event)
+		unclaimed.forget(event.room.jid);
+		rooms.forget(event.room.jid);
+	end);
 end
 
 -- Last: a request is sent on without the handlers after us.
@@ -122,11 +131,12 @@ function module.load()
 end
 
 function module.save()
-	return { rooms = rooms.save(); held = held.save() };
+	return { rooms = rooms.save(); held = held.save(); unclaimed = unclaimed.save() };
 end
 
 function module.restore(saved)
 	if saved.rooms then rooms.restore(saved.rooms); end
+	unclaimed.restore(saved.unclaimed);
 	held.restore(saved.held);
 	check_all();
 end

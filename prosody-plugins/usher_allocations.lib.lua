@@ -4,7 +4,11 @@ local datetime = require "util.datetime";
 
 local usher = module:require "usher";
 
+local longest = 1e9; -- seconds; some thirty years, so that an end can be reckoned with, whatever the answer says
+
 local allocations = { save = usher.save; restore = usher.restore };
+
+local looks_refused = false;
 
 local function path_of(id)
 	return "/conference/"..id;
@@ -19,17 +23,19 @@ end
 local function read_allocation(data)
 	local id = read_id(data.id);
 	local start = type(data.start_time) == "string" and datetime.parse(data.start_time);
-	local duration = type(data.duration) == "number" and data.duration < 1e10 and math.floor(data.duration);
+	local duration = type(data.duration) == "number" and math.floor(math.min(data.duration, longest));
 	if not id or not start or not duration then return; end
 	local max_occupants = type(data.max_occupants) == "number" and data.max_occupants or nil;
 	local password = type(data.password) == "string" and data.password or nil;
 	return {
 		id = id;
 		ends_at = start + duration;
+		ends = type(data.ends) == "string" and data.ends or nil;
 		max_occupants = max_occupants;
 		password = password;
 		lobby = data.lobby == true;
 		waiting_queue = data.waiting_queue == true;
+		live = data.live == true;
 	};
 end
 
@@ -37,7 +43,8 @@ local function read_message(data)
 	return type(data.message) == "string" and data.message or "The reservation service refused this conference.";
 end
 
--- What an answer means: "allocated" with the allocation, "waiting", "over" or "refused" each with a sentence, "unknown", or "failed".
+-- What an answer means: "allocated" with the allocation, "waiting", "over" or "refused" each with a sentence (and the last with
+-- a word for programs, if usher has one), "unknown", or "failed".
 local function read_answer(code, data)
 	if code == 200 or code == 201 then
 		local allocation = read_allocation(data);
@@ -50,36 +57,64 @@ local function read_answer(code, data)
 	elseif code == 404 then
 		return "unknown";
 	elseif code >= 400 and code < 500 then
-		return "refused", read_message(data);
+		return "refused", read_message(data), data.reason;
 	end
 	return "failed";
 end
 
--- callback(meaning, detail) with a meaning of "allocated", "waiting", "refused" or "failed".
+-- callback(meaning, detail, reason) with a meaning of "allocated", "waiting", "refused" or "failed".
 function allocations.ask(room_jid, form, callback)
 	form.start_time = os.date("!%Y-%m-%dT%H:%M:%S.000Z");
 
+	local post;
+
 	local function on_answer(code, data)
-		local meaning, detail = read_answer(code, data);
+		local meaning, detail, reason = read_answer(code, data);
 		if meaning == "over" or meaning == "unknown" then meaning = "failed"; end
-		callback(meaning, detail);
+		callback(meaning, detail, reason);
+	end
+
+	-- What was in the way may be over by now, as between two bookings: asking once more tells.
+	local function on_running(id, is_last)
+		usher.request("GET", path_of(id), nil, function (code, data)
+			if code == 404 and not is_last then return post(true); end
+			on_answer(code, data);
+		end);
+	end
+
+	function post(is_last)
+		usher.request("POST", "/conference", form, function (code, data)
+			local running = code == 409 and read_id(data.conflict_id);
+			if running then return on_running(running, is_last); end
+			on_answer(code == 409 and 0 or code, data);
+		end);
 	end
 
 	-- While usher has not heard that the room's last allocation is over, it would hand out that one again.
 	usher.when_told(room_jid, function (told)
 		if not told then return callback("failed"); end
-		usher.request("POST", "/conference", form, function (code, data)
-			local running = code == 409 and read_id(data.conflict_id);
-			if not running then return on_answer(code == 409 and 0 or code, data); end
-			usher.request("GET", path_of(running), nil, on_answer);
-		end);
+		post(false);
 	end);
+end
+
+local function note_look(refused, code, detail)
+	if refused == looks_refused then return; end
+	looks_refused = refused;
+	if refused then
+		module:log("warn", "usher's answers about running conferences are refused, and not followed: %d %s", code, detail);
+	else
+		module:log("info", "usher answers about running conferences again");
+	end
 end
 
 -- callback(meaning, detail) with a meaning of "allocated", "over", "unknown" or "failed".
 function allocations.look(id, callback)
 	usher.request("GET", path_of(id), nil, function (code, data)
-		callback(read_answer(code, data));
+		local meaning, detail = read_answer(code, data);
+		-- usher refuses who wants to open a conference; that one doesn't run any more, it says otherwise.
+		local refused = meaning == "refused";
+		if meaning ~= "failed" then note_look(refused, code, detail); end
+		callback(refused and "failed" or meaning, detail);
 	end);
 end
 

@@ -18,16 +18,25 @@ local function refuse(hold, code, text)
 	end
 end
 
-return function (rooms)
+return function (rooms, unclaimed)
 	local held = { fail_open = fail_open; unreachable = unreachable };
 
-	local function settle(hold, meaning, detail)
+	-- The focus asks for nobody: who the owner is can be told when they come in.
+	local function is_unclaimed(hold, meaning, reason)
+		local is_for_nobody = meaning == "refused" and reason == "not_owner" and hold.form.mail_owner == "";
+		return is_for_nobody and unclaimed.may_keep(hold.room_jid);
+	end
+
+	local function settle(hold, meaning, detail, reason)
 		if waiting[hold.key] ~= hold then return; end
 		waiting[hold.key], waiting_count = nil, waiting_count - 1;
 		if meaning == "allocated" then
 			rooms.approve(hold.room_jid, detail, hold.form);
 		elseif meaning == "failed" and fail_open then
 			rooms.trust(hold.room_jid, hold.form);
+		elseif is_unclaimed(hold, meaning, reason) then
+			unclaimed.keep(hold.room_jid, detail);
+			return module:send(hold.stanza, hold.origin);
 		end
 		if hold.origin.destroyed then return; end
 		-- Who waits for the conference to go live may ask the focus the way to the queue, but not make the room.
@@ -35,14 +44,16 @@ return function (rooms)
 			return refuse(hold, "403", detail);
 		elseif meaning == "failed" and not fail_open then
 			return refuse(hold, "503", unreachable);
+		elseif meaning == "waiting" then
+			unclaimed.note_visitor(hold.room_jid);
 		end
 		module:send(hold.stanza, hold.origin);
 	end
 
 	local function ask(hold)
 		waiting[hold.key], waiting_count = hold, waiting_count + 1;
-		rooms.ask(hold.room_jid, hold.form, function (meaning, detail)
-			settle(hold, meaning, detail);
+		rooms.ask(hold.room_jid, hold.form, function (meaning, detail, reason)
+			settle(hold, meaning, detail, reason);
 		end);
 	end
 

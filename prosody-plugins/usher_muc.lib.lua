@@ -1,4 +1,5 @@
--- The MUC whose rooms are conferences: where it is, which rooms are there, and who in them is the focus.
+-- The MUC whose rooms are conferences: where it is, which rooms are there, who in them is the focus, and
+-- their lobbies.
 
 local jid = require "util.jid";
 
@@ -29,6 +30,16 @@ end
 
 function muc.is_focus_occupant(occupant)
 	return jid.resource(occupant.nick) == "focus" or jid.host(occupant.bare_jid) == muc.focus_host;
+end
+
+-- Of who joins a room: before Prosody makes its creator its owner, only its admins are, and Jitsi lists the focus among them.
+function muc.is_focus(room, from)
+	return jid.host(from) == muc.focus_host or room:get_affiliation(from) == "owner";
+end
+
+-- Jitsi's, which outlives the last occupant.
+function muc.make_lobby(room)
+	module:context("*"):fire_event("create-persistent-lobby-room", { room = room });
 end
 
 -- callback once the MUC is there, at once if it is.

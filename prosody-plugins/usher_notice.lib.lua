@@ -23,11 +23,12 @@ function notice.remind(room, occupant, ends_at)
 		:tag("json-message", { xmlns = "http://jitsi.org/jitmeet" }):text(json.encode(payload)));
 end
 
-function notice.warn(room, ends_at)
+-- In the zone of usher's sentences, whatever Prosody's own is: usher says when the end is, unless that is in UTC.
+function notice.warn(room, ends_at, ends)
 	local seconds = seconds_left(ends_at);
 	local minutes = math.floor(seconds / 60 + 0.5);
 	local length = minutes >= 2 and minutes.." minutes" or seconds.." seconds";
-	local text = ("This conference ends in %s, at %s."):format(length, os.date("%H:%M %Z", ends_at));
+	local text = ("This conference ends in %s, at %s."):format(length, ends or os.date("!%H:%M UTC", ends_at));
 	room:broadcast_message(st.message({ type = "groupchat"; from = room.jid }, text));
 	for _, occupant in room:each_occupant() do
 		notice.remind(room, occupant, ends_at);

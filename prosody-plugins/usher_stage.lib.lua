@@ -4,30 +4,19 @@ local now = require "util.time".now;
 
 local muc = module:require "usher_muc";
 local live = module:require "usher_live";
+local mark = module:require "usher_mark";
+
+local fail_open = module:get_option_string("usher_on_failure", "deny") == "allow";
 
 return function (conferences)
 	local stage = {};
 	-- By room, as one that is refused while it is being created goes without a word.
 	local states = setmetatable({}, { __mode = "k" });
 
-	local function announce(room)
-		if muc.find(room.jid) ~= room then return; end
-		module:context(muc.host):fire_event("room-metadata-changed", { room = room });
-	end
-
-	-- Nobody is in a room yet that is being created: on_joined tells who comes.
-	local function mark(room, state, value)
-		state.mark = value;
-		live.set(room, value);
-		if not room:has_occupant() then return; end
-		state.announced = true;
-		announce(room);
-	end
-
 	local function is_live(room, state)
 		local said = live.get(room);
+		if state.queue == nil and said == state.mark then return false; end
 		if said ~= nil then return said ~= false; end
-		if state.queue == nil then return false; end
 		if not state.queue or live.is_metadata_sent() then return true; end
 		state.opened = state.opened or live.has_moderator(room, muc.is_focus_occupant);
 		return state.opened;
@@ -47,15 +36,16 @@ return function (conferences)
 
 	local function learn(room, state, has_queue)
 		state.queue = has_queue;
-		if has_queue and live.get(room) == nil and live.is_metadata_sent() then mark(room, state, false); end
+		(has_queue and not state.opened and mark.hold or mark.release)(room, state);
 		stage.update(room);
 	end
 
 	-- usher went live by itself, or still is since before Prosody was restarted; what somebody here decided comes first.
-	local function open(room, state)
-		if state.decided then return; end
+	function stage.open(room)
+		local state = states[room];
+		if not state or state.decided then return; end
 		state.opened = true;
-		if state.mark == false then mark(room, state, true); end
+		mark.release(room, state);
 		stage.update(room);
 	end
 
@@ -64,16 +54,21 @@ return function (conferences)
 		state.asking = true;
 		conferences.look(room.jid, function (entry)
 			state.asking = nil;
-			if not entry or states[room] ~= state then return; end
+			if states[room] ~= state then return; end
+			if not entry then
+				if fail_open and state.queue == nil then mark.release(room, state); end
+				return;
+			end
 			if state.queue == nil then learn(room, state, entry.waiting_queue and not entry.live); end
-			if entry.live then open(room, state); end
+			if entry.live then stage.open(room); end
 		end);
 	end
 
 	local function learn_from(room, state, allocation)
 		if not allocation.id or state.queue ~= nil then return; end
+		state.opened = allocation.live;
 		learn(room, state, allocation.waiting_queue == true);
-		if state.queue then ask(room, state); end
+		if state.queue and not state.opened then ask(room, state); end
 	end
 
 	-- More than once for one room does no harm.
@@ -82,6 +77,7 @@ return function (conferences)
 		local state = { since = now(); live = false; occupied = false };
 		states[room] = state;
 		local allocation = module:fire_event("usher-get-allocation", { room_jid = room.jid });
+		if not allocation or not next(allocation) then mark.hold(room, state); end
 		if not allocation then return ask(room, state); end
 		learn_from(room, state, allocation);
 	end
@@ -98,16 +94,14 @@ return function (conferences)
 	function stage.on_allocation(event)
 		local room = muc.find(event.room_jid);
 		local state = room and states[room];
-		if state then learn_from(room, state, event.allocation); end
+		if not state then return; end
+		-- Without an id it was let in while usher fails.
+		if not event.allocation.id and state.queue == nil then mark.release(room, state); end
+		learn_from(room, state, event.allocation);
 	end
 
-	-- Jitsi's component sends the focus nothing when it joins; in a timer, as the first one joins before the room is created.
 	function stage.on_joined(room, occupant)
-		local state = states[room];
-		if state and state.mark == false and (not state.announced or muc.is_focus_occupant(occupant)) then
-			state.announced = true;
-			module:add_timer(0, function () announce(room); end);
-		end
+		if states[room] then mark.on_joined(room, states[room], occupant); end
 		stage.update(room);
 	end
 
@@ -126,8 +120,17 @@ return function (conferences)
 		elseif state.live and not entry or entry and not state.live and state.decided then
 			conferences.tell(room.jid, state.live);
 		elseif entry and not state.live then
-			open(room, state);
+			stage.open(room);
 		end
+	end
+
+	-- The rooms that wait for somebody to go live: in Prosody, or at usher.
+	function stage.held()
+		local rooms = {};
+		for room, state in pairs(states) do
+			if state.queue and not state.opened and not state.decided then table.insert(rooms, room); end
+		end
+		return rooms;
 	end
 
 	function stage.save()

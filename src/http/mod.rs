@@ -117,6 +117,10 @@ pub fn routes(api: Api) -> BoxedFilter<(Response,)> {
         let domain = Arc::clone(domain);
         warp::any().map(move || Arc::clone(&domain))
     };
+    let at_door = {
+        let door = door.clone();
+        warp::any().map(move || door.clone())
+    };
     let readiness = Arc::new(Readiness::new(
         reservations.clone(),
         pulse,
@@ -127,18 +131,23 @@ pub fn routes(api: Api) -> BoxedFilter<(Response,)> {
     let create = warp::path!("conference")
         .and(guarded(CREATE))
         .and(with(&reservations))
+        .and(at_door.clone())
         .and(here(&domain))
         .and(warp::any().map(move || Arc::clone(&clocks)))
         .then(
-            async |call, reservations, domain: Arc<str>, clocks: Arc<Clocks>| {
-                settle(reservations::create(call, reservations, &domain, &clocks).await)
+            async |call, reservations, door: Door, domain: Arc<str>, clocks: Arc<Clocks>| {
+                let gate = door.gate.get();
+                let queue = &gate.queue;
+                settle(reservations::create(call, reservations, queue, &domain, &clocks).await)
             },
         );
     let conference = warp::path!("conference" / String)
         .and(guarded(READ_END))
         .and(with(&reservations))
-        .then(async |id, call, reservations| {
-            settle(reservations::one(id, call, reservations).await)
+        .and(at_door)
+        .then(async |id, call, reservations, door: Door| {
+            let gate = door.gate.get();
+            settle(reservations::one(id, call, reservations, &gate.queue).await)
         });
     let bookings = warp::path!("api" / "v1" / "bookings")
         .and(guarded(READ_CREATE))

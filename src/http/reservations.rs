@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
 use serde::Serialize;
 use serde_json::json;
 use warp::http::{Method, StatusCode};
@@ -12,8 +13,10 @@ use super::Call;
 use super::field::{FieldError, Form};
 use super::reply::{self, Problem, Response};
 use crate::conference::Conference;
+use crate::queue::Queue;
 use crate::reservation::allocation::{Allocation, AllocationId};
 use crate::reservation::booking::Options;
+use crate::reservation::policy;
 use crate::reservation::requester::Requester;
 use crate::reservation::upstream::{Granted, Lookup, Upstream, UpstreamId, Verdict};
 use crate::reservation::{Found, Outcome, Request, Reservations, timestamp};
@@ -64,42 +67,56 @@ struct ConferenceBody<'a, Id> {
     /// Ours: visitors wait until the conference goes live.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     waiting_queue: bool,
+    /// Ours: it is live already, so that its room need not be held.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    live: bool,
+    /// Ours: when it ends, as people read it, where that isn't in UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ends: Option<String>,
+}
+
+/// What only our shim is told of a conference.
+#[derive(Clone, Copy)]
+struct Aside {
+    live: bool,
+    time_zone: Tz,
+    now: DateTime<Utc>,
 }
 
 impl<'a> ConferenceBody<'a, i64> {
-    fn of(allocation: &'a Allocation) -> Self {
-        Self::with_id(allocation.id.get(), allocation)
+    fn of(allocation: &'a Allocation, aside: Aside) -> Self {
+        Self::with_id(allocation.id.get(), allocation, aside)
     }
 }
 
 impl<'a> ConferenceBody<'a, &'a UpstreamId> {
-    fn granted(granted: &'a Granted) -> Self {
+    fn granted(granted: &'a Granted, aside: Aside) -> Self {
         let window = (granted.start, granted.end);
-        let (name, mail_owner) = (&granted.name, &granted.mail_owner);
-        Self::new(&granted.id, name, mail_owner, window, &granted.options)
+        let owned = (granted.name.as_str(), granted.mail_owner.as_str());
+        Self::new(&granted.id, owned, window, &granted.options, aside)
     }
 }
 
 impl<'a> ConferenceBody<'a, String> {
     /// One that runs because the upstream could not be asked: its id must be none of the upstream's.
-    fn unasked(allocation: &'a Allocation) -> Self {
-        Self::with_id(Upstream::own_id(allocation.id), allocation)
+    fn unasked(allocation: &'a Allocation, aside: Aside) -> Self {
+        Self::with_id(Upstream::own_id(allocation.id), allocation, aside)
     }
 }
 
 impl<'a, Id> ConferenceBody<'a, Id> {
-    fn with_id(id: Id, allocation: &'a Allocation) -> Self {
+    fn with_id(id: Id, allocation: &'a Allocation, aside: Aside) -> Self {
         let window = (allocation.start, allocation.end);
-        let (name, mail_owner) = (&allocation.name, &allocation.mail_owner);
-        Self::new(id, name, mail_owner, window, &allocation.options)
+        let owned = (allocation.name.as_str(), allocation.mail_owner.as_str());
+        Self::new(id, owned, window, &allocation.options, aside)
     }
 
     fn new(
         id: Id,
-        name: &'a str,
-        mail_owner: &'a str,
+        (name, mail_owner): (&'a str, &'a str),
         (start, end): (DateTime<Utc>, DateTime<Utc>),
         options: &'a Options,
+        aside: Aside,
     ) -> Self {
         Self {
             id,
@@ -111,6 +128,9 @@ impl<'a, Id> ConferenceBody<'a, Id> {
             lobby: options.lobby,
             password: options.password.as_ref().map(|password| password.expose()),
             waiting_queue: options.waiting_queue,
+            live: aside.live,
+            ends: (aside.time_zone != Tz::UTC)
+                .then(|| policy::moment(end, aside.time_zone, aside.now)),
         }
     }
 }
@@ -119,17 +139,23 @@ impl<'a, Id> ConferenceBody<'a, Id> {
 pub(super) async fn create(
     call: Call,
     reservations: Reservations,
+    queue: &Queue,
     domain: &str,
     clocks: &Clocks,
 ) -> Result<Response, Problem> {
     let form = call.form("application/x-www-form-urlencoded: name, start_time, mail_owner")?;
     let request = read(&form, domain, clocks, call.now)?;
+    let aside = Aside {
+        live: queue.is_live(&request.conference),
+        time_zone: reservations.settings().time_zone,
+        now: call.now,
+    };
     if let Some(upstream) = reservations.upstream() {
-        return passed_on(upstream.allocate(&request).await);
+        return passed_on(upstream.allocate(&request).await, aside);
     }
     Ok(match reservations.allocate(&request, call.now).await? {
         Outcome::Allocated(allocation) => {
-            reply::json(StatusCode::CREATED, &ConferenceBody::of(&allocation))
+            reply::json(StatusCode::CREATED, &ConferenceBody::of(&allocation, aside))
         }
         Outcome::Conflict(id) => {
             let message = "The conference is running already; conflict_id tells which.";
@@ -152,14 +178,16 @@ fn queued() -> Response {
 
 /// What an upstream made of a `POST /conference`. One that runs already is the answer itself, which spares
 /// Prosody the way by its id.
-fn passed_on(verdict: Verdict) -> Result<Response, Problem> {
-    let conference = |status, granted| reply::json(status, &ConferenceBody::granted(granted));
+fn passed_on(verdict: Verdict, aside: Aside) -> Result<Response, Problem> {
+    let conference =
+        |status, granted| reply::json(status, &ConferenceBody::granted(granted, aside));
     Ok(match verdict {
         Verdict::Opened(granted) => conference(StatusCode::CREATED, &granted),
         Verdict::Running(granted) => conference(StatusCode::OK, &granted),
         Verdict::Queued => queued(),
         Verdict::Unasked(allocation) => {
-            reply::json(StatusCode::CREATED, &ConferenceBody::unasked(&allocation))
+            let body = ConferenceBody::unasked(&allocation, aside);
+            reply::json(StatusCode::CREATED, &body)
         }
         Verdict::Refused(refused) => return Err(refused.into()),
         Verdict::Failed(failure) => return Err(failure.into()),
@@ -167,7 +195,12 @@ fn passed_on(verdict: Verdict) -> Result<Response, Problem> {
 }
 
 /// `GET` and `DELETE /conference/{id}` of an upstream's conferences.
-async fn one_upstream(id: &str, call: &Call, upstream: &Upstream) -> Result<Response, Problem> {
+async fn one_upstream(
+    id: &str,
+    call: &Call,
+    upstream: &Upstream,
+    aside: Aside,
+) -> Result<Response, Problem> {
     if call.method == Method::DELETE {
         return match upstream.end(id, call.now).await? {
             true => Ok(reply::nothing()),
@@ -176,8 +209,11 @@ async fn one_upstream(id: &str, call: &Call, upstream: &Upstream) -> Result<Resp
     }
     let ok = StatusCode::OK;
     match upstream.find(id, call.now).await? {
-        Lookup::Running(granted) => Ok(reply::json(ok, &ConferenceBody::granted(&granted))),
-        Lookup::Unasked(allocation) => Ok(reply::json(ok, &ConferenceBody::unasked(&allocation))),
+        Lookup::Running(granted) => Ok(reply::json(ok, &ConferenceBody::granted(&granted, aside))),
+        Lookup::Unasked(allocation) => Ok(reply::json(
+            ok,
+            &ConferenceBody::unasked(&allocation, aside),
+        )),
         Lookup::Over(ended_at) => Err(over(ended_at, "The conference is over.")),
         Lookup::Unknown => Err(unknown()),
         Lookup::Refused(refused) => Err(refused.into()),
@@ -200,9 +236,16 @@ pub(super) async fn one(
     id: String,
     call: Call,
     reservations: Reservations,
+    queue: &Queue,
 ) -> Result<Response, Problem> {
+    // Of an upstream's conference this is said when it is allocated.
+    let mut aside = Aside {
+        live: false,
+        time_zone: reservations.settings().time_zone,
+        now: call.now,
+    };
     if let Some(upstream) = reservations.upstream() {
-        return one_upstream(&id, &call, upstream).await;
+        return one_upstream(&id, &call, upstream, aside).await;
     }
     let id = AllocationId::parse_path(&id).ok_or_else(unknown)?;
     if call.method == Method::DELETE {
@@ -213,10 +256,11 @@ pub(super) async fn one(
         };
     }
     match reservations.find(id, call.now).await? {
-        Found::Running(allocation) => Ok(reply::json(
-            StatusCode::OK,
-            &ConferenceBody::of(&allocation),
-        )),
+        Found::Running(allocation) => {
+            aside.live = queue.is_live(&allocation.conference);
+            let body = ConferenceBody::of(&allocation, aside);
+            Ok(reply::json(StatusCode::OK, &body))
+        }
         Found::Over(ended_at, message) => Err(over(ended_at, message)),
         Found::Unknown => Err(unknown()),
     }

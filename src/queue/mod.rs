@@ -308,6 +308,14 @@ impl Queue {
         }
     }
 
+    /// Whether `conference` is live.
+    #[must_use]
+    pub fn is_live(&self, conference: &Conference) -> bool {
+        let state = self.state();
+        let room = state.rooms.get(conference);
+        room.and_then(Room::live_since).is_some()
+    }
+
     /// Every conference that is live or waited for, by name.
     #[must_use]
     pub fn conferences(&self) -> Vec<Status> {

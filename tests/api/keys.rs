@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
@@ -18,7 +19,7 @@ use tokio::net::TcpListener;
 
 use crate::harness::{Answer, Usher, now};
 use crate::scripted::{Say, Scripted};
-use crate::stomp::{self, Client, Incoming, visitor_topic};
+use crate::stomp::{self, Client, Incoming, SECRET, visitor_topic};
 
 /// As in Prosody's `asap_key_id`.
 const KID: &str = "jitsi";
@@ -267,6 +268,36 @@ async fn prosodys_token_is_accepted_by_its_key_on_the_key_server() {
     ];
     let opened = Answer::of(request.bearer_auth(asap.token(KID)).form(&form)).await;
     assert_eq!(opened.status, 201, "{}", opened.body);
+}
+
+/// Stock Prosody says so once in a room's life, with a token that it signs itself, and never that it is over.
+#[tokio::test]
+async fn jitsis_own_component_is_enough_to_go_live_and_the_ttl_to_end() {
+    const ROOM: &str = "room@conference.meet.example.com";
+    let asap = Asap::new();
+    let server = KeyServer::with(KID, &asap.public).await;
+    let more = format!("auth.secret = \"{SECRET}\"\nqueue.live_ttl = \"5s\"");
+    let usher = Usher::start(&format!("{}\n{more}", server.config())).await;
+    let mut early = Client::wait(&usher, "room").await;
+    early.hears_nothing().await;
+    let body = json!({ "conference": ROOM });
+    let request = usher.client.post(usher.url("/waiting-queue/golive"));
+    let answer = Answer::of(request.bearer_auth(asap.token(KID)).json(&body)).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let live = json!({ "conference": ROOM, "status": "live", "randomDelayMs": 0 });
+    assert_eq!(early.told().await, live);
+    assert_eq!(Client::wait(&usher, "room").await.told().await, live);
+    let is_live = async || {
+        let path = format!("/waiting-queue/conferences?conference={ROOM}");
+        usher.get(&path).await.body["conferences"][0]["live"] == true
+    };
+    let mut looks = 0;
+    while is_live().await {
+        looks += 1;
+        assert!(looks < 1000, "it never ends");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Client::wait(&usher, "room").await.hears_nothing().await;
 }
 
 #[tokio::test]

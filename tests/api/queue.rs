@@ -264,6 +264,20 @@ async fn the_end_of_the_conference_ends_being_live() {
 }
 
 #[tokio::test]
+async fn a_conference_that_is_live_already_is_allocated_as_such() {
+    let usher = start("").await;
+    let booking = json!({ "room": "room", "end": in_seconds(60), "waiting_queue": true });
+    usher.book(&booking).await;
+    usher.go_live(ROOM).await;
+    let opened = usher.open("room").await;
+    assert_eq!(opened.body["live"], true, "{}", opened.body);
+    let path = format!("/conference/{}", opened.id());
+    assert_eq!(usher.get(&path).await.body["live"], true);
+    usher.end_live(ROOM).await;
+    assert_eq!(usher.get(&path).await.body.get("live"), None);
+}
+
+#[tokio::test]
 async fn a_booking_can_go_live_by_itself() {
     let usher = start("").await;
     let mut booking = json!({

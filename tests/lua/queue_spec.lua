@@ -175,8 +175,36 @@ describe("the queue's libraries", function ()
 			stage.begin(room);
 			join("alice");
 			assert.same({}, told);
+			assert.is_false(room.jitsiMetadata.visitors.live);
 			looks[1]({ live = false; waiting_queue = false });
 			assert.same({ "live room1" }, told);
+			assert.is_true(room.jitsiMetadata.visitors.live);
+		end);
+
+		it("stays held while usher can't be asked", function ()
+			stage.begin(room);
+			join("alice");
+			looks[1](nil);
+			assert.is_false(room.jitsiMetadata.visitors.live);
+		end);
+
+		it("is let go while usher can't be asked, if so configured, and held when usher says so", function ()
+			options.usher_on_failure = "allow";
+			stage = module:require "usher_stage"(conferences);
+			stage.begin(room);
+			join("alice");
+			looks[1](nil);
+			assert.is_true(room.jitsiMetadata.visitors.live);
+			stage.compare(room, nil, clock);
+			looks[2]({ live = false; waiting_queue = true });
+			assert.is_false(room.jitsiMetadata.visitors.live);
+			assert.same({}, told);
+		end);
+
+		it("is not held while it is let in without an answer", function ()
+			allocation = { form = {} };
+			stage.begin(room);
+			assert.is_nil(room.jitsiMetadata);
 		end);
 
 		it("is asked about once at a time", function ()
@@ -202,8 +230,8 @@ describe("the queue's libraries", function ()
 		it("is forgotten by answers that come too late", function ()
 			stage.begin(room);
 			stage.forget(room);
-			looks[1]({ live = false; waiting_queue = true });
-			assert.is_nil(room.jitsiMetadata);
+			looks[1]({ live = true; waiting_queue = true });
+			assert.is_false(room.jitsiMetadata.visitors.live);
 		end);
 
 		it("is live if usher has it live, as after a restart of Prosody", function ()
@@ -214,11 +242,34 @@ describe("the queue's libraries", function ()
 			assert.same({ "live room1" }, told);
 		end);
 
+		it("is not held if it went live before it was there", function ()
+			allocation = { id = "7"; waiting_queue = true; live = true };
+			stage.begin(room);
+			assert.same({}, looks);
+			assert.same({}, stage.held());
+			join("alice");
+			assert.is_nil(room.jitsiMetadata);
+			assert.same({ "live room1" }, told);
+		end);
+
+		it("is held until it goes live, here or at usher", function ()
+			begin(true);
+			assert.same({ room }, stage.held());
+			stage.open(room);
+			assert.same({}, stage.held());
+			room = make_room("room2");
+			begin(true);
+			room.jitsiMetadata.visitors = { live = true };
+			stage.update(room);
+			assert.same({}, stage.held());
+		end);
+
 		it("learns of its queue when its allocation comes late", function ()
 			allocation = {};
 			stage.begin(room);
-			stage.on_allocation({ room_jid = room.jid; allocation = {} });
-			assert.is_nil(room.jitsiMetadata);
+			assert.is_false(room.jitsiMetadata.visitors.live);
+			stage.on_allocation({ room_jid = room.jid; allocation = { form = {} } });
+			assert.is_true(room.jitsiMetadata.visitors.live);
 			stage.on_allocation({ room_jid = room.jid; allocation = { id = "7"; waiting_queue = true } });
 			assert.is_false(room.jitsiMetadata.visitors.live);
 		end);
@@ -276,6 +327,53 @@ describe("the queue's libraries", function ()
 			stage.adopt(room);
 			stage.forget(room);
 			assert.same({ "live room1", "over room1" }, told);
+		end);
+	end);
+
+	describe("watching", function ()
+		local held, live;
+
+		before_each(function ()
+			held, live = { make_room("room1"), make_room("room2") }, {};
+			local stage = {
+				held = function () return table.move(held, 1, #held, 1, {}); end;
+				open = function (room) table.insert(live, room.jid:match("^[^@]*")); end;
+			};
+			module:require "usher_watch"(conferences, stage).run();
+		end);
+
+		local function answer(entry)
+			table.remove(looks, 1)(entry);
+		end
+
+		it("asks about one held room at a time, and again two seconds later", function ()
+			assert.equal(1, #looks);
+			answer({ live = false });
+			assert.equal(1, #looks);
+			answer({ live = true });
+			assert.same({ "room1" }, live);
+			assert.same({}, looks);
+			assert.equal(2, timers[1].delay);
+			tick();
+			assert.equal(1, #looks);
+		end);
+
+		it("asks nothing while no room is held", function ()
+			held = {};
+			answer(nil);
+			answer(nil);
+			tick();
+			tick();
+			assert.same({}, looks);
+			assert.same({}, live);
+		end);
+
+		it("leaves alone what usher is still being told of", function ()
+			unheard[held[1].jid], unheard[held[2].jid] = true, true;
+			answer(nil);
+			assert.same({}, looks);
+			tick();
+			assert.same({}, looks);
 		end);
 	end);
 

@@ -20,10 +20,15 @@ TOKEN = "a-service-token-for-tests-only"
 SECRET = "a-secret-for-tests-only-of-some-length"
 
 
-def free_port():
-    with socket.socket() as probe:
+def free_ports(count):
+    """So many different ones."""
+    probes = [socket.socket() for _ in range(count)]
+    for probe in probes:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
 
 
 def until(condition, timeout=10, what="the condition"):
@@ -76,7 +81,7 @@ class Service:
 class Usher(Service):
     def __init__(self, directory, settings, queue=None):
         self.directory = directory
-        self.port = free_port()
+        [self.port] = free_ports(1)
         self.log = directory / "usher.log"
         self.config = directory / "config.toml"
         self.binary = os.environ.get("USHER_BIN") or str(HERE.parent.parent / "target" / "debug" / "usher")
@@ -193,7 +198,7 @@ def lua(value):
 class Prosody(Service):
     def __init__(self, directory, usher_url, options):
         self.directory = directory
-        self.port, self.component_port = free_port(), free_port()
+        self.port, self.component_port = free_ports(2)
         self.log = directory / "prosody.log"
         self.config = directory / "prosody.cfg.lua"
         (directory / "data").mkdir()

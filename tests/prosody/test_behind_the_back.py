@@ -39,6 +39,66 @@ def test_a_user_who_creates_the_room_is_asked_for_by_name(usher, wire, focus, pe
     assert console.room_exists(room)
 
 
+OWNERS = {"owner": "alice@example.com", "starters": "owner"}
+ALICE = {"user": {"email": "alice@example.com"}}
+
+
+def test_a_room_that_only_its_owner_may_open_waits_for_them(usher, wire, focus, people, console, room):
+    usher.book("room1", **OWNERS)
+    focus.create(room)
+    wire.wait("POST", 403)
+    bob = people(user={"email": "bob@example.com"})
+    with pytest.raises(Refused) as refused:
+        bob.join(room, "bob")
+    assert refused.value.text == wire.wait("POST", 403, 2).answer["message"]
+    assert wire.seen("POST")[-1].form["user_email"] == "bob@example.com"
+    alice = people(**ALICE)
+    alice.join(room, "alice")
+    allocation = wire.wait("POST", 201).answer["id"]
+    bob.join(room, "bob")
+    assert len(wire.seen("POST")) == 3
+    bob.leave(room, "bob")
+    alice.leave(room, "alice")
+    focus.go(room)
+    wire.wait("DELETE")
+    assert usher.ended(allocation)
+
+
+def test_a_room_that_waits_for_its_owner_gets_what_was_booked(usher, wire, focus, people, console, room):
+    usher.book("room1", password="sesame", lobby=True, max_occupants=1, **OWNERS)
+    focus.create(room)
+    alice = people(**ALICE)
+    with pytest.raises(Refused) as refused:
+        alice.join(room, "alice", "guess")
+    assert refused.value.condition == "not-authorized"
+    alice.join(room, "alice", "sesame")
+    lobbies = "prosody.hosts['meet.localhost'].modules.test_lobby.module:shared('/*/test_lobby/lobbies')"
+    assert console.lua(f"return {lobbies}") == [{"room": room, "existed": True}]
+    with pytest.raises(Refused):
+        people().join(room, "bob", "sesame")
+
+
+@pytest.mark.prosody(usher_create_timeout=1)
+def test_a_room_whose_owner_does_not_come_is_destroyed(usher, wire, focus, people, console, room):
+    usher.book("room1", **OWNERS)
+    focus.create(room)
+    _, reason = focus.wait_end(room)
+    assert reason == wire.wait("POST", 403).answer["message"]
+    assert not console.room_exists(room)
+    focus.create(room)
+    wire.wait("POST", 403, 2)
+
+
+def test_a_room_waits_for_its_owner_over_a_reload(usher, wire, focus, people, console, room):
+    usher.book("room1", **OWNERS)
+    focus.create(room)
+    console.shim("reload")
+    assert console.room_exists(room)
+    with pytest.raises(Refused):
+        people().join(room, "bob")
+    people(**ALICE).join(room, "alice")
+
+
 def test_who_creates_the_room_needs_its_password(usher, focus, people, console, room):
     usher.book("room1", password="sesame")
     with pytest.raises(Refused) as refused:

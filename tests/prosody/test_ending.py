@@ -30,7 +30,7 @@ def test_the_room_is_warned_before_its_end(usher, focus, people, room):
     alice = people().start(room)
     said = alice.wait(lambda h: h.body and h.body.startswith("This conference ends in"))
     assert (said.type, said.sender) == ("groupchat", room)
-    assert said.body.startswith("This conference ends in 3 seconds, at ")
+    assert said.body == time.strftime("This conference ends in 3 seconds, at %H:%M UTC.", time.gmtime(end))
     assert end - 3 <= said.at < end - 2
     message = alice.wait(lambda h: h.json_message).json_message
     assert message == {
@@ -41,6 +41,16 @@ def test_the_room_is_warned_before_its_end(usher, focus, people, room):
     }
     assert not any(h.json_message for h in focus.heard)
     alice.wait_end(room)
+
+
+@pytest.mark.usher(time_zone="Asia/Kathmandu")
+@pytest.mark.prosody(usher_warn_before=3)
+def test_the_warning_names_the_end_in_ushers_time_zone(usher, focus, people, room):
+    _, end = usher.book("room1", 5)
+    alice = people().start(room)
+    said = alice.wait(lambda h: h.body and h.body.startswith("This conference ends in")).body
+    there = time.gmtime(end + 5 * 3600 + 45 * 60)
+    assert said.split(", at ")[1].startswith((time.strftime("%H:%M:%S +0545", there), time.strftime("%H:%M +0545", there)))
 
 
 @pytest.mark.prosody(usher_warn_before=60)

@@ -1,5 +1,6 @@
 """usher or Prosody fails, and comes back."""
 
+import json
 import signal
 import time
 
@@ -7,6 +8,12 @@ import pytest
 
 from services import MUC
 from xmpp import Focus, Participant, Refused
+
+
+def empty(participant, nick, focus, console, room):
+    participant.leave(room, nick)
+    focus.go(room)
+    console.wait_until(lambda: not console.room_exists(room))
 
 
 def test_usher_down_refuses_and_says_so_once(usher, prosody, focus, people, room):
@@ -76,6 +83,40 @@ def test_a_slow_usher_is_waited_for_until_the_deadline(usher, prosody, focus, pe
     usher.signal(signal.SIGCONT)
     alice.start(room)
     assert len(prosody.logged("warn", "no answer within 1 seconds")) == 1
+
+
+def test_a_conference_that_ends_while_it_is_in_the_way_is_no_failure(usher, wire, focus, people, console, room):
+    usher.book("room1")
+    alice = people().start(room, "alice")
+    last = wire.wait("POST", 201).answer["id"]
+    empty(alice, "alice", focus, console, room)
+    wire.wait("DELETE")
+    conflict = [(409, json.dumps({"conflict_id": last}))]
+    wire.answer_instead = lambda exchange: conflict.pop() if conflict and exchange.method == "POST" else None
+    alice.start(room, "alice")
+    assert [e.status for e in wire.seen("POST")] == [201, 409, 201]
+
+
+def test_a_conference_that_is_in_the_way_and_over_time_and_again_is_asked_for_twice(usher, wire, focus, people, console, room):
+    usher.book("room1")
+    wire.answer_instead = lambda exchange: (409, '{"conflict_id": 7}') if exchange.method == "POST" else None
+    with pytest.raises(Refused) as refused:
+        people().request(room)
+    assert refused.value.code == "503"
+    assert [e.status for e in wire.exchanges] == [409, 404, 409, 404]
+
+
+def test_a_running_room_outlives_a_proxy_that_refuses_its_questions(usher, wire, prosody, focus, people, console, room):
+    booking, _ = usher.book("room1")
+    alice = people().start(room)
+    wire.answer_instead = lambda exchange: (403, "<html>Forbidden</html>") if exchange.method == "GET" else None
+    wire.wait("GET", 403, 3)
+    assert console.room_exists(room)
+    assert not alice.has_been_thrown_out_of(room)
+    assert len(prosody.logged("warn", "403")) == 1
+    wire.answer_instead = lambda exchange: None
+    usher.cancel(booking)
+    alice.wait_end(room)
 
 
 def test_a_wrong_service_token_is_no_refusal(usher, prosody, focus, people, room, console):
