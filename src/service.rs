@@ -17,7 +17,7 @@ use crate::queue::Queue;
 use crate::reservation::Reservations;
 use crate::session::Gate;
 use crate::session::rounds::Rounds;
-use crate::{ServeError, clock, gate, guard, open_store, queue_settings, reservations};
+use crate::{ServeError, clock, gate, guard, metrics, open_store, queue_settings, reservations};
 
 /// How long the database may take to answer before it counts as hanging.
 const STORE_PATIENCE: Duration = Duration::from_secs(5);
@@ -63,6 +63,7 @@ impl Service {
     ///
     /// [`ServeError`] if it can't.
     pub async fn start(listener: TcpListener, config: Config) -> Result<Self, ServeError> {
+        metrics::begin();
         let store = open_store(&config).await?;
         let reservations = reservations(&config, store.clone())?;
         let queue = Queue::new(store, queue_settings(&config));
