@@ -36,7 +36,7 @@ pub mod stomp;
 pub mod store;
 pub mod token;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -97,6 +97,22 @@ pub enum ServeError {
 /// [`ServeError::Store`] if the database can't be used, [`ServeError::Upstream`] if the upstream can't.
 pub async fn open(config: &Config) -> Result<Reservations, ServeError> {
     reservations(config, open_store(config).await?)
+}
+
+/// Copies the database that `config` names to `file`, as it is: a database of an earlier version isn't brought
+/// up to date.
+///
+/// # Errors
+///
+/// [`ServeError::Store`], and nothing is left of the file.
+pub async fn back_up(config: &Config, file: &Path) -> Result<(), ServeError> {
+    let url = &config.database.url;
+    store::back_up(url, file)
+        .await
+        .map_err(|error| ServeError::Store {
+            url: url.clone(),
+            error,
+        })
 }
 
 async fn open_store(config: &Config) -> Result<Store, ServeError> {
@@ -188,6 +204,13 @@ pub fn secret(config: &Config) -> Result<Option<Secret>, ServeError> {
         tracing::info!(file = %path.display(), "no key is configured: made a random secret");
     }
     Ok(Some(secret))
+}
+
+/// Whether [`secret`] would make one, and where.
+#[must_use]
+pub fn secret_to_be_made(config: &Config) -> Option<PathBuf> {
+    let path = token::local::path(&config.database.url)?;
+    (!config.auth.any_key() && !path.exists()).then_some(path)
 }
 
 /// The keys that `config` names.

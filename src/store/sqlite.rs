@@ -1,18 +1,19 @@
 //! What is SQLite's own: opening the file, its pragmas, and what its error codes mean.
 
-use std::fs::OpenOptions;
+use std::cmp::Ordering;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
-use sqlx::SqlitePool;
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions, Connection, SqliteConnection, SqlitePool};
 
 use super::writer::{TURN_TIMEOUT, Writer};
-use super::{Result, StoreError};
+use super::{Result, Schema, StoreError};
 
 /// Readers beside the one writer; two cores can't use more.
 const READERS: u32 = 4;
@@ -23,16 +24,11 @@ static MIGRATIONS: Migrator = sqlx::migrate!("src/store/migrations/sqlite");
 
 /// Opens the writer and the readers.
 pub(super) async fn open(url: &str) -> Result<(Writer, SqlitePool)> {
-    let options = SqliteConnectOptions::from_str(url)
-        .map_err(|error| {
-            StoreError::Url(format!("{error}; write it as \"sqlite:/path/usher.db\""))
-        })?
+    let options = options(url)?
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
         // An answer that was given holds, even if the power fails right after it.
-        .synchronous(SqliteSynchronous::Full)
-        .busy_timeout(BUSY_TIMEOUT)
-        .foreign_keys(true);
+        .synchronous(SqliteSynchronous::Full);
     create_private(options.get_filename());
 
     // One writer: SQLite has one anyway, and a queue of our own is fair where its busy handler sleeps.
@@ -43,6 +39,13 @@ pub(super) async fn open(url: &str) -> Result<(Writer, SqlitePool)> {
         .connect_with(options.read_only(true).create_if_missing(false))
         .await?;
     Ok((writer, read))
+}
+
+fn options(url: &str) -> Result<SqliteConnectOptions> {
+    let options = SqliteConnectOptions::from_str(url).map_err(|error| {
+        StoreError::Url(format!("{error}; write it as \"sqlite:/path/usher.db\""))
+    })?;
+    Ok(options.busy_timeout(BUSY_TIMEOUT).foreign_keys(true))
 }
 
 fn pool(size: u32) -> SqlitePoolOptions {
@@ -63,12 +66,50 @@ fn create_private(file: &Path) {
         .open(file);
 }
 
+/// One reader, which neither makes a database nor brings its schema up to date.
+async fn look(url: &str) -> Result<SqliteConnection> {
+    let looking = options(url)?.read_only(true);
+    Ok(looking.connect().await?)
+}
+
+/// Whose schema the database at `url` has.
+pub(super) async fn schema(url: &str) -> Result<Schema> {
+    let database = options(url)?;
+    match database.get_filename().metadata() {
+        Ok(about) if about.len() == 0 => return Ok(Schema::Missing),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Schema::Missing),
+        Err(error) => return Err(sqlx::Error::Io(error).into()),
+    }
+    let mut connection = look(url).await?;
+    let tables = "SELECT count(*) FROM sqlite_master WHERE name = '_sqlx_migrations'";
+    let tables: i64 = sqlx::query_scalar(tables)
+        .fetch_one(&mut connection)
+        .await?;
+    let newest: Option<i64> = match tables {
+        0 => None,
+        _ => {
+            let newest = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations");
+            newest.fetch_one(&mut connection).await?
+        }
+    };
+    // What was read was read; a connection that can't be closed well is closed all the same.
+    let _ = connection.close().await;
+    let ours = MIGRATIONS.iter().map(|migration| migration.version).max();
+    Ok(match newest.cmp(&ours) {
+        Ordering::Less => Schema::Earlier,
+        Ordering::Equal => Schema::Current,
+        Ordering::Greater => Schema::Later,
+    })
+}
+
 /// Copies the database as it is at one instant, for its owner alone.
-pub(super) async fn back_up(pool: &SqlitePool, file: &Path) -> Result<()> {
+pub(super) async fn back_up(url: &str, file: &Path) -> Result<()> {
     let failed = |problem: String| StoreError::Backup {
         file: file.to_owned(),
         problem,
     };
+    let mut database = look(url).await?;
     let made = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -81,16 +122,25 @@ pub(super) async fn back_up(pool: &SqlitePool, file: &Path) -> Result<()> {
     // An empty file is taken for a new database, and keeps its mode.
     let copied = async {
         let name = file.to_str().ok_or("its name is not UTF-8; name another")?;
-        let copy = sqlx::query("VACUUM INTO $1").bind(name).execute(pool);
-        copy.await.map_err(|error| error.to_string())?;
-        made.sync_all().map_err(|error| error.to_string())
+        let copy = sqlx::query("VACUUM INTO $1").bind(name);
+        let copied = copy.execute(&mut database).await;
+        copied.map_err(|error| error.to_string())?;
+        let synced = made.sync_all().and_then(|()| sync_directory_of(file));
+        synced.map_err(|error| error.to_string())
     };
     let copied: std::result::Result<(), String> = copied.await;
+    let _ = database.close().await;
     copied.map_err(|problem| {
         // Half a backup is worse than none.
         let _ = std::fs::remove_file(file);
         failed(problem)
     })
+}
+
+/// A new file's name is in its directory, which is on disk by itself.
+fn sync_directory_of(file: &Path) -> io::Result<()> {
+    let directory = file.parent().filter(|it| !it.as_os_str().is_empty());
+    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// What an error means for the caller.
