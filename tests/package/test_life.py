@@ -270,6 +270,23 @@ def test_upgrade_keeps_configuration_secrets_and_bookings(root, installed, next_
     assert "board meeting" in root.run("usher", "bookings", "list").lower()
 
 
+def test_key_that_can_not_be_read_keeps_usher_from_nothing(root, installed):
+    public = "/etc/jitsi/usher/keys/jitsi.pem"
+    key, there = root.read(ASAP_KEY), root.read(public)
+    (root.path / ASAP_KEY.lstrip("/")).write_text("garbage\n")
+    # As an earlier package left it.
+    (root.path / public.lstrip("/")).write_text("")
+    said = root.run("sh", "-c", "dpkg-reconfigure usher 2>&1")
+    assert f"{ASAP_KEY} is no key that openssl can read" in said
+    assert root.run("ls", "/etc/jitsi/usher/keys") == ""
+    assert check(root)["keys"]["state"] == "ok"
+
+    (root.path / ASAP_KEY.lstrip("/")).write_text(key)
+    root.run("dpkg-reconfigure", "usher")
+    assert root.read(public) == there
+    assert root.access(public) == "root:root 644"
+
+
 def test_removal_keeps_configuration_and_data(root, installed):
     root.run("apt-get", "remove", "-y", "usher")
     assert not (root.path / "usr/bin/usher").exists()

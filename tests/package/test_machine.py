@@ -14,6 +14,7 @@ from machine import Machine, NotPermitted
 ADDRESS = "http://127.0.0.1:8060"
 CONFIG = "/etc/jitsi/usher/config.toml"
 TOKEN = "/etc/jitsi/usher/service-token"
+ASAP_KEY = "/etc/prosody/certs/asap.key"
 
 
 def until(condition, what):
@@ -40,6 +41,9 @@ def machine(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def installed(machine, package):
+    """On a machine without Prosody, which may be another's."""
+    machine.run("apt-get", "purge", "-y", "prosody")
+    machine.run("sh", "-c", "rm -rf /etc/prosody; ! getent group prosody || delgroup --quiet --system prosody")
     machine.write("/root/answers", "usher usher/domain string meet.jitsi.test\n")
     machine.run("debconf-set-selections", "/root/answers")
     return machine.install(package)
@@ -54,6 +58,11 @@ def main_process(machine):
     return machine.show("usher.service", "MainPID")
 
 
+def install_prosody(machine):
+    """Or installs it again, as an upgrade does."""
+    machine.run("sh", "-c", "apt-get install -y --reinstall /root/prosody_*.deb")
+
+
 def changed(machine, old, new):
     """The configuration with a mistake in it, or without."""
     text = machine.read(CONFIG)
@@ -63,6 +72,12 @@ def changed(machine, old, new):
 
 def test_domain_that_was_answered_beforehand_is_taken(machine, installed):
     assert machine.read("/etc/jitsi/usher/domain") == "meet.jitsi.test\n"
+
+
+def test_without_prosody_the_token_is_usher_s_alone(machine, installed):
+    assert machine.access(TOKEN) == "usher:jitsi 600"
+    assert not (machine.path / ASAP_KEY.lstrip("/")).exists()
+    assert machine.run("ls", "/etc/jitsi/usher/keys") == ""
 
 
 def test_service_works_in_its_sandbox(machine, installed):
@@ -102,6 +117,29 @@ def test_reload_takes_a_good_file_and_says_so_of_a_bad_one(machine, installed):
         changed(machine, "[databse]", "[database]")
     machine.systemctl("reload", "usher")
     assert main_process(machine) == process
+
+
+def test_prosody_that_comes_later_gets_the_token_and_a_key_that_usher_takes_up(machine, installed):
+    reloads = machine.journal("usher.service").count("the configuration was reloaded")
+    install_prosody(machine)
+    assert machine.access(TOKEN) == "usher:prosody 640"
+    assert machine.access(ASAP_KEY) == "root:prosody 640"
+    public = machine.run("openssl", "pkey", "-in", ASAP_KEY, "-pubout")
+    assert machine.read("/etc/jitsi/usher/keys/jitsi.pem") == public
+    until(lambda: machine.journal("usher.service").count("the configuration was reloaded") > reloads, "the reload")
+
+
+def test_prosody_is_upgraded_though_the_token_was_deleted(machine, installed):
+    token = machine.read(TOKEN)
+    (machine.path / TOKEN.lstrip("/")).unlink()
+    try:
+        install_prosody(machine)
+        assert machine.run("dpkg", "--audit") == ""
+        assert not (machine.path / TOKEN.lstrip("/")).exists()
+    finally:
+        (machine.path / TOKEN.lstrip("/")).write_text(token)
+        machine.run("chown", "usher:prosody", TOKEN)
+        machine.run("chmod", "640", TOKEN)
 
 
 def test_socket_outlives_a_service_that_can_not_start(machine, installed):

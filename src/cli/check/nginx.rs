@@ -1,15 +1,15 @@
 //! nginx: does it hand the queue's path to usher, and conference requests to jicofo? It prints its whole
 //! configuration, with all that is included, itself.
 
-use std::iter::Peekable;
-use std::path::Path;
-use std::str::Chars;
+mod statement;
 
-use regex::bytes::RegexBuilder;
+use std::path::Path;
+
 use usher::config::Config;
 
 use super::finding::Finding;
 use super::program;
+use statement::{Statement, configuration, directive, location, servers_of};
 
 const ABOUT: &str = "nginx";
 /// What jicofo is asked for conferences at, and what its site passes on with it.
@@ -57,7 +57,7 @@ pub(super) async fn look(file: Option<&Path>, config: &Config) -> Seen {
 
 fn judge(text: &str, config: &Config) -> Seen {
     let domain = &config.xmpp.domain;
-    let everything = statements(text);
+    let everything = configuration(text);
     let servers = servers_of(domain, &everything);
     if servers.is_empty() {
         let says = format!("it has no server for {domain}");
@@ -116,163 +116,6 @@ fn queue(servers: &[&Statement], config: &Config) -> Finding {
         );
     }
     Finding::ok(ABOUT, format!("{path} goes to {target}"))
-}
-
-/// A directive, and what is in its braces.
-#[derive(Debug, Default)]
-struct Statement {
-    words: Vec<String>,
-    block: Vec<Statement>,
-}
-
-impl Statement {
-    fn is(&self, name: &str) -> bool {
-        self.words.first().is_some_and(|word| word == name)
-    }
-}
-
-/// What nginx is told, as it reads it. Where the text is broken, which nginx' own would not be, the rest is left out.
-fn statements(text: &str) -> Vec<Statement> {
-    let mut open = vec![Statement::default()];
-    let mut words = Vec::new();
-    let mut letters = text.chars().peekable();
-    while let Some(letter) = letters.next() {
-        match letter {
-            _ if letter.is_whitespace() => {}
-            '#' => while letters.next_if(|letter| *letter != '\n').is_some() {},
-            '{' => open.push(Statement {
-                words: std::mem::take(&mut words),
-                block: Vec::new(),
-            }),
-            ';' | '}' => {
-                let words = std::mem::take(&mut words);
-                let mut done = (!words.is_empty()).then_some(Statement {
-                    words,
-                    block: Vec::new(),
-                });
-                if letter == '}' && open.len() > 1 {
-                    done = open.pop();
-                }
-                if let (Some(around), Some(done)) = (open.last_mut(), done) {
-                    around.block.push(done);
-                }
-            }
-            _ => words.push(word(letter, &mut letters)),
-        }
-    }
-    open.swap_remove(0).block
-}
-
-/// One word that begins with `first`: quoted, or up to a blank or the statement's end.
-fn word(first: char, letters: &mut Peekable<Chars<'_>>) -> String {
-    let quote = Some(first).filter(|first| matches!(first, '"' | '\''));
-    let mut word = String::new();
-    if quote.is_none() {
-        word.push(first);
-    }
-    let mut before = first;
-    while let Some(letter) = letters.peek().copied() {
-        let ends = match quote {
-            Some(quote) => letter == quote,
-            None => {
-                letter.is_whitespace()
-                    || matches!(letter, ';' | '{' | '}') && !(letter == '{' && before == '$')
-            }
-        };
-        if ends && before != '\\' {
-            break;
-        }
-        letters.next();
-        word.push(letter);
-        before = letter;
-        // The end of a variable's name, and of nothing else.
-        if quote.is_none() && letter == '{' {
-            while let Some(letter) = letters.next_if(|letter| *letter != '}') {
-                word.push(letter);
-            }
-            word.extend(letters.next());
-        }
-    }
-    if quote.is_some() {
-        letters.next();
-    }
-    word
-}
-
-/// The servers that are named after the domain, else those that take whatever comes.
-fn servers_of<'s>(domain: &str, everything: &'s [Statement]) -> Vec<&'s Statement> {
-    let all: Vec<&Statement> = everything
-        .iter()
-        .flat_map(|it| std::iter::once(it).chain(&it.block))
-        .filter(|it| it.is("server") && it.words.len() == 1)
-        .collect();
-    let of = |wanted: &dyn Fn(&str) -> bool| -> Vec<&Statement> {
-        let named = |server: &&&Statement| {
-            let mut names = server.block.iter().filter(|it| it.is("server_name"));
-            names.any(|it| it.words.iter().skip(1).any(|name| wanted(name)))
-        };
-        all.iter().filter(named).copied().collect()
-    };
-    let by_name = of(&|name| {
-        let parent = name.strip_prefix("*.").or(name.strip_prefix('.'));
-        name == domain
-            || name.strip_prefix('.') == Some(domain)
-            || parent.is_some_and(|parent| domain.ends_with(&format!(".{parent}")))
-    });
-    if by_name.is_empty() {
-        of(&|name| name == "_")
-    } else {
-        by_name
-    }
-}
-
-/// The location that answers for a path, as nginx chooses: the exact one; else the longest beginning, if it is a
-/// `^~`; else the first pattern; else that beginning.
-fn location<'s>(server: &'s Statement, path: &str) -> Option<&'s Statement> {
-    let locations = server.block.iter().filter(|it| it.is("location"));
-    let mut longest: Option<(&Statement, usize, bool)> = None;
-    let mut pattern = None;
-    for location in locations {
-        let told = location.words.get(1..).unwrap_or_default().concat();
-        let with = |sign| told.strip_prefix(sign);
-        if let Some(exact) = with("=") {
-            if exact == path {
-                return Some(location);
-            }
-        } else if let Some(told) = with("~") {
-            let (told, any_case) = told
-                .strip_prefix('*')
-                .map_or((told, false), |told| (told, true));
-            pattern = pattern.or(matches(told, any_case, path).then_some(location));
-        } else {
-            let (beginning, for_good) =
-                with("^~").map_or((told.as_str(), false), |told| (told, true));
-            if path.starts_with(beginning)
-                && longest.is_none_or(|(_, length, _)| length < beginning.len())
-            {
-                longest = Some((location, beginning.len(), for_good));
-            }
-        }
-    }
-    match longest {
-        Some((location, _, true)) => Some(location),
-        _ => pattern.or(longest.map(|(location, ..)| location)),
-    }
-}
-
-/// A pattern that can't be read here, for it is in another dialect, is taken to match none.
-fn matches(pattern: &str, any_case: bool, path: &str) -> bool {
-    let pattern = RegexBuilder::new(pattern)
-        .unicode(false)
-        .case_insensitive(any_case)
-        .build();
-    pattern.is_ok_and(|pattern| pattern.is_match(path.as_bytes()))
-}
-
-/// What follows a directive's name in a block.
-fn directive<'t>(block: &'t [Statement], name: &str) -> Option<&'t str> {
-    let statement = block.iter().find(|it| it.is(name))?;
-    statement.words.get(1).map(String::as_str)
 }
 
 #[cfg(test)]
@@ -359,6 +202,27 @@ mod tests {
             let seen = judge(&text, &Config::embedded());
             assert_eq!(seen.findings[0].state, State::Ok, "{name}");
         }
+    }
+
+    #[test]
+    fn included_files_stand_where_they_are_included() {
+        let text = format!(
+            "# configuration file /etc/nginx/nginx.conf:\nhttp {{\n include sites-enabled/*;\n}}\n\n\
+             # configuration file /etc/nginx/sites-enabled/a:\n\
+             server {{ server_name a.example.org; include /etc/other/*.conf; }}\n\
+             # configuration file /etc/other/requests.conf:\n{REQUESTS}\n\
+             # configuration file /etc/nginx/sites-enabled/meet:\n\
+             server {{\n server_name meet.example.com;\n include /etc/jitsi/meet/jaas/*.conf;\n}}\n\
+             # configuration file /etc/jitsi/meet/jaas/usher.conf:\n{QUEUE}\n"
+        );
+        let seen = judge(&text, &Config::embedded());
+        assert_eq!(seen.findings[0].state, State::Ok, "{seen:?}");
+        assert_eq!(seen.passes_conference_requests, Some(false));
+        let gone = judge(
+            &text.replace("jaas/*.conf;", "jaas/x*.conf;"),
+            &Config::embedded(),
+        );
+        assert_eq!(gone.findings[0].state, State::Failed);
     }
 
     #[test]
