@@ -27,6 +27,14 @@ def test_lintian_finds_nothing_unexplained(package):
     assert output(["lintian", "--allow-root", "--fail-on", "error,warning", "--suppress-tags", ours, package]) == ""
 
 
+def test_what_the_readme_points_at_comes_along(unpacked):
+    examples = unpacked / "usr/share/doc/usher/examples"
+    for name in ["config.toml", "grafana/usher.json", "prometheus/usher.rules.yml"]:
+        assert (examples / name).is_file()
+    changes = unpacked / "usr/share/doc/usher/CHANGELOG.md.gz"
+    assert gzip.decompress(changes.read_bytes()).startswith(b"# Changelog")
+
+
 def test_manual_names_every_option_of_every_command(unpacked):
     text, seen, waiting = manual(unpacked, "usher.1"), set(), [[]]
     while waiting:
