@@ -84,6 +84,16 @@ def test_bash_completes_commands_and_options(unpacked, typed, wanted):
     assert output(["bash", "-c", script, "bash", completion, typed]).strip() == wanted
 
 
+def test_units_of_the_readme_are_those_of_the_package(unpacked):
+    [printed] = re.findall(r"^```ini\n(.*?)^```", (PROJECT / "README.md").read_text(), re.M | re.S)
+    units = re.split(r"^# (usher\.\w+)\n", printed, flags=re.M)[1:]
+    assert units[::2] == ["usher.socket", "usher.service"]
+    for name, text in zip(units[::2], units[1::2]):
+        packaged = (unpacked / "lib/systemd/system" / name).read_text().splitlines()
+        lines = [line for line in text.splitlines() if line]
+        assert lines and [line for line in lines if line not in packaged] == []
+
+
 def test_service_is_exposed_as_little_as_can_be(unpacked):
     unit = unpacked / "lib/systemd/system/usher.service"
     # In tenths: under 2.0.
