@@ -206,22 +206,33 @@ pub fn secret(config: &Config) -> Result<Option<Secret>, ServeError> {
     Ok(Some(secret))
 }
 
-/// Whether [`secret`] would make one, and where.
+/// Where [`secret`] would make one, if it would.
 #[must_use]
 pub fn secret_to_be_made(config: &Config) -> Option<PathBuf> {
     let path = token::local::path(&config.database.url)?;
     (!config.auth.any_key() && !path.exists()).then_some(path)
 }
 
-/// The keys that `config` names.
+/// The same as [`secret`], for those who only look: none, where it would be made.
 ///
 /// # Errors
 ///
-/// [`ServeError::Key`] for a file that holds no usable public key, [`ServeError::Secret`] as
-/// [`secret`].
-pub fn keys(config: &Config) -> Result<KeySet, ServeError> {
+/// [`ServeError::Secret`] if its file can't be read.
+pub fn kept_secret(config: &Config) -> Result<Option<Secret>, ServeError> {
+    match secret_to_be_made(config) {
+        Some(_) => Ok(None),
+        None => secret(config),
+    }
+}
+
+/// The shared secret and the keys that `config` names.
+///
+/// # Errors
+///
+/// [`ServeError::Key`] for a file that holds no usable public key, or a secret that can't be one.
+pub fn keys(config: &Config, secret: Option<&Secret>) -> Result<KeySet, ServeError> {
     let mut keys = KeySet::new();
-    if let Some(secret) = secret(config)? {
+    if let Some(secret) = secret {
         let failed = |error: KeyError| ServeError::Key {
             key: "auth.secret".into(),
             error: error.to_string(),
@@ -272,10 +283,13 @@ pub fn remote(config: &Config) -> Result<Option<Remote>, ServeError> {
 /// # Errors
 ///
 /// Those of [`keys`] and [`remote`].
-pub fn verifier(config: &Config) -> Result<(Verifier, GrantRules), ServeError> {
+pub fn verifier(
+    config: &Config,
+    secret: Option<&Secret>,
+) -> Result<(Verifier, GrantRules), ServeError> {
     let auth = &config.auth;
     let verifier = Verifier::new(
-        keys(config)?,
+        keys(config, secret)?,
         Rules {
             issuers: auth.accepted_issuers.clone(),
             audiences: auth.accepted_audiences.clone(),
@@ -299,9 +313,9 @@ pub fn verifier(config: &Config) -> Result<(Verifier, GrantRules), ServeError> {
 /// # Errors
 ///
 /// Those of [`verifier`].
-pub fn guard(config: &Config) -> Result<Guard, ServeError> {
+pub fn guard(config: &Config, secret: Option<&Secret>) -> Result<Guard, ServeError> {
     let auth = &config.auth;
-    let (verifier, rules) = verifier(config)?;
+    let (verifier, rules) = verifier(config, secret)?;
     let tokens = &auth.service.tokens;
     Ok(Guard {
         tokens: ServiceTokens::new(

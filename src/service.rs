@@ -17,7 +17,9 @@ use crate::queue::Queue;
 use crate::reservation::Reservations;
 use crate::session::Gate;
 use crate::session::rounds::Rounds;
-use crate::{ServeError, clock, gate, guard, metrics, open_store, queue_settings, reservations};
+use crate::{
+    ServeError, clock, gate, guard, metrics, open_store, queue_settings, reservations, secret,
+};
 
 /// How long the database may take to answer before it counts as hanging.
 const STORE_PATIENCE: Duration = Duration::from_secs(5);
@@ -71,7 +73,7 @@ impl Service {
         if let Err(error) = queue.restore_places().await {
             tracing::warn!(%error, "the order of those who waited is lost");
         }
-        let mut guard = guard(&config)?;
+        let mut guard = guard(&config, secret(&config)?.as_ref())?;
         let address = listener.local_addr().unwrap_or(config.server.listen);
         let on_loopback = address.ip().to_canonical().is_loopback();
         guard.open &= on_loopback;
@@ -142,7 +144,7 @@ impl Service {
     ///
     /// [`ServeError`] for a key that can't be used; nothing was changed then.
     pub fn reload(&mut self, config: Config) -> Result<Vec<&'static str>, ServeError> {
-        let mut guard = guard(&config)?;
+        let mut guard = guard(&config, secret(&config)?.as_ref())?;
         guard.open &= self.on_loopback;
         let (now, then) = (&config.auth, &self.config.auth);
         if (&now.key_server, &now.jwks_url, now.key_cache)

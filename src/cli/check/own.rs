@@ -107,7 +107,8 @@ fn keys(config: &Config) -> Result<String, String> {
             "none is configured: callers on this machine need none, and usher makes a secret of its own, {secret}, when it starts"
         ));
     }
-    usher::keys(config).map_err(|error| error.to_string())?;
+    let secret = usher::kept_secret(config).map_err(|error| error.to_string())?;
+    usher::keys(config, secret.as_ref()).map_err(|error| error.to_string())?;
     let service = config.auth.service.tokens.len();
     Ok(match (service, config.auth.any_key()) {
         (0, false) => "none is configured: callers on this machine need none, and tokens are signed with a secret of usher's own".into(),
@@ -153,10 +154,8 @@ async fn token(token: &str, config: &Config) -> Result<String, String> {
         "-" => std::io::read_to_string(std::io::stdin()).map_err(|error| error.to_string())?,
         token => token.to_owned(),
     };
-    if usher::secret_to_be_made(config).is_some() {
-        return Err("no key is configured, and usher has not made its own yet; start it, or set auth.secret".into());
-    }
-    let guard = usher::guard(config).map_err(|error| error.to_string())?;
+    let secret = usher::kept_secret(config).map_err(|error| error.to_string())?;
+    let guard = usher::guard(config, secret.as_ref()).map_err(|error| error.to_string())?;
     let judged = guard.judge(token.trim(), clock::now()).await;
     judged.map_err(|refusal| refusal.to_string())?;
     Ok("it is accepted as a service's".into())
