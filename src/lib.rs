@@ -36,7 +36,7 @@ pub mod stomp;
 pub mod store;
 pub mod token;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -98,6 +98,22 @@ pub enum ServeError {
 /// [`ServeError::Store`] if the database can't be used, [`ServeError::Upstream`] if the upstream can't.
 pub async fn open(config: &Config) -> Result<Reservations, ServeError> {
     reservations(config, open_store(config).await?)
+}
+
+/// Copies the database that `config` names to `file`, as it is: a database of an earlier version isn't brought
+/// up to date.
+///
+/// # Errors
+///
+/// [`ServeError::Store`], and nothing is left of the file.
+pub async fn back_up(config: &Config, file: &Path) -> Result<(), ServeError> {
+    let url = &config.database.url;
+    store::back_up(url, file)
+        .await
+        .map_err(|error| ServeError::Store {
+            url: url.clone(),
+            error,
+        })
 }
 
 async fn open_store(config: &Config) -> Result<Store, ServeError> {
@@ -200,15 +216,33 @@ pub fn secret(config: &Config) -> Result<Option<Secret>, ServeError> {
     Ok(Some(secret))
 }
 
-/// The keys that `config` names.
+/// Where [`secret`] would make one, if it would.
+#[must_use]
+pub fn secret_to_be_made(config: &Config) -> Option<PathBuf> {
+    let path = token::local::path(&config.database.url)?;
+    (!config.auth.any_key() && !path.exists()).then_some(path)
+}
+
+/// The same as [`secret`], for those who only look: none, where it would be made.
 ///
 /// # Errors
 ///
-/// [`ServeError::Key`] for a file that holds no usable public key, [`ServeError::Secret`] as
-/// [`secret`].
-pub fn keys(config: &Config) -> Result<KeySet, ServeError> {
+/// [`ServeError::Secret`] if its file can't be read.
+pub fn kept_secret(config: &Config) -> Result<Option<Secret>, ServeError> {
+    match secret_to_be_made(config) {
+        Some(_) => Ok(None),
+        None => secret(config),
+    }
+}
+
+/// The shared secret and the keys that `config` names.
+///
+/// # Errors
+///
+/// [`ServeError::Key`] for a file that holds no usable public key, or a secret that can't be one.
+pub fn keys(config: &Config, secret: Option<&Secret>) -> Result<KeySet, ServeError> {
     let mut keys = KeySet::new();
-    if let Some(secret) = secret(config)? {
+    if let Some(secret) = secret {
         let failed = |error: KeyError| ServeError::Key {
             key: "auth.secret".into(),
             error: error.to_string(),
@@ -259,10 +293,13 @@ pub fn remote(config: &Config) -> Result<Option<Remote>, ServeError> {
 /// # Errors
 ///
 /// Those of [`keys`] and [`remote`].
-pub fn verifier(config: &Config) -> Result<(Verifier, GrantRules), ServeError> {
+pub fn verifier(
+    config: &Config,
+    secret: Option<&Secret>,
+) -> Result<(Verifier, GrantRules), ServeError> {
     let auth = &config.auth;
     let verifier = Verifier::new(
-        keys(config)?,
+        keys(config, secret)?,
         Rules {
             issuers: auth.accepted_issuers.clone(),
             audiences: auth.accepted_audiences.clone(),
@@ -286,9 +323,9 @@ pub fn verifier(config: &Config) -> Result<(Verifier, GrantRules), ServeError> {
 /// # Errors
 ///
 /// Those of [`verifier`].
-pub fn guard(config: &Config) -> Result<Guard, ServeError> {
+pub fn guard(config: &Config, secret: Option<&Secret>) -> Result<Guard, ServeError> {
     let auth = &config.auth;
-    let (verifier, rules) = verifier(config)?;
+    let (verifier, rules) = verifier(config, secret)?;
     let tokens = &auth.service.tokens;
     Ok(Guard {
         tokens: ServiceTokens::new(

@@ -7,7 +7,7 @@
 //! people, or addresses: their number doesn't grow with use.
 
 use std::sync::LazyLock;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -225,7 +225,8 @@ impl Metrics {
         };
         let version = [("version", env!("CARGO_PKG_VERSION"))];
         registry.register("usher_build", "Which usher this is", Info::new(version));
-        registry.register_collector(Box::new(ProcessFigures));
+        let started_at = SystemTime::now();
+        registry.register_collector(Box::new(ProcessFigures { started_at }));
         metrics.at_zero();
         Self {
             registry,
@@ -272,6 +273,11 @@ impl Metrics {
 fn add<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
     registry.register(name, help, metric.clone());
     metric
+}
+
+/// The service starts: from here on the figures know since when.
+pub fn begin() {
+    LazyLock::force(&METRICS);
 }
 
 /// A session of the queue began.
@@ -413,42 +419,51 @@ fn plain(openmetrics: &str) -> String {
 
 /// The figures of the process, under the names that Prometheus' libraries give them.
 #[derive(Debug)]
-struct ProcessFigures;
+struct ProcessFigures {
+    /// By our own clock: `/proc/stat`, which says when the machine started, is hidden from the packaged service.
+    started_at: SystemTime,
+}
 
 impl Collector for ProcessFigures {
     fn encode(&self, mut encoder: DescriptorEncoder) -> std::fmt::Result {
-        let Ok(figures) = process::Figures::read() else {
-            return Ok(());
-        };
-        let mut add = |name: &str, help: &str, metric: &dyn EncodeMetric| {
+        let mut add = |name: &str, help: &str, metric: Option<&dyn EncodeMetric>| {
+            let Some(metric) = metric else {
+                return Ok(());
+            };
             let kind = metric.metric_type();
             metric.encode(encoder.encode_descriptor(name, help, None, kind)?)
         };
-        let cpu = ConstCounter::new(figures.cpu_seconds);
+        let figures = process::Figures::read();
+        let cpu = figures.cpu_seconds.map(ConstCounter::new);
         add(
             "process_cpu_seconds",
             "Time spent on the processors, in seconds",
-            &cpu,
+            cpu.as_ref().map(|it| it as _),
         )?;
-        let memory = ConstGauge::new(figures.resident_bytes);
+        let memory = figures.resident_bytes.map(ConstGauge::new);
         add(
             "process_resident_memory_bytes",
             "Memory in use, in bytes",
-            &memory,
+            memory.as_ref().map(|it| it as _),
         )?;
-        let files = ConstGauge::new(figures.open_files);
+        let files = figures.open_files.map(ConstGauge::new);
         add(
             "process_open_fds",
             "Open files, connections among them",
-            &files,
+            files.as_ref().map(|it| it as _),
         )?;
-        let limit = ConstGauge::new(figures.open_files_max);
-        add("process_max_fds", "How many files may be open", &limit)?;
-        let start = ConstGauge::new(figures.started_at);
+        let limit = figures.open_files_max.map(ConstGauge::new);
+        add(
+            "process_max_fds",
+            "How many files may be open",
+            limit.as_ref().map(|it| it as _),
+        )?;
+        let started = self.started_at.duration_since(UNIX_EPOCH);
+        let start = ConstGauge::new(started.unwrap_or_default().as_secs_f64());
         add(
             "process_start_time_seconds",
             "When the process started, in seconds since 1970",
-            &start,
+            Some(&start),
         )
     }
 }

@@ -18,7 +18,9 @@ use crate::reservation::Reservations;
 use crate::session::Gate;
 use crate::session::rounds::Rounds;
 use crate::session::tally::Tallies;
-use crate::{ServeError, clock, gate, guard, open_store, queue_settings, reservations};
+use crate::{
+    ServeError, clock, gate, guard, metrics, open_store, queue_settings, reservations, secret,
+};
 
 /// How long the database may take to answer before it counts as hanging.
 const STORE_PATIENCE: Duration = Duration::from_secs(5);
@@ -65,6 +67,7 @@ impl Service {
     ///
     /// [`ServeError`] if it can't.
     pub async fn start(listener: TcpListener, config: Config) -> Result<Self, ServeError> {
+        metrics::begin();
         let store = open_store(&config).await?;
         let reservations = reservations(&config, store.clone())?;
         let queue = Queue::new(store, queue_settings(&config));
@@ -72,7 +75,7 @@ impl Service {
         if let Err(error) = queue.restore_places().await {
             tracing::warn!(%error, "the order of those who waited is lost");
         }
-        let mut guard = guard(&config)?;
+        let mut guard = guard(&config, secret(&config)?.as_ref())?;
         let address = listener.local_addr().unwrap_or(config.server.listen);
         let on_loopback = address.ip().to_canonical().is_loopback();
         guard.open &= on_loopback;
@@ -151,7 +154,7 @@ impl Service {
     ///
     /// [`ServeError`] for a key that can't be used; nothing was changed then.
     pub fn reload(&mut self, config: Config) -> Result<Vec<&'static str>, ServeError> {
-        let mut guard = guard(&config)?;
+        let mut guard = guard(&config, secret(&config)?.as_ref())?;
         guard.open &= self.on_loopback;
         let (now, then) = (&config.auth, &self.config.auth);
         if (&now.key_server, &now.jwks_url, now.key_cache)

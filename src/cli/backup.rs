@@ -18,10 +18,7 @@ pub(crate) struct Arguments {
 /// Writes the copy, which is complete and on disk when this returns.
 pub(super) async fn run(arguments: &Arguments, config: &Config) -> anyhow::Result<ExitCode> {
     let file = &arguments.file;
-    let reservations = usher::open(config).await?;
-    let backed_up = reservations.back_up(file).await;
-    reservations.close().await;
-    backed_up?;
+    usher::back_up(config, file).await?;
     say(format_args!(
         "the database is backed up to {}",
         file.display()

@@ -10,7 +10,6 @@ pub mod requester;
 pub mod timestamp;
 pub mod upstream;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -456,15 +455,6 @@ impl Reservations {
     /// Why not.
     pub async fn probe(&self, now: DateTime<Utc>) -> Result<(), StoreError> {
         self.inner.store.probe(now).await
-    }
-
-    /// Copies everything that is kept to a file that isn't there yet.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::Backup`], and nothing is left of the file.
-    pub async fn back_up(&self, file: &Path) -> Result<(), StoreError> {
-        self.inner.store.back_up(file).await
     }
 
     /// Closes the database; what was answered stays.

@@ -105,6 +105,42 @@ impl From<sqlx::Error> for StoreError {
 /// Short for this module's results.
 pub type Result<T> = std::result::Result<T, StoreError>;
 
+/// Whose schema a database has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Schema {
+    /// There is no database, or nothing in it yet.
+    Missing,
+    /// An earlier version's: opening it brings it up to date.
+    Earlier,
+    /// This version's.
+    Current,
+    /// A later version's, which this one doesn't open.
+    Later,
+}
+
+impl Schema {
+    /// That of the database at `url`, which is left as it is, and not made.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Url`] for a URL of no known kind, [`StoreError::Unavailable`] where the file can't be
+    /// read.
+    pub async fn at(url: &str) -> Result<Self> {
+        sqlite::schema(url).await
+    }
+}
+
+/// Copies the database at `url`, of whatever version, to `file`, which must not be there yet, as it is at one
+/// instant. Others may write meanwhile; it is left as it is.
+///
+/// # Errors
+///
+/// [`StoreError::Unavailable`] where there is no database that can be read, [`StoreError::Backup`] where the
+/// copy can't be made. Nothing is left of the file then.
+pub async fn back_up(url: &str, file: &Path) -> Result<()> {
+    sqlite::back_up(url, file).await
+}
+
 impl Store {
     /// Opens the database at `url`, making it if there is none, and brings its schema up to date.
     /// `domain` is the XMPP domain that its rooms belong to.
@@ -168,16 +204,6 @@ impl Store {
             .execute(tx.group.connection()?)
             .await?;
         tx.commit().await
-    }
-
-    /// Copies the database to `file`, which must not be there yet, as it is at one instant. Others may
-    /// write meanwhile.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::Backup`], and nothing is left of the file.
-    pub async fn back_up(&self, file: &Path) -> Result<()> {
-        sqlite::back_up(&self.read, file).await
     }
 
     /// Closes every connection; what was committed stays.

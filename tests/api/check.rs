@@ -153,3 +153,155 @@ fn the_check_never_prints_a_secret() {
     assert_eq!(finding(&report, "token")["state"], "ok", "{report:#}");
     assert!(!report.to_string().contains(secret), "{report:#}");
 }
+
+#[test]
+fn the_check_leaves_the_directory_as_it_is() {
+    let dir = TempDir::new().unwrap();
+    let (code, report) = check(&dir, "server.listen = \"127.0.0.1:0\"", &[]);
+    assert_eq!(code, Some(0), "{report:#}");
+    let says = finding(&report, "database")["says"].as_str().unwrap();
+    assert!(says.contains("is made when usher starts"), "{says}");
+    let says = finding(&report, "keys")["says"].as_str().unwrap();
+    assert!(says.contains("usher.secret"), "{says}");
+    let left = fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name());
+    assert_eq!(left.collect::<Vec<_>>(), ["config.toml"]);
+
+    let (_, report) = check(&dir, "", &["--token", "a.b.c"]);
+    assert_eq!(finding(&report, "token")["state"], "failed", "{report:#}");
+    assert!(!dir.path().join("usher.secret").exists());
+
+    let (code, report) = check(&dir, "database.url = \"sqlite:nowhere/usher.db\"", &[]);
+    assert_eq!(
+        (code, &finding(&report, "database")["state"]),
+        (Some(1), &Value::from("failed"))
+    );
+}
+
+/// A database as an earlier usher left it: nothing of the newest step of its schema, nor the note of it.
+fn earlier(dir: &TempDir) {
+    fs::write(
+        dir.path().join("config.toml"),
+        "server.listen = \"127.0.0.1:0\"",
+    )
+    .unwrap();
+    let output = run(
+        dir.path(),
+        &["bookings", "add", "--room", "Standup", "--for", "1h"],
+    );
+    assert!(output.status.success(), "{output:?}");
+    sql(
+        dir,
+        "DELETE FROM _sqlx_migrations WHERE version = (SELECT max(version) FROM _sqlx_migrations); DROP TABLE place;",
+    );
+}
+
+fn sql(dir: &TempDir, statements: &str) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        use sqlx::Connection;
+        let url = format!("sqlite:{}", dir.path().join("usher.db").display());
+        let mut database = sqlx::SqliteConnection::connect(&url).await.unwrap();
+        let statements = statements.to_owned();
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statements))
+            .execute(&mut database)
+            .await
+            .unwrap();
+        database.close().await.unwrap();
+    });
+}
+
+fn versions(file: &std::path::Path) -> i64 {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        use sqlx::Connection;
+        let url = format!("sqlite:{}", file.display());
+        let mut database = sqlx::SqliteConnection::connect(&url).await.unwrap();
+        let versions = sqlx::query_scalar("SELECT count(*) FROM _sqlx_migrations");
+        versions.fetch_one(&mut database).await.unwrap()
+    })
+}
+
+#[test]
+fn check_and_backup_leave_an_earlier_database_as_it_is() {
+    let dir = TempDir::new().unwrap();
+    earlier(&dir);
+    let database = dir.path().join("usher.db");
+    let before = versions(&database);
+    let (code, report) = check(&dir, "server.listen = \"127.0.0.1:0\"", &[]);
+    let found = finding(&report, "database");
+    assert_eq!(
+        (code, &found["state"]),
+        (Some(0), &Value::from("note")),
+        "{found}"
+    );
+    assert!(
+        found["remedy"].as_str().unwrap().contains("usher backup"),
+        "{found}"
+    );
+    assert_eq!(versions(&database), before);
+
+    let output = run(dir.path(), &["backup", "copy.db"]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(versions(&database), before);
+    assert_eq!(versions(&dir.path().join("copy.db")), before);
+
+    // Whoever works with it brings it up to date.
+    assert!(run(dir.path(), &["bookings", "list"]).status.success());
+    assert_eq!(versions(&database), before + 1);
+    let upstream =
+        "reservations.backend = \"upstream\"\nreservations.upstream.url = \"http://127.0.0.1:1\"";
+    let (_, report) = check(&dir, upstream, &[]);
+    assert_eq!(finding(&report, "database")["state"], "ok", "{report:#}");
+    let says = &finding(&report, "outbox")["says"];
+    assert_eq!(says, "0 deletions wait to be delivered");
+}
+
+#[test]
+fn a_later_database_is_named_as_one() {
+    let dir = TempDir::new().unwrap();
+    earlier(&dir);
+    sql(
+        &dir,
+        "UPDATE _sqlx_migrations SET version = 9999 WHERE version = 1",
+    );
+    let (code, report) = check(&dir, "server.listen = \"127.0.0.1:0\"", &[]);
+    let found = finding(&report, "database");
+    assert_eq!(
+        (code, &found["state"]),
+        (Some(1), &Value::from("failed")),
+        "{found}"
+    );
+    assert!(found["says"].as_str().unwrap().contains("later"), "{found}");
+}
+
+#[test]
+fn there_is_no_backup_of_no_database() {
+    let dir = TempDir::new().unwrap();
+    let output = run(dir.path(), &["backup", "copy.db"]);
+    assert!(!output.status.success());
+    assert!(!dir.path().join("copy.db").exists() && !dir.path().join("usher.db").exists());
+}
+
+#[test]
+fn only_the_configuration_is_looked_at_where_that_is_asked_for() {
+    let dir = TempDir::new().unwrap();
+    // Nobody answers there, and a reload would take it.
+    let config = "auth.key_server = \"http://127.0.0.1:1/\"";
+    let (code, report) = check(&dir, config, &["--configuration-only"]);
+    assert_eq!(code, Some(0), "{report:#}");
+    assert_eq!(check(&dir, config, &[]).0, Some(1));
+    fs::write(dir.path().join("key.pem"), "").unwrap();
+    let (code, report) = check(
+        &dir,
+        "auth.public_keys.a = \"key.pem\"",
+        &["--configuration-only"],
+    );
+    assert_eq!(
+        (code, &finding(&report, "keys")["state"]),
+        (Some(1), &Value::from("failed"))
+    );
+    let (code, _) = check(&dir, "queue.pth = 1", &["--configuration-only"]);
+    assert_eq!(code, Some(64));
+}

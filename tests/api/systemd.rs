@@ -18,10 +18,13 @@ use tempfile::TempDir;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::process::{PATIENCE, Process, free_address, usher, wait_for};
+use crate::scripted::{Say, Scripted};
 use crate::stomp::{SECRET, sign, visitor, visitor_topic};
 
 const FIRST: &str = "the-first-service-token-0123456789abcdef";
 const SECOND: &str = "the-second-service-token-0123456789abcdef";
+
+const UPSTREAM_SECRET: &str = "the-reservation-system-s-own-secret-0123456789";
 
 /// How often a client comes in the middle of restarts.
 const EVERY: Duration = Duration::from_millis(50);
@@ -228,6 +231,34 @@ fn a_bad_file_is_refused_and_the_old_one_stays() {
     wait_for("the reload", || log(dir.path()).contains("was reloaded"));
 }
 
+/// Asks for `/ready` on a connection that was accepted before the stop; nothing, if that came too late.
+fn ask_while_it_stops() -> Option<String> {
+    let dir = TempDir::new().unwrap();
+    let address = free_address();
+    let process = start(dir.path(), address, "");
+    let mut late = TcpStream::connect(address).unwrap();
+    late.set_read_timeout(Some(PATIENCE)).unwrap();
+    // Connections are accepted in order: once this one is answered, the other was accepted.
+    ask(address).unwrap();
+    process.signal("-TERM");
+    wait_for("the stop", || log(dir.path()).contains("stopping"));
+    let mut answer = String::new();
+    let asked = late.write_all(b"GET /ready HTTP/1.1\r\nHost: x\r\n\r\n");
+    let answered = asked.and_then(|()| late.read_to_string(&mut answer));
+    assert_eq!(process.wait(), Some(0));
+    answered.ok().filter(|length| *length > 0).map(|_| answer)
+}
+
+#[test]
+fn who_was_accepted_before_the_stop_is_told_that_usher_drains() {
+    // It takes half a second for them; a busy machine may need another try.
+    let answer = (0..10).find_map(|_| ask_while_it_stops());
+    let answer = answer.expect("an answer in one of ten stops");
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    assert!(answer.contains("\"check\":\"draining\""), "{answer}");
+    assert!(answer.contains("comes back in a moment"), "{answer}");
+}
+
 #[test]
 fn lines_in_the_journal_begin_with_their_level() {
     let dir = TempDir::new().unwrap();
@@ -252,16 +283,42 @@ fn lines_in_the_journal_begin_with_their_level() {
 
 #[test]
 fn no_log_of_a_busy_day_holds_a_token_a_secret_or_a_password() {
+    quiet_about_secrets("");
+}
+
+#[test]
+fn nor_does_one_with_a_reservation_system_and_a_key_server() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    // Both refuse, which is when most is said.
+    let upstream = runtime.block_on(Scripted::start(|_| Say::Raw(401, "no".to_owned())));
+    let keys = runtime.block_on(Scripted::start(|_| Say::Raw(404, "no".to_owned())));
+    quiet_about_secrets(&format!(
+        "auth.key_server = \"http://{}/\"\nreservations.backend = \"upstream\"\n\
+         reservations.upstream.url = \"http://{}\"\n\
+         reservations.upstream.headers.Authorization = \"Bearer {UPSTREAM_SECRET}\"\n",
+        keys.address, upstream.address
+    ));
+    let heard = upstream.heard();
+    let sent = heard[0].header("authorization").unwrap_or_default();
+    assert!(sent.contains(UPSTREAM_SECRET), "{sent}");
+    assert!(keys.heard().iter().any(|heard| heard.path != "/"));
+}
+
+/// Lives through a busy day, and looks for what must not be in its log.
+fn quiet_about_secrets(more: &str) {
     let dir = TempDir::new().unwrap();
     let address = free_address();
     let password = "hunter2-the-password";
     let config = format!(
-        "log.level = \"trace\"\nauth.secret = \"{SECRET}\"\nauth.service.tokens = [\"{FIRST}\"]\n"
+        "log.level = \"trace\"\nauth.secret = \"{SECRET}\"\nauth.service.tokens = [\"{FIRST}\"]\n{more}"
     );
     let process = start(dir.path(), address, &config);
     let token = sign(&visitor("room"));
     let altered = format!("{token}x");
-    let day = busy_day(address, password, [&token, &altered]);
+    // Of a key that has to be fetched: {"alg":"RS256","kid":"key-one","typ":"JWT"}.
+    let (_, signed) = token.split_once('.').unwrap();
+    let fetched = format!("eyJhbGciOiJSUzI1NiIsImtpZCI6ImtleS1vbmUiLCJ0eXAiOiJKV1QifQ.{signed}");
+    let day = busy_day(address, password, [&token, &altered, &fetched]);
     tokio::runtime::Runtime::new().unwrap().block_on(day);
     // A secret in the wrong place is a mistake that is named, and not repeated.
     write(
@@ -283,7 +340,16 @@ fn no_log_of_a_busy_day_holds_a_token_a_secret_or_a_password() {
         told.contains("session{peer=127.0.0.1:") && told.contains("conference=\"room\"}"),
         "one span per session: {told}"
     );
-    for secret in [FIRST, SECOND, SECRET, password, &token, &altered] {
+    for secret in [
+        FIRST,
+        SECOND,
+        SECRET,
+        UPSTREAM_SECRET,
+        password,
+        &token,
+        &altered,
+        &fetched,
+    ] {
         assert!(!told.contains(secret), "{secret} is in {told}");
     }
     for part in token.split('.') {
@@ -292,7 +358,7 @@ fn no_log_of_a_busy_day_holds_a_token_a_secret_or_a_password() {
 }
 
 /// What can go right and wrong with tokens and passwords.
-async fn busy_day(address: SocketAddr, password: &str, tokens: [&str; 2]) {
+async fn busy_day(address: SocketAddr, password: &str, tokens: [&str; 3]) {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let http = format!("http://{address}");
     let booking = serde_json::json!({ "room": "room", "password": password });

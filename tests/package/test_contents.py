@@ -27,6 +27,14 @@ def test_lintian_finds_nothing_unexplained(package):
     assert output(["lintian", "--allow-root", "--fail-on", "error,warning", "--suppress-tags", ours, package]) == ""
 
 
+def test_what_the_readme_points_at_comes_along(unpacked):
+    examples = unpacked / "usr/share/doc/usher/examples"
+    for name in ["config.toml", "grafana/usher.json", "prometheus/usher.rules.yml"]:
+        assert (examples / name).is_file()
+    changes = unpacked / "usr/share/doc/usher/CHANGELOG.md.gz"
+    assert gzip.decompress(changes.read_bytes()).startswith(b"# Changelog")
+
+
 def test_manual_names_every_option_of_every_command(unpacked):
     text, seen, waiting = manual(unpacked, "usher.1"), set(), [[]]
     while waiting:
@@ -74,6 +82,16 @@ def test_bash_completes_commands_and_options(unpacked, typed, wanted):
     """
     completion = unpacked / "usr/share/bash-completion/completions/usher"
     assert output(["bash", "-c", script, "bash", completion, typed]).strip() == wanted
+
+
+def test_units_of_the_readme_are_those_of_the_package(unpacked):
+    [printed] = re.findall(r"^```ini\n(.*?)^```", (PROJECT / "README.md").read_text(), re.M | re.S)
+    units = re.split(r"^# (usher\.\w+)\n", printed, flags=re.M)[1:]
+    assert units[::2] == ["usher.socket", "usher.service"]
+    for name, text in zip(units[::2], units[1::2]):
+        packaged = (unpacked / "lib/systemd/system" / name).read_text().splitlines()
+        lines = [line for line in text.splitlines() if line]
+        assert lines and [line for line in lines if line not in packaged] == []
 
 
 def test_service_is_exposed_as_little_as_can_be(unpacked):

@@ -1,12 +1,14 @@
 """The overlay for docker-jitsi-meet, as far as it can be tried without Docker."""
 
 import json
+import pathlib
 import re
 import subprocess
+import sys
 
 import yaml
 
-from debian import PROJECT, binary
+from debian import PROJECT, binary, output
 
 DOCKER = PROJECT / "packaging" / "docker"
 ENVIRONMENT = {"USHER_TOKEN": "a" * 64, "JWT_APP_SECRET": "b" * 64, "TZ": "Europe/Berlin", "XMPP_DOMAIN": "meet.jitsi.test"}
@@ -38,8 +40,24 @@ def test_service_is_known_by_one_name_and_writes_to_its_volume_only():
     assert service["networks"]["meet.jitsi"]["aliases"] == ["usher.meet.jitsi"]
     assert service["read_only"] is True and service["cap_drop"] == ["ALL"]
     assert [volume.split(":")[0] for volume in service["volumes"]] == list(overlay()["volumes"])
-    for name in ["prosody.cfg.lua", "nginx.conf"]:
-        assert "http://usher.meet.jitsi:8060" in (DOCKER / name).read_text()
+    assert "http://usher.meet.jitsi:8060" in (DOCKER / "prosody.cfg.lua").read_text()
+    assert "set $usher usher.meet.jitsi;" in (DOCKER / "nginx.conf").read_text()
+
+
+def test_nginx_takes_its_location_though_usher_is_not_there_yet(root):
+    server = f"events {{}} http {{ server {{ listen 127.0.0.1:9081; {(DOCKER / 'nginx.conf').read_text()} }} }}"
+    root.write("/root/docker-nginx.conf", server)
+    assert "test is successful" in root.run("sh", "-c", "nginx -t -c /root/docker-nginx.conf 2>&1")
+
+
+def test_prosody_s_part_is_lua():
+    output(["luac5.4", "-p", DOCKER / "prosody.cfg.lua"])
+
+
+def test_linter_of_dockerfiles_has_nothing_to_say():
+    # DL3008, pinned versions: a rebuild is there to get Debian's security updates.
+    hadolint = pathlib.Path(sys.executable).parent / "hadolint"
+    assert output([hadolint, "--no-color", "--ignore", "DL3008", DOCKER / "Dockerfile"]) == ""
 
 
 def test_image_copies_only_what_it_is_given():

@@ -130,14 +130,19 @@ def site(root, installed):
     """nginx and config.js as Jitsi's packages set them up."""
     root.run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=meet.jitsi.test",
              "-keyout", "/root/site.key", "-out", "/root/site.crt")  # fmt: skip
-    site = """
+    site = r"""
     server {
         listen 127.0.0.1:9443 ssl; server_name meet.jitsi.test;
         ssl_certificate /root/site.crt; ssl_certificate_key /root/site.key;
         include /etc/jitsi/meet/jaas/*.conf;
-        location = /conference-request/v1 { proxy_pass http://127.0.0.1:8888/conference-request/v1; }
+        location ~ ^/([^/?&:'"]+)/conference-request/v1(\/.*)?$ {
+            rewrite ^/([^/?&:'"]+)/conference-request/v1(\/.*)?$ /conference-request/v1$2;
+        }
+        location ~ ^/conference-request/v1(\/.*)?$ { proxy_pass http://127.0.0.1:8888/conference-request/v1$1; }
         location ~ ^/([^/?&:'"]+)$ { return 404; }
+        location ~ ^/([^/?&:'"]+)/(.*)$ { set $subdir "$1/"; rewrite ^/([^/?&:'"]+)/(.*)$ /$2; }
     }
+    server { listen 127.0.0.1:9080; server_name meet.jitsi.test; return 301 https://$host$request_uri; }
     """
     root.write("/etc/nginx/sites-enabled/meet.jitsi.test.conf", site)
     root.write("/etc/jitsi/meet/meet.jitsi.test-config.js", "var config = {};\n")
@@ -231,6 +236,19 @@ class TestBesideJitsi:
         assert finding["state"] == "failed" and finding["remedy"], finding
 
 
+    def test_check_sees_that_the_way_around_prosody_is_closed(self, root, site, prosody):
+        text = root.read("/etc/jitsi/meet/jaas/usher.conf")
+        head, found, override = text.partition("#location ^~ /conference-request/v1")
+        assert found
+        root.write("/etc/jitsi/meet/jaas/usher.conf", head + (found + override).replace("#", ""))
+        try:
+            assert "test is successful" in root.run("nginx", "-t")
+            finding = check(root, "--prosody", "/tmp/prosody.cfg.lua")["conference requests over HTTP"]
+        finally:
+            root.write("/etc/jitsi/meet/jaas/usher.conf", text)
+        assert finding["says"] == "nginx passes none on to jicofo"
+
+
 def test_upgrade_keeps_configuration_secrets_and_bookings(root, installed, next_package):
     config = root.read("/etc/jitsi/usher/config.toml") + '\n[queue]\nstate_interval = "20s"\n'
     (root.path / "etc/jitsi/usher/config.toml").write_text(config)
@@ -252,6 +270,23 @@ def test_upgrade_keeps_configuration_secrets_and_bookings(root, installed, next_
     assert "board meeting" in root.run("usher", "bookings", "list").lower()
 
 
+def test_key_that_can_not_be_read_keeps_usher_from_nothing(root, installed):
+    public = "/etc/jitsi/usher/keys/jitsi.pem"
+    key, there = root.read(ASAP_KEY), root.read(public)
+    (root.path / ASAP_KEY.lstrip("/")).write_text("garbage\n")
+    # As an earlier package left it.
+    (root.path / public.lstrip("/")).write_text("")
+    said = root.run("sh", "-c", "dpkg-reconfigure usher 2>&1")
+    assert f"{ASAP_KEY} is no key that openssl can read" in said
+    assert root.run("ls", "/etc/jitsi/usher/keys") == ""
+    assert check(root)["keys"]["state"] == "ok"
+
+    (root.path / ASAP_KEY.lstrip("/")).write_text(key)
+    root.run("dpkg-reconfigure", "usher")
+    assert root.read(public) == there
+    assert root.access(public) == "root:root 644"
+
+
 def test_removal_keeps_configuration_and_data(root, installed):
     root.run("apt-get", "remove", "-y", "usher")
     assert not (root.path / "usr/bin/usher").exists()
@@ -264,7 +299,12 @@ def test_nothing_runs_on_after_the_tests(root, installed):
 
 
 def test_purge_leaves_nothing(root, installed, before):
+    # As the README has it, by which Prosody would not start once the file is gone.
+    root.run("ln", "-s", "../conf.avail/usher.cfg.lua", "/etc/prosody/conf.d/")
+    assert "usher_url" in root.run("cat", "/etc/prosody/conf.d/usher.cfg.lua")
     root.run("apt-get", "purge", "-y", "usher")
+    assert not (root.path / "etc/prosody/conf.d/usher.cfg.lua").is_symlink()
+    assert "All checks passed" in root.run("prosodyctl", "check", "config")
     assert root.files() - before == set()
     assert before - root.files() == set()
     for database, name in [("passwd", "usher"), ("group", "jitsi")]:

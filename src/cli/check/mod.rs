@@ -24,6 +24,9 @@ pub(crate) struct Arguments {
     /// A token as Prosody or jigasi send it: is it accepted as a service's? - reads standard input
     #[arg(long, value_name = "TOKEN")]
     token: Option<String>,
+    /// Look at the configuration and the files it names only, as a reload does
+    #[arg(long, conflicts_with_all = ["kid", "token", "prosody", "nginx", "config_js"])]
+    configuration_only: bool,
     /// Print one JSON object instead of lines
     #[arg(long)]
     json: bool,
@@ -40,6 +43,9 @@ pub(crate) struct Arguments {
 
 /// Prints what was found of each thing that was looked at.
 pub(super) async fn run(arguments: &Arguments, config: &Config) -> anyhow::Result<ExitCode> {
+    if arguments.configuration_only {
+        return tell(&own::configuration(config), arguments.json);
+    }
     let mut findings =
         own::findings(arguments.kid.as_deref(), arguments.token.as_deref(), config).await;
     let prosody = prosody::look(arguments.prosody.as_deref(), config).await;
@@ -99,7 +105,7 @@ fn bypass(passed_on: Option<bool>, asks: Option<prosody::Asks>) -> Finding {
             about,
             "nginx passes them on to jicofo past Prosody's module reservations: anybody can start any conference",
         )
-        .remedy("load usher_reservations instead of reservations, or let nginx answer /conference-request/v1 with 404 and take conferenceRequestUrl out of config.js"),
+        .remedy("load usher_reservations instead of reservations, or uncomment the location of /conference-request/v1 in /etc/jitsi/meet/jaas/usher.conf and take conferenceRequestUrl out of config.js"),
         (Some(true), _) => Finding::note(about, "nginx passes them on to jicofo; usher sees their rooms only with usher_reservations"),
     }
 }

@@ -1,9 +1,12 @@
 //! usher itself: its configuration, keys, database and address.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use usher::clock;
 use usher::config::{Backend, Config};
-use usher::{ServeError, clock};
+use usher::reservation::upstream::Upstream;
+use usher::store::{Schema, Store};
 
 use super::finding::Finding;
 
@@ -11,34 +14,39 @@ use super::finding::Finding;
 const PATIENCE: Duration = Duration::from_secs(5);
 const EXAMPLE_DOMAIN: &str = "meet.example.com";
 
-/// A line for each thing looked at. The configuration itself was read before: had it a mistake, this would
-/// not run.
+/// The configuration and the files it names, which decide whether a reload takes it. The configuration itself
+/// was read before: had it a mistake, this would not run.
+pub(super) fn configuration(config: &Config) -> Vec<Finding> {
+    let mut findings = vec![Finding::ok("configuration", "every key is understood")];
+    let notices = config.notices().into_iter();
+    findings.extend(notices.map(|notice| Finding::note("configuration", notice)));
+    findings.push(found("keys", keys(config)));
+    if let Err(error) = usher::remote(config) {
+        findings.push(Finding::failed("key server", error.to_string()));
+    }
+    findings
+}
+
+/// A line for each thing looked at.
 pub(super) async fn findings(
     kid: Option<&str>,
     token: Option<&str>,
     config: &Config,
 ) -> Vec<Finding> {
-    let mut findings = vec![Finding::ok("configuration", "every key is understood")];
-    let mut report = |what: &str, finding: Result<String, String>| {
-        findings.push(match finding {
-            Ok(good) => Finding::ok(what, good),
-            Err(bad) => Finding::failed(what, bad),
-        });
-    };
-    report("keys", keys(config));
+    let mut findings = configuration(config);
     for (key, finding) in servers(config).await {
-        report(key, finding);
+        findings.push(found(key, finding));
     }
     if let Some(kid) = kid {
-        report(&format!("key {kid:?}"), key(kid, config).await);
+        findings.push(found(format!("key {kid:?}"), key(kid, config).await));
     }
     if let Some(token) = token {
-        report("token", self::token(token, config).await);
+        findings.push(found("token", self::token(token, config).await));
     }
-    for (what, finding) in upstream(config).await {
-        report(what, finding);
+    if let Some(finding) = upstream(config).await {
+        findings.push(found("reservation system", finding));
     }
-    report("database", database(config).await);
+    findings.extend(database(config).await);
     findings.push(address(config).await);
     if config.xmpp.domain == EXAMPLE_DOMAIN {
         findings.push(
@@ -46,12 +54,18 @@ pub(super) async fn findings(
                 .remedy("set it to the domain of Prosody's main VirtualHost; with the package: dpkg-reconfigure usher"),
         );
     }
-    let notices = config.notices().into_iter();
-    findings.extend(notices.map(|notice| Finding::note("configuration", notice)));
     findings
 }
 
-/// Who answers at `server.listen`.
+fn found(about: impl Into<String>, finding: Result<String, String>) -> Finding {
+    match finding {
+        Ok(good) => Finding::ok(about, good),
+        Err(bad) => Finding::failed(about, bad),
+    }
+}
+
+/// Who answers at `server.listen`. That nobody does is no fault: the check is for the time before the first
+/// start, too.
 async fn address(config: &Config) -> Finding {
     let (about, address) = ("server.listen", config.server.listen);
     if address.port() == 0 {
@@ -87,7 +101,14 @@ async fn address(config: &Config) -> Finding {
 }
 
 fn keys(config: &Config) -> Result<String, String> {
-    usher::keys(config).map_err(|error| error.to_string())?;
+    if let Some(secret) = usher::secret_to_be_made(config) {
+        let secret = secret.display();
+        return Ok(format!(
+            "none is configured: callers on this machine need none, and usher makes a secret of its own, {secret}, when it starts"
+        ));
+    }
+    let secret = usher::kept_secret(config).map_err(|error| error.to_string())?;
+    usher::keys(config, secret.as_ref()).map_err(|error| error.to_string())?;
     let service = config.auth.service.tokens.len();
     Ok(match (service, config.auth.any_key()) {
         (0, false) => "none is configured: callers on this machine need none, and tokens are signed with a secret of usher's own".into(),
@@ -100,8 +121,8 @@ fn keys(config: &Config) -> Result<String, String> {
 async fn servers(config: &Config) -> Vec<(&'static str, Result<String, String>)> {
     match usher::remote(config) {
         Ok(Some(remote)) => remote.probe().await,
-        Ok(None) => Vec::new(),
-        Err(error) => vec![("key server", Err(error.to_string()))],
+        // That it can't be asked at all is told with the configuration.
+        Ok(None) | Err(_) => Vec::new(),
     }
 }
 
@@ -133,47 +154,81 @@ async fn token(token: &str, config: &Config) -> Result<String, String> {
         "-" => std::io::read_to_string(std::io::stdin()).map_err(|error| error.to_string())?,
         token => token.to_owned(),
     };
-    let guard = usher::guard(config).map_err(|error| error.to_string())?;
+    let secret = usher::kept_secret(config).map_err(|error| error.to_string())?;
+    let guard = usher::guard(config, secret.as_ref()).map_err(|error| error.to_string())?;
     let judged = guard.judge(token.trim(), clock::now()).await;
     judged.map_err(|refusal| refusal.to_string())?;
     Ok("it is accepted as a service's".into())
 }
 
-/// The reservation system that decides, if it isn't usher, and what it has not heard yet.
-async fn upstream(config: &Config) -> Vec<(&'static str, Result<String, String>)> {
-    let what = "reservation system";
-    if config.reservations.backend == Backend::Local {
-        return Vec::new();
+/// The reservation system that decides, if it isn't usher.
+async fn upstream(config: &Config) -> Option<Result<String, String>> {
+    let settings = &config.reservations;
+    if settings.backend == Backend::Local {
+        return None;
     }
-    let reservations = match usher::open(config).await {
-        Ok(reservations) => reservations,
-        // What is wrong with the database is said below.
-        Err(ServeError::Store { .. }) => return Vec::new(),
-        Err(error) => return vec![(what, Err(error.to_string()))],
-    };
-    let mut findings = Vec::new();
-    if let Some(upstream) = reservations.upstream() {
-        findings.push((what, upstream.probe().await));
-        let pending = upstream.pending().await;
-        let pending = pending.map(|pending| format!("{pending} deletions wait to be delivered"));
-        findings.push(("outbox", pending.map_err(|error| error.to_string())));
-    }
-    reservations.close().await;
-    findings
+    // Without one, the configuration would have been refused.
+    Some(Upstream::probe(settings.upstream.as_ref()?).await)
 }
 
-async fn database(config: &Config) -> Result<String, String> {
+/// The database, and the outbox in it. One that is not there, or is of another version, is left as it is: that
+/// is for the service, and for who has made a backup.
+async fn database(config: &Config) -> Vec<Finding> {
+    let about = "database";
     let url = &config.database.url;
-    let remedy = |error: &dyn std::fmt::Display| {
-        format!(
-            "{url}: {error}; make the file and its directory writable for the user that runs usher, or set database.url"
-        )
+    let unusable = |error: &dyn std::fmt::Display| {
+        vec![Finding::failed(about, format!("{url}: {error}")).remedy(
+            "make the file and its directory writable for the user that runs usher, or set database.url",
+        )]
     };
-    let reservations = usher::open(config).await.map_err(|error| remedy(&error))?;
-    let probed = reservations
-        .probe(clock::now())
-        .await
-        .map_err(|error| remedy(&error));
-    reservations.close().await;
-    probed.map(|()| format!("{url} takes writes"))
+    match Schema::at(url).await {
+        Ok(Schema::Missing) => match directory(url) {
+            Some(directory) if !directory.is_dir() => {
+                unusable(&format!("there is no directory {}", directory.display()))
+            }
+            _ => vec![Finding::ok(about, format!("{url} is made when usher starts"))],
+        },
+        Ok(Schema::Earlier) => vec![
+            Finding::note(about, format!("{url} is brought up to date when usher starts; an older usher doesn't open it from then on"))
+                .remedy("before that: usher backup FILE"),
+        ],
+        Ok(Schema::Later) => vec![
+            Finding::failed(about, format!("{url} is a later usher's")).remedy("install that version, or restore a backup"),
+        ],
+        Ok(Schema::Current) => match writes(config).await {
+            Ok(findings) => findings,
+            Err(error) => unusable(&error),
+        },
+        Err(error) => unusable(&error),
+    }
+}
+
+/// Where the database will be.
+fn directory(url: &str) -> Option<PathBuf> {
+    let file = usher::token::local::path(url)?;
+    let directory = file.parent()?;
+    let here = directory.as_os_str().is_empty();
+    (!here).then(|| directory.to_owned())
+}
+
+/// Whether it takes writes, and what the reservation system has not heard yet.
+async fn writes(config: &Config) -> Result<Vec<Finding>, String> {
+    let url = &config.database.url;
+    let store = Store::open(url, &config.xmpp.domain).await;
+    let store = store.map_err(|error| error.to_string())?;
+    let probed = store.probe(clock::now()).await;
+    let mut findings = Vec::new();
+    if probed.is_ok() && config.reservations.backend == Backend::Upstream {
+        findings.push(match store.outbox_pending().await {
+            Ok(pending) => Finding::ok(
+                "outbox",
+                format!("{pending} deletions wait to be delivered"),
+            ),
+            Err(error) => Finding::failed("outbox", error.to_string()),
+        });
+    }
+    store.close().await;
+    probed.map_err(|error| error.to_string())?;
+    findings.push(Finding::ok("database", format!("{url} takes writes")));
+    Ok(findings)
 }

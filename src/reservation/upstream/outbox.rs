@@ -146,13 +146,4 @@ impl Upstream {
         let pause = pauses.nth(nth).unwrap_or(LONGEST_PAUSE);
         TimeDelta::from_std(pause).unwrap_or_default()
     }
-
-    /// How many deletions the upstream has not heard yet.
-    ///
-    /// # Errors
-    ///
-    /// When the database can't be read.
-    pub async fn pending(&self) -> Result<u64, StoreError> {
-        self.inner.store.outbox_pending().await
-    }
 }

@@ -7,7 +7,9 @@ use tokio::time::sleep;
 
 use super::answer::is_object;
 use super::breaker::{Breaker, Probed};
+use super::client::Client;
 use super::{Failure, Upstream};
+use crate::config;
 
 /// An id that no system gives out, to see what it answers.
 const IMPOSSIBLE_ID: &str = "0";
@@ -66,9 +68,10 @@ impl Upstream {
     /// # Errors
     ///
     /// What is wrong with that, and what to do.
-    pub async fn probe(&self) -> Result<String, String> {
-        let call = self.inner.client.get(IMPOSSIBLE_ID);
-        let (status, body) = match self.inner.client.call_once(&call).await {
+    pub async fn probe(settings: &config::Upstream) -> Result<String, String> {
+        let client = Client::new(settings).map_err(|error| error.to_string())?;
+        let call = client.get(IMPOSSIBLE_ID);
+        let (status, body) = match client.call_once(&call).await {
             Ok(reply) => (reply.status, reply.body),
             Err(trouble) => {
                 return Err(format!(
