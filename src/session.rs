@@ -438,16 +438,17 @@ impl Session {
         Ok(())
     }
 
-    /// Lets those in who never had to wait.
+    /// Lets those in who do not have to wait.
     fn tell_at_once(&self, state: &mut State) {
         let at_once = |subscription: &Subscription| match &subscription.topic {
             Topic::Visitor {
                 seat,
                 waiting,
                 told,
-            } if !told && waiting.goes_in_at_once() => {
+            } if !told => {
+                let delay_millis = waiting.at_once()?;
                 let jid = waiting.conference().jid(&self.gate.muc_prefix);
-                Some((*seat, message::live(&jid, 0)))
+                Some((*seat, message::live(&jid, delay_millis)))
             }
             _ => None,
         };

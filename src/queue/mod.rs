@@ -159,7 +159,7 @@ pub struct Waiting {
     conference: Arc<Conference>,
     visitor: Visitor,
     ticket: Ticket,
-    at_once: bool,
+    at_once: Option<u32>,
     /// Whether the place is kept for a while after this.
     keep: bool,
 }
@@ -193,7 +193,7 @@ impl Queue {
     }
 
     /// Takes a place in the line of `conference`; `seat` is told when it is its turn. Who may go in at once
-    /// ([`Waiting::goes_in_at_once`]) is not told.
+    /// ([`Waiting::at_once`]) is not told.
     ///
     /// # Errors
     ///
@@ -236,7 +236,7 @@ impl Queue {
             tally.kept -= arrival.freed.min(tally.kept);
         }
         drop(state);
-        metrics::released(usize::from(arrival.at_once));
+        metrics::released(usize::from(arrival.at_once.is_some()));
         Ok(Waiting {
             queue: self.clone(),
             conference,
@@ -279,7 +279,7 @@ impl Queue {
                 && tally.kept < settings.max_per_token
             {
                 tally.kept += 1;
-                room.keep(token, place, settings.reconnect_grace);
+                room.keep(token, place, waiting.at_once, settings.reconnect_grace);
             }
             if tally.is_empty() {
                 entry.remove();
@@ -550,9 +550,10 @@ impl Waiting {
         &self.conference
     }
 
-    /// Whether this visitor never had to wait.
+    /// Whether this visitor does not have to wait, and over how many milliseconds they are to spread their
+    /// joining then.
     #[must_use]
-    pub fn goes_in_at_once(&self) -> bool {
+    pub fn at_once(&self) -> Option<u32> {
         self.at_once
     }
 

@@ -10,6 +10,14 @@ use tokio::time::Instant;
 use super::release::{Batch, Line, Place, Ticket};
 use super::{Seat, TokenKey};
 
+/// Who was let in and is back within their grace was sent here again: jicofo does that as long as the conference
+/// isn't live in Prosody, or has no room there. A crowd that is told at once, again and again, would do nothing
+/// but come and go. So the first time they are spread over so many milliseconds, and each time over twice as
+/// many.
+const BACK_MILLIS: u32 = 10_000;
+/// No more than this.
+const BACK_MILLIS_MAX: u32 = 60_000;
+
 /// A conference that somebody waits for, or that is live.
 #[derive(Debug, Default)]
 pub(super) struct Room {
@@ -31,14 +39,16 @@ pub(super) struct Room {
 struct Kept {
     until: Instant,
     released: bool,
+    /// Over how many milliseconds they are spread if they come back and were released.
+    back_millis: u32,
 }
 
 /// What became of a place that was asked for.
 pub(super) struct Arrival {
     /// The ticket, for [`Room::leave`].
     pub(super) ticket: Ticket,
-    /// Whether its bearer may go in at once.
-    pub(super) at_once: bool,
+    /// Whether its bearer may go in at once, and within how many milliseconds.
+    pub(super) at_once: Option<u32>,
     /// How many places of this token are not kept any more.
     pub(super) freed: u32,
 }
@@ -81,8 +91,11 @@ impl Room {
         seat: Seat,
     ) -> Arrival {
         let (kept, freed) = token.map_or((None, 0), |token| self.take_kept(token));
-        let (ticket, at_once) = self.line.arrive(kept, per_second, seat);
-        if let Some(token) = token.filter(|_| is_second && !at_once) {
+        let place = kept.map(|(place, _)| place);
+        let (ticket, at_once) = self.line.arrive(place, per_second, seat);
+        let back = kept.filter(|(place, _)| place.released);
+        let at_once = at_once.then(|| back.map_or(0, |(_, millis)| millis));
+        if let Some(token) = token.filter(|_| is_second && at_once.is_none()) {
             self.seconds.insert((token, ticket), ticket);
         }
         self.sessions += 1;
@@ -127,11 +140,21 @@ impl Room {
         Some(from)
     }
 
-    /// Keeps a place for so long.
-    pub(super) fn keep(&mut self, token: TokenKey, place: Place, grace: Duration) {
+    /// Keeps a place for so long, after which whoever was released has had time to come back. `at_once`: over
+    /// how many milliseconds they were to spread their joining, if they did not have to wait.
+    pub(super) fn keep(
+        &mut self,
+        token: TokenKey,
+        place: Place,
+        at_once: Option<u32>,
+        grace: Duration,
+    ) {
+        let joining = Duration::from_millis(at_once.unwrap_or(0).into());
+        let back_millis = at_once.map_or(BACK_MILLIS, |millis| millis.saturating_mul(2));
         let kept = Kept {
-            until: Instant::now() + grace,
+            until: Instant::now() + joining + grace,
             released: place.released,
+            back_millis: back_millis.clamp(BACK_MILLIS, BACK_MILLIS_MAX),
         };
         self.kept.insert((token, place.ticket), kept);
     }
@@ -142,11 +165,12 @@ impl Room {
             ticket: self.line.draw(),
             released: false,
         };
-        self.keep(token, place, grace);
+        self.keep(token, place, None, grace);
     }
 
-    /// The earliest place that is kept for this token, and how many were taken out to find it.
-    fn take_kept(&mut self, token: TokenKey) -> (Option<Place>, u32) {
+    /// The earliest place that is kept for this token, with the time for coming back to it, and how many were
+    /// taken out to find it.
+    fn take_kept(&mut self, token: TokenKey) -> (Option<(Place, u32)>, u32) {
         let now = Instant::now();
         let mut taken = 0;
         while let Some((&(next, ticket), &kept)) = self.kept.range((token, Ticket::FIRST)..).next()
@@ -158,7 +182,7 @@ impl Room {
             taken += 1;
             if kept.until > now {
                 let released = kept.released;
-                return (Some(Place { ticket, released }), taken);
+                return (Some((Place { ticket, released }, kept.back_millis)), taken);
             }
         }
         (None, taken)

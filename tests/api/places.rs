@@ -134,3 +134,22 @@ async fn what_goes_live_in_the_same_instant_is_live_for_good() {
         assert_eq!(usher.status(&jid(n)).await["live"], n > 0, "{n}");
     }
 }
+
+#[tokio::test]
+async fn who_was_let_in_and_is_sent_back_takes_their_time() {
+    let usher = start("").await;
+    let mut claims = somebody("somebody", &visitor("room"));
+    usher.go_live(ROOM).await;
+    let mut client = come(&usher, &claims).await;
+    assert_eq!(client.told().await["randomDelayMs"], 0);
+    client.close().await;
+    // jicofo said that it isn't live, and will say so for a while.
+    for millis in [10_000, 20_000, 40_000, 60_000, 60_000] {
+        let mut client = come(&usher, &claims).await;
+        assert_eq!(client.told().await["randomDelayMs"], millis);
+        client.close().await;
+    }
+    claims["jti"] = "somebody else".into();
+    let mut client = come(&usher, &claims).await;
+    assert_eq!(client.told().await["randomDelayMs"], 0);
+}
