@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::Queue;
+use super::{Queue, spread};
 use crate::conference::Conference;
 use crate::store::StoreError;
 
@@ -85,13 +85,18 @@ impl Queue {
             return;
         }
         let outcome = self.write(&changes).await.map_err(Arc::new);
-        for change in changes {
-            if outcome.is_ok() {
-                match change.what {
-                    What::Live(since) => self.apply_live(&change.conference, since, change.asked),
-                    What::Over => self.apply_end(&change.conference),
+        let mut news = Vec::new();
+        for change in &changes {
+            match change.what {
+                _ if outcome.is_err() => {}
+                What::Live(since) => {
+                    news.extend(self.apply_live(&change.conference, since, change.asked));
                 }
+                What::Over => self.apply_end(&change.conference),
             }
+        }
+        spread(news);
+        for change in changes {
             // Who asked may be gone.
             let _ = change.done.send(outcome.clone());
         }

@@ -145,6 +145,16 @@ struct State {
     by_address: BTreeMap<IpAddr, u32>,
 }
 
+/// Those who are to be told the same.
+#[derive(Debug)]
+struct News {
+    seats: Vec<Seat>,
+    /// The message.
+    body: Arc<[u8]>,
+    /// Since when they are owed it.
+    since: Instant,
+}
+
 /// How many wait with a token, and how many of its places are kept. Either is bounded.
 #[derive(Debug, Default)]
 struct Tally {
@@ -348,36 +358,29 @@ impl Queue {
         (visitors, live)
     }
 
-    /// `asked`: since when those who wait are owed the news.
-    fn apply_live(&self, conference: &Conference, since: DateTime<Utc>, asked: Instant) {
+    /// Who is to be told that it went live; `asked` is since when they are owed the news.
+    fn apply_live(
+        &self,
+        conference: &Conference,
+        since: DateTime<Utc>,
+        asked: Instant,
+    ) -> Option<News> {
         let settings = self.inner.settings.get();
         let mut state = self.state();
         let room = state.rooms.entry(Arc::new(conference.clone())).or_default();
         let waiting = room.waiting();
-        let Some(batch) = room.go_live(since, settings.release_per_second) else {
-            return;
-        };
+        let batch = room.go_live(since, settings.release_per_second)?;
         drop(state);
         tracing::info!(conference = conference.node(), waiting, "live");
-        if let Some(batch) = batch {
-            self.tell(conference, batch, asked);
-        }
+        batch.map(|batch| self.news(conference, batch, asked))
     }
 
-    /// Tells those of a batch, from a few tasks.
-    fn tell(&self, conference: &Conference, batch: Batch<Seat>, since: Instant) {
-        let Batch {
-            mut released,
-            delay_millis,
-        } = batch;
+    fn news(&self, conference: &Conference, batch: Batch<Seat>, since: Instant) -> News {
         let jid = conference.jid(&self.inner.settings.get().muc_prefix);
-        let body: Arc<[u8]> = message::live(&jid, delay_millis).into();
-        metrics::released(released.len());
-        let share = released.len().div_ceil(FAN_OUT).max(FAN_OUT_MIN);
-        while !released.is_empty() {
-            let rest = released.split_off(share.min(released.len()));
-            let share = std::mem::replace(&mut released, rest);
-            tokio::spawn(tell_share(share, Arc::clone(&body), since));
+        News {
+            seats: batch.released,
+            body: message::live(&jid, batch.delay_millis).into(),
+            since,
         }
     }
 
@@ -446,9 +449,11 @@ impl Queue {
         for conference in &over {
             self.apply_end(conference);
         }
-        for (conference, since) in &live {
-            self.apply_live(conference, *since, asked);
-        }
+        let live = live.iter();
+        spread(
+            live.filter_map(|(conference, since)| self.apply_live(conference, *since, asked))
+                .collect(),
+        );
         Ok(())
     }
 
@@ -507,9 +512,12 @@ impl Queue {
                     .collect()
             };
             let turn = Instant::now();
-            for (conference, batch) in batches {
-                self.tell(&conference, batch, turn);
-            }
+            let batches = batches.into_iter();
+            spread(
+                batches
+                    .map(|(conference, batch)| self.news(&conference, batch, turn))
+                    .collect(),
+            );
         }
     }
 
@@ -569,17 +577,46 @@ impl Drop for Waiting {
     }
 }
 
-async fn tell_share(share: Vec<Seat>, body: Arc<[u8]>, since: Instant) {
-    // Counted once all are told: to count is to wait for whoever else does.
-    let mut times = Vec::with_capacity(share.len());
-    for some in share.chunks(TELL_IN_A_ROW) {
-        for seat in some {
-            if let Some(teller) = seat.teller.upgrade() {
-                teller.tell(seat.number, &body);
-                times.push(since.elapsed());
+/// Tells all of them, from a few tasks: a crowd from several, many small conferences from no more than that.
+fn spread(all: Vec<News>) {
+    let count = all.iter().map(|news| news.seats.len()).sum::<usize>();
+    metrics::released(count);
+    let share = count.div_ceil(FAN_OUT).max(FAN_OUT_MIN);
+    let (mut next, mut room) = (Vec::new(), share);
+    for mut news in all {
+        while !news.seats.is_empty() {
+            let rest = news.seats.split_off(room.min(news.seats.len()));
+            let seats = std::mem::replace(&mut news.seats, rest);
+            room -= seats.len();
+            next.push(News {
+                seats,
+                body: Arc::clone(&news.body),
+                since: news.since,
+            });
+            if room == 0 {
+                tokio::spawn(tell_share(std::mem::take(&mut next)));
+                room = share;
             }
         }
-        tokio::task::yield_now().await;
     }
-    times.into_iter().for_each(metrics::told);
+    if !next.is_empty() {
+        tokio::spawn(tell_share(next));
+    }
+}
+
+async fn tell_share(share: Vec<News>) {
+    for News { seats, body, since } in share {
+        // Counted once all are told: to count is to wait for whoever else does.
+        let mut times = Vec::with_capacity(seats.len());
+        for some in seats.chunks(TELL_IN_A_ROW) {
+            for seat in some {
+                if let Some(teller) = seat.teller.upgrade() {
+                    teller.tell(seat.number, &body);
+                    times.push(since.elapsed());
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+        times.into_iter().for_each(metrics::told);
+    }
 }

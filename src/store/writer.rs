@@ -123,7 +123,8 @@ impl Group {
         sql: &'static str,
     ) -> Pin<Box<dyn Future<Output = sqlx::Result<()>> + Send + '_>> {
         Box::pin(async move {
-            sqlx::raw_sql(sql).execute(self.connection()?).await?;
+            // Prepared once: it comes with every transaction.
+            sqlx::query(sql).execute(self.connection()?).await?;
             Ok(())
         })
     }
