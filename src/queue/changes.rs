@@ -72,8 +72,8 @@ impl Queue {
         // In a task of its own: it may be others' change as well, and whoever asks may go away.
         let queue = self.clone();
         tokio::spawn(async move { queue.make_changes().await });
-        let gone = || Arc::new(StoreError::from(sqlx::Error::WorkerCrashed));
-        outcome.await.unwrap_or_else(|_| Err(gone()))
+        let broken = |_| Err(Arc::new(StoreError::broken_off()));
+        outcome.await.unwrap_or_else(broken)
     }
 
     /// Makes all changes whose turn has not come yet, unless somebody did meanwhile.

@@ -102,6 +102,13 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
+impl StoreError {
+    /// Whoever was to write is gone, and whether they did is not known.
+    pub(crate) fn broken_off() -> Self {
+        sqlx::Error::WorkerCrashed.into()
+    }
+}
+
 /// Short for this module's results.
 pub type Result<T> = std::result::Result<T, StoreError>;
 
