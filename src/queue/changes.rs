@@ -10,7 +10,8 @@ use chrono::{DateTime, Utc};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::{Queue, spread};
+use super::Queue;
+use super::fan_out::spread;
 use crate::conference::Conference;
 use crate::store::StoreError;
 

@@ -2,11 +2,11 @@
 //!
 //! Who is live is in the store, so that it survives whatever happens to the process; who waits is in
 //! memory only, since those who wait come back by themselves. In the line stands how each visitor is told
-//! ([`Seat`]): going live takes them out of it, and a few tasks (`FAN_OUT`) tell them one after another.
-//! To wake a task for each instead, and have it look, took a crowd of 15,000 half as long again.
+//! ([`Seat`]).
 
 mod changes;
 pub mod destination;
+mod fan_out;
 pub mod message;
 mod places;
 pub mod release;
@@ -31,6 +31,7 @@ use crate::current::Current;
 use crate::metrics::{self, VISITOR_STATES};
 use crate::store::{Store, StoreError};
 use changes::Change;
+use fan_out::{News, spread};
 use release::{BATCH_MILLIS, Batch, Ticket};
 use room::Room;
 
@@ -40,13 +41,6 @@ const HOUSEKEEPING: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_secs(2);
 /// Hints to look at the store that come closer together are one look.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-/// How many tasks tell a crowd: enough to keep a few cores busy.
-const FAN_OUT: usize = 4;
-/// A smaller crowd is one task's.
-const FAN_OUT_MIN: usize = 64;
-/// How many a task tells before others have their turn.
-const TELL_IN_A_ROW: usize = 64;
-
 /// What the operator decided, from `[queue]`.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -143,16 +137,6 @@ struct State {
     /// A tree, as it gives back what a crowd took that came and went.
     by_token: BTreeMap<TokenKey, Tally>,
     by_address: BTreeMap<IpAddr, u32>,
-}
-
-/// Those who are to be told the same.
-#[derive(Debug)]
-struct News {
-    seats: Vec<Seat>,
-    /// The message.
-    body: Arc<[u8]>,
-    /// Since when they are owed it.
-    since: Instant,
 }
 
 /// How many wait with a token, and how many of its places are kept. Either is bounded.
@@ -574,49 +558,5 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         self.queue.leave(self);
-    }
-}
-
-/// Tells all of them, from a few tasks: a crowd from several, many small conferences from no more than that.
-fn spread(all: Vec<News>) {
-    let count = all.iter().map(|news| news.seats.len()).sum::<usize>();
-    metrics::released(count);
-    let share = count.div_ceil(FAN_OUT).max(FAN_OUT_MIN);
-    let (mut next, mut room) = (Vec::new(), share);
-    for mut news in all {
-        while !news.seats.is_empty() {
-            let rest = news.seats.split_off(room.min(news.seats.len()));
-            let seats = std::mem::replace(&mut news.seats, rest);
-            room -= seats.len();
-            next.push(News {
-                seats,
-                body: Arc::clone(&news.body),
-                since: news.since,
-            });
-            if room == 0 {
-                tokio::spawn(tell_share(std::mem::take(&mut next)));
-                room = share;
-            }
-        }
-    }
-    if !next.is_empty() {
-        tokio::spawn(tell_share(next));
-    }
-}
-
-async fn tell_share(share: Vec<News>) {
-    for News { seats, body, since } in share {
-        // Counted once all are told: to count is to wait for whoever else does.
-        let mut times = Vec::with_capacity(seats.len());
-        for some in seats.chunks(TELL_IN_A_ROW) {
-            for seat in some {
-                if let Some(teller) = seat.teller.upgrade() {
-                    teller.tell(seat.number, &body);
-                    times.push(since.elapsed());
-                }
-            }
-            tokio::task::yield_now().await;
-        }
-        times.into_iter().for_each(metrics::told);
     }
 }
