@@ -9,6 +9,7 @@ use super::crowd::Crowd;
 use super::report::{Spread, progress};
 use super::server::{ROOM, Server};
 use super::tokens::{Signer, people, visitors};
+use super::waiting::REST;
 use super::worker::Kind;
 
 const MODERATORS: usize = 50;
@@ -92,6 +93,8 @@ fn last_told(readers: usize, deaf: usize) -> Spread {
         progress(format!("  {deaf} don't read, {} of {ROUNDS}", n + 1));
         crowd.come();
         crowd.stuff();
+        // What they asked for is answered by then, as far as they take it.
+        std::thread::sleep(REST);
         let (spread, _) = crowd.told(|| server.go_live());
         server.end_live();
         crowd.leave();
