@@ -75,6 +75,10 @@ impl Service {
         if let Err(error) = queue.restore_places().await {
             tracing::warn!(%error, "the order of those who waited is lost");
         }
+        // Nobody is told of a conference that is live that it isn't.
+        if let Err(error) = queue.sync(clock::now()).await {
+            tracing::warn!(%error, "could not look yet which conferences are live");
+        }
         let mut guard = guard(&config, secret(&config)?.as_ref())?;
         let address = listener.local_addr().unwrap_or(config.server.listen);
         let on_loopback = address.ip().to_canonical().is_loopback();
