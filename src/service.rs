@@ -76,9 +76,7 @@ impl Service {
             tracing::warn!(%error, "the order of those who waited is lost");
         }
         // Nobody is told of a conference that is live that it isn't.
-        if let Err(error) = queue.sync(clock::now()).await {
-            tracing::warn!(%error, "could not look yet which conferences are live");
-        }
+        let pause = queue.look().await;
         let mut guard = guard(&config, secret(&config)?.as_ref())?;
         let address = listener.local_addr().unwrap_or(config.server.listen);
         let on_loopback = address.ip().to_canonical().is_loopback();
@@ -111,18 +109,18 @@ impl Service {
             loops: TaskTracker::new(),
             config,
         };
-        service.keep_house();
+        service.keep_house(pause);
         service.open_the_door(listener);
         Ok(service)
     }
 
-    fn keep_house(&self) {
+    fn keep_house(&self, pause: Duration) {
         let (keeper, stopped) = (self.reservations.clone(), self.stop.clone());
         self.loops
             .spawn(async move { keeper.keep_house(stopped).await });
         let (keeper, stopped) = (self.queue.clone(), self.stop.clone());
         self.loops
-            .spawn(async move { keeper.keep_house(stopped).await });
+            .spawn(async move { keeper.keep_house(pause, stopped).await });
         let (rounds, stopped) = (Arc::clone(&self.rounds), self.stop.clone());
         self.loops.spawn(async move { rounds.go(stopped).await });
     }

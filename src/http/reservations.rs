@@ -83,6 +83,17 @@ struct Aside {
     now: DateTime<Utc>,
 }
 
+impl Aside {
+    fn of(reservations: &Reservations, live: bool, now: DateTime<Utc>) -> Self {
+        let time_zone = reservations.settings().time_zone;
+        Self {
+            live,
+            time_zone,
+            now,
+        }
+    }
+}
+
 impl<'a> ConferenceBody<'a, i64> {
     fn of(allocation: &'a Allocation, aside: Aside) -> Self {
         Self::with_id(allocation.id.get(), allocation, aside)
@@ -145,11 +156,7 @@ pub(super) async fn create(
 ) -> Result<Response, Problem> {
     let form = call.form("application/x-www-form-urlencoded: name, start_time, mail_owner")?;
     let request = read(&form, domain, clocks, call.now)?;
-    let aside = Aside {
-        live: queue.is_live(&request.conference),
-        time_zone: reservations.settings().time_zone,
-        now: call.now,
-    };
+    let aside = Aside::of(&reservations, queue.is_live(&request.conference), call.now);
     if let Some(upstream) = reservations.upstream() {
         return passed_on(upstream.allocate(&request).await, aside);
     }
@@ -239,11 +246,7 @@ pub(super) async fn one(
     queue: &Queue,
 ) -> Result<Response, Problem> {
     // Of an upstream's conference this is said when it is allocated.
-    let mut aside = Aside {
-        live: false,
-        time_zone: reservations.settings().time_zone,
-        now: call.now,
-    };
+    let aside = Aside::of(&reservations, false, call.now);
     if let Some(upstream) = reservations.upstream() {
         return one_upstream(&id, &call, upstream, aside).await;
     }
@@ -257,8 +260,8 @@ pub(super) async fn one(
     }
     match reservations.find(id, call.now).await? {
         Found::Running(allocation) => {
-            aside.live = queue.is_live(&allocation.conference);
-            let body = ConferenceBody::of(&allocation, aside);
+            let live = queue.is_live(&allocation.conference);
+            let body = ConferenceBody::of(&allocation, Aside { live, ..aside });
             Ok(reply::json(StatusCode::OK, &body))
         }
         Found::Over(ended_at, message) => Err(over(ended_at, message)),

@@ -4,7 +4,7 @@
 //! So whatever is asked for while the store is busy with a change is made in one go when it is free again: a
 //! few statements and one commit for all of them, in the order in which they were asked for.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Utc};
 use tokio::sync::oneshot;
@@ -60,6 +60,12 @@ impl Queue {
         self.change(conference, What::Over).await
     }
 
+    fn changes(&self) -> MutexGuard<'_, Vec<Change>> {
+        // Nothing that holds the lock panics.
+        let changes = self.inner.changes.lock();
+        changes.unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn change(&self, conference: &Conference, what: What) -> Result<(), Arc<StoreError>> {
         let (done, outcome) = oneshot::channel();
         let change = Change {
@@ -68,8 +74,7 @@ impl Queue {
             asked: Instant::now(),
             done,
         };
-        let changes = self.inner.changes.lock();
-        changes.unwrap_or_else(PoisonError::into_inner).push(change);
+        self.changes().push(change);
         // In a task of its own: it may be others' change as well, and whoever asks may go away.
         let queue = self.clone();
         tokio::spawn(async move { queue.make_changes().await });
@@ -80,8 +85,7 @@ impl Queue {
     /// Makes all changes whose turn has not come yet, unless somebody did meanwhile.
     async fn make_changes(&self) {
         let _turn = self.inner.turn.lock().await;
-        let changes = self.inner.changes.lock();
-        let changes = std::mem::take(&mut *changes.unwrap_or_else(PoisonError::into_inner));
+        let changes = std::mem::take(&mut *self.changes());
         if changes.is_empty() {
             return;
         }

@@ -41,6 +41,7 @@ const HOUSEKEEPING: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_secs(2);
 /// Hints to look at the store that come closer together are one look.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
 /// What the operator decided, from `[queue]`.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -135,13 +136,13 @@ struct Inner {
 struct State {
     rooms: HashMap<Arc<Conference>, Room>,
     /// A tree, as it gives back what a crowd took that came and went.
-    by_token: BTreeMap<TokenKey, Tally>,
+    by_token: BTreeMap<TokenKey, OfToken>,
     by_address: BTreeMap<IpAddr, u32>,
 }
 
 /// How many wait with a token, and how many of its places are kept. Either is bounded.
 #[derive(Debug, Default)]
-struct Tally {
+struct OfToken {
     here: u32,
     kept: u32,
 }
@@ -205,7 +206,7 @@ impl Queue {
             by_token,
             by_address,
         } = &mut *state;
-        let here = |tally: &Tally| tally.here;
+        let here = |of_token: &OfToken| of_token.here;
         let others = visitor.token.and_then(|token| by_token.get(&token));
         let others = others.map_or(0, here);
         if visitor.token.is_some() && others >= settings.max_per_token {
@@ -225,9 +226,9 @@ impl Queue {
         let per_second = settings.release_per_second;
         let arrival = room.arrive(visitor.token, others > 0, per_second, seat);
         if let Some(token) = visitor.token {
-            let tally = by_token.entry(token).or_default();
-            tally.here += 1;
-            tally.kept -= arrival.freed.min(tally.kept);
+            let of_token = by_token.entry(token).or_default();
+            of_token.here += 1;
+            of_token.kept -= arrival.freed.min(of_token.kept);
         }
         drop(state);
         metrics::released(usize::from(arrival.at_once.is_some()));
@@ -265,17 +266,17 @@ impl Queue {
         if let Some(token) = token
             && let Entry::Occupied(mut entry) = by_token.entry(token)
         {
-            let tally = entry.get_mut();
-            tally.here -= 1;
+            let of_token = entry.get_mut();
+            of_token.here -= 1;
             if let Some(place) = place
                 && waiting.keep
                 && !settings.reconnect_grace.is_zero()
-                && tally.kept < settings.max_per_token
+                && of_token.kept < settings.max_per_token
             {
-                tally.kept += 1;
+                of_token.kept += 1;
                 room.keep(token, place, waiting.at_once, settings.reconnect_grace);
             }
-            if tally.is_empty() {
+            if of_token.is_empty() {
                 entry.remove();
             }
         }
@@ -352,11 +353,14 @@ impl Queue {
         let settings = self.inner.settings.get();
         let mut state = self.state();
         let room = state.rooms.entry(Arc::new(conference.clone())).or_default();
+        if room.live_since().is_some() {
+            return None;
+        }
         let waiting = room.waiting();
-        let batch = room.go_live(since, settings.release_per_second)?;
+        let batch = room.go_live(since, settings.release_per_second);
         drop(state);
         tracing::info!(conference = conference.node(), waiting, "live");
-        batch.map(|batch| self.news(conference, batch, asked))
+        Some(self.news(conference, batch?, asked))
     }
 
     fn news(&self, conference: &Conference, batch: Batch<Seat>, since: Instant) -> News {
@@ -376,7 +380,7 @@ impl Queue {
         let Some(room) = rooms.get_mut(conference) else {
             return;
         };
-        let was_live = room.end_live(|token| Tally::forget(by_token, token));
+        let was_live = room.end_live(|token| OfToken::forget(by_token, token));
         if room.is_idle() {
             rooms.remove(conference);
         }
@@ -392,7 +396,7 @@ impl Queue {
     /// # Errors
     ///
     /// When the database can't be used.
-    pub async fn sync(&self, now: DateTime<Utc>) -> Result<(), StoreError> {
+    async fn sync(&self, now: DateTime<Utc>) -> Result<(), StoreError> {
         let _turn = self.inner.turn.lock().await;
         let asked = Instant::now();
         let store = &self.inner.store;
@@ -441,26 +445,31 @@ impl Queue {
         Ok(())
     }
 
-    /// Keeps the state and the store together, and the pace, until `stop`.
-    pub async fn keep_house(&self, stop: CancellationToken) {
-        tokio::join!(self.keep_synced(&stop), self.keep_pace(&stop));
+    /// Keeps the state and the store together, and the pace, until `stop`; begins after `pause`, which is what
+    /// [`Queue::look`] said.
+    pub async fn keep_house(&self, pause: Duration, stop: CancellationToken) {
+        tokio::join!(self.keep_synced(pause, &stop), self.keep_pace(&stop));
     }
 
-    async fn keep_synced(&self, stop: &CancellationToken) {
-        let mut pause = Duration::ZERO;
+    /// Makes the state say what the store says, if that can be had; says after what time to look again.
+    pub async fn look(&self) -> Duration {
+        match self.sync(clock::now()).await {
+            Ok(()) => self.until_next_change(clock::now()).await,
+            Err(error) => {
+                tracing::warn!(%error, "could not look which conferences are live; trying again");
+                RETRY
+            }
+        }
+    }
+
+    async fn keep_synced(&self, mut pause: Duration, stop: &CancellationToken) {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = sleep(pause) => {}
                 () = self.inner.store.live_changed() => {}
             }
-            pause = match self.sync(clock::now()).await {
-                Ok(()) => self.until_next_change(clock::now()).await,
-                Err(error) => {
-                    tracing::warn!(%error, "could not look which conferences are live; trying again");
-                    RETRY
-                }
-            };
+            pause = self.look().await;
             self.forget_idle();
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -512,13 +521,13 @@ impl Queue {
             rooms, by_token, ..
         } = &mut *state;
         rooms.retain(|_, room| {
-            room.forget(|token| Tally::forget(by_token, token));
+            room.forget(|token| OfToken::forget(by_token, token));
             !room.is_idle()
         });
     }
 }
 
-impl Tally {
+impl OfToken {
     fn is_empty(&self) -> bool {
         self.here == 0 && self.kept == 0
     }
@@ -526,9 +535,9 @@ impl Tally {
     /// A place of this token is not kept any more.
     fn forget(by_token: &mut BTreeMap<TokenKey, Self>, token: TokenKey) {
         if let Entry::Occupied(mut entry) = by_token.entry(token) {
-            let tally = entry.get_mut();
-            tally.kept = tally.kept.saturating_sub(1);
-            if tally.is_empty() {
+            let of_token = entry.get_mut();
+            of_token.kept = of_token.kept.saturating_sub(1);
+            if of_token.is_empty() {
                 entry.remove();
             }
         }

@@ -200,17 +200,10 @@ impl Room {
         here.into_iter().map(|(_, token)| token)
     }
 
-    /// It goes live, or goes on being live.
-    pub(super) fn go_live(
-        &mut self,
-        since: DateTime<Utc>,
-        per_second: u32,
-    ) -> Option<Option<Batch<Seat>>> {
-        if self.live_since.is_some() {
-            return None;
-        }
+    /// It goes live, which it was not: the first batch may go in.
+    pub(super) fn go_live(&mut self, since: DateTime<Utc>, per_second: u32) -> Option<Batch<Seat>> {
         self.live_since = Some(since);
-        Some(self.line.go_live(per_second))
+        self.line.go_live(per_second)
     }
 
     /// A second has begun.
@@ -220,26 +213,22 @@ impl Room {
 
     /// It is over; says whether it was live. `forget` is told of each place that is not kept any more: having
     /// been let in is worth nothing now.
-    pub(super) fn end_live(&mut self, mut forget: impl FnMut(TokenKey)) -> bool {
+    pub(super) fn end_live(&mut self, forget: impl FnMut(TokenKey)) -> bool {
         self.line.end_live();
-        self.kept.retain(|&(token, _), kept| {
-            if kept.released {
-                forget(token);
-            }
-            !kept.released
-        });
+        self.keep_on(|kept| !kept.released, forget);
         self.live_since.take().is_some()
     }
 
     /// Forgets the places that nobody came back to; `forget` is told of each.
-    pub(super) fn forget(&mut self, mut forget: impl FnMut(TokenKey)) {
+    pub(super) fn forget(&mut self, forget: impl FnMut(TokenKey)) {
         let now = Instant::now();
-        self.kept.retain(|&(token, _), kept| {
-            let keep = kept.until > now;
-            if !keep {
-                forget(token);
-            }
-            keep
-        });
+        self.keep_on(|kept| kept.until > now, forget);
+    }
+
+    /// Keeps on those places that are worth it; `forget` is told of each of the others.
+    fn keep_on(&mut self, is_worth_it: impl Fn(&Kept) -> bool, mut forget: impl FnMut(TokenKey)) {
+        self.kept
+            .extract_if(.., |_, kept| !is_worth_it(kept))
+            .for_each(|((token, _), _)| forget(token));
     }
 }

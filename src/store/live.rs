@@ -4,11 +4,9 @@ use chrono::{DateTime, Utc};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite};
 
-use super::{Result, Store, Tx, conference, instant, tenant_of};
+use super::{ROWS, Result, Store, Tx, conference, instant, tenant_of};
 use crate::conference::Conference;
 
-/// Rows of one statement: SQLite takes 32,766 values.
-const ROWS: usize = 1000;
 const HOUR_MILLIS: i64 = 3_600_000;
 
 /// A conference that is live.
@@ -25,10 +23,6 @@ fn live(row: &SqliteRow, domain: &str) -> Result<LiveRow> {
         conference: conference(row.try_get("room")?, row.try_get("tenant")?, domain)?,
         since: instant(row.try_get("live_since")?)?,
     })
-}
-
-fn builder(sql: &'static str) -> QueryBuilder<Sqlite> {
-    QueryBuilder::new(sql)
 }
 
 /// Narrows a statement to the rows of these conferences.
@@ -79,7 +73,9 @@ impl Tx {
         until: DateTime<Utc>,
     ) -> Result<()> {
         for some in conferences.chunks(ROWS) {
-            let mut insert = builder("INSERT INTO live (room, tenant, live_since, live_until) ");
+            let mut insert = QueryBuilder::<Sqlite>::new(
+                "INSERT INTO live (room, tenant, live_since, live_until) ",
+            );
             insert.push_values(some, |mut row, conference| {
                 row.push_bind(conference.room().to_owned())
                     .push_bind(tenant_of(conference).to_owned())
@@ -103,7 +99,7 @@ impl Tx {
     ) -> Result<()> {
         let now = now.timestamp_millis();
         for some in conferences.chunks(ROWS) {
-            let mut update = builder("UPDATE booking SET went_live_at = ");
+            let mut update = QueryBuilder::<Sqlite>::new("UPDATE booking SET went_live_at = ");
             update
                 .push_bind(now)
                 .push(" WHERE auto_live IS NOT NULL AND went_live_at IS NULL AND starts_at <= ")
@@ -120,7 +116,7 @@ impl Tx {
     /// Marks conferences as not live.
     pub(crate) async fn end_live(&mut self, conferences: &[&Conference]) -> Result<()> {
         for some in conferences.chunks(ROWS) {
-            let mut delete = builder("DELETE FROM live WHERE ");
+            let mut delete = QueryBuilder::<Sqlite>::new("DELETE FROM live WHERE ");
             push_among(&mut delete, some);
             let done = delete.build().execute(self.group.connection()?).await?;
             self.touches_live |= done.rows_affected() > 0;

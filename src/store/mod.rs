@@ -34,6 +34,9 @@ pub(crate) use outbox::UpstreamRow;
 pub(crate) use places::PlaceRow;
 use writer::{Group, Writer};
 
+/// Rows of one statement that has many: SQLite takes 32,766 values.
+const ROWS: usize = 1000;
+
 /// The handle to the database. Cheap to clone; every clone is the same database.
 #[derive(Clone, Debug)]
 pub struct Store {

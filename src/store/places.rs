@@ -2,13 +2,11 @@
 
 use sqlx::{QueryBuilder, Row, Sqlite};
 
-use super::{Result, Tx, conference, tenant_of};
+use super::{ROWS, Result, Tx, conference, tenant_of};
 use crate::conference::Conference;
 
 /// The most places that are kept: more than one machine has visitors.
 const PLACES_MAX: usize = 200_000;
-/// Rows of one statement: SQLite takes 32,766 values.
-const ROWS: usize = 1000;
 
 /// A place in the line of one conference.
 #[derive(Clone, Debug, PartialEq, Eq)]
