@@ -555,18 +555,24 @@ async fn let_in(dial: impl AsyncFn() -> Result<Client, Error>) -> Client {
     panic!("nobody is let in");
 }
 
-#[tokio::test]
-async fn no_more_wait_with_a_token_than_may() {
-    let usher = start("queue.max_per_token = 2").await;
-    let (token, topic) = (sign(&visitor("room")), visitor_topic("room"));
+/// Three come with one token, and two of them may.
+async fn two_get_in(usher: &Usher, token: &str, topic: &str) -> Vec<Client> {
     let mut inside = Vec::new();
     for command in ["RECEIPT", "RECEIPT", "ERROR"] {
-        let mut client = Client::open(&usher).await;
-        let answer = subscribe_with(&mut client, &token, "1", &topic).await;
+        let mut client = Client::open(usher).await;
+        let answer = subscribe_with(&mut client, token, "1", topic).await;
         assert_eq!(answer.command, command, "{answer:?}");
         assert!(command == "RECEIPT" || answer.header("message").contains("with this token"));
         inside.push(client);
     }
+    inside
+}
+
+#[tokio::test]
+async fn no_more_wait_with_a_token_than_may() {
+    let usher = start("queue.max_per_token = 2").await;
+    let (token, topic) = (sign(&visitor("room")), visitor_topic("room"));
+    let mut inside = two_get_in(&usher, &token, &topic).await;
     // Service tokens are not counted.
     for _ in 0..3 {
         let mut client = Client::open(&usher).await;
@@ -580,14 +586,7 @@ async fn no_more_wait_with_a_token_than_may() {
 async fn no_more_watch_with_a_token_than_may() {
     let usher = start("queue.max_per_token = 2").await;
     let (token, topic) = (sign(&moderator("room")), state_topic("room"));
-    let mut inside = Vec::new();
-    for command in ["RECEIPT", "RECEIPT", "ERROR"] {
-        let mut client = Client::open(&usher).await;
-        let answer = subscribe_with(&mut client, &token, "1", &topic).await;
-        assert_eq!(answer.command, command, "{answer:?}");
-        assert!(command == "RECEIPT" || answer.header("message").contains("with this token"));
-        inside.push(client);
-    }
+    let mut inside = two_get_in(&usher, &token, &topic).await;
     // One leaves, and another may come.
     inside[0].send("UNSUBSCRIBE\nid:1\nreceipt:u\n\n\0").await;
     while inside[0].frame().await.command != "RECEIPT" {}

@@ -6,6 +6,7 @@ import os
 import pathlib
 import shutil
 import subprocess
+import time
 
 HERE = pathlib.Path(__file__).parent
 PROJECT = HERE.parent.parent
@@ -20,6 +21,16 @@ mount -t proc proc "$0/proc" 2>/dev/null; mount --bind /dev "$0/dev" 2>/dev/null
 # Not by exec: this shell is the first of its processes, and takes all others with it when it is ended.
 chroot "$0" "$@"; exit $?
 """
+
+
+def until(condition, what, timeout=20):
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"waited in vain for {what}")
 
 
 def output(command, **options):

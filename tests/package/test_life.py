@@ -7,26 +7,15 @@ import os
 import signal
 import socket
 import subprocess
-import time
 import urllib.request
 
 import pytest
 
-from debian import output
+from debian import output, until
 
 TOKEN = "/etc/jitsi/usher/service-token"
 APP_SECRET = "the-secret-of-the-tests-deployment"
 ASAP_KEY = "/etc/prosody/certs/asap.key"
-
-
-def until(condition, what):
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"waited in vain for {what}")
 
 
 def free_port():

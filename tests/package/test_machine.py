@@ -2,13 +2,14 @@
 
 The tests share one machine and build on each other, in the order they stand in."""
 
+import functools
 import json
 import os
 import subprocess
-import time
 
 import pytest
 
+import debian
 from machine import Machine, NotPermitted
 
 ADDRESS = "http://127.0.0.1:8060"
@@ -16,15 +17,8 @@ CONFIG = "/etc/jitsi/usher/config.toml"
 TOKEN = "/etc/jitsi/usher/service-token"
 ASAP_KEY = "/etc/prosody/certs/asap.key"
 
-
-def until(condition, what):
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.1)
-    raise AssertionError(f"waited in vain for {what}")
+# A machine that boots is slower than a service that starts.
+until = functools.partial(debian.until, timeout=30)
 
 
 @pytest.fixture(scope="module")
