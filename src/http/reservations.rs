@@ -160,7 +160,7 @@ pub(super) async fn create(
     if let Some(upstream) = reservations.upstream() {
         return passed_on(upstream.allocate(&request).await, aside);
     }
-    Ok(match reservations.allocate(&request, call.now).await? {
+    Ok(match reservations.allocate(request, call.now).await? {
         Outcome::Allocated(allocation) => {
             reply::json(StatusCode::CREATED, &ConferenceBody::of(&allocation, aside))
         }

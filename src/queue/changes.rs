@@ -4,10 +4,9 @@
 //! So whatever is asked for while the store is busy with a change is made in one go when it is free again: a
 //! few statements and one commit for all of them, in the order in which they were asked for.
 
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::Queue;
@@ -21,7 +20,6 @@ pub(super) struct Change {
     conference: Conference,
     what: What,
     asked: Instant,
-    done: oneshot::Sender<Result<(), Arc<StoreError>>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -60,38 +58,28 @@ impl Queue {
         self.change(conference, What::Over).await
     }
 
-    fn changes(&self) -> MutexGuard<'_, Vec<Change>> {
-        // Nothing that holds the lock panics.
-        let changes = self.inner.changes.lock();
-        changes.unwrap_or_else(PoisonError::into_inner)
-    }
-
     async fn change(&self, conference: &Conference, what: What) -> Result<(), Arc<StoreError>> {
-        let (done, outcome) = oneshot::channel();
         let change = Change {
             conference: conference.clone(),
             what,
             asked: Instant::now(),
-            done,
         };
-        self.changes().push(change);
-        // In a task of its own: it may be others' change as well, and whoever asks may go away.
         let queue = self.clone();
-        tokio::spawn(async move { queue.make_changes().await });
-        let broken = |_| Err(Arc::new(StoreError::broken_off()));
-        outcome.await.unwrap_or_else(broken)
+        let work = async move { queue.make_changes().await };
+        self.inner.changes.ask(change, work).await
     }
 
     /// Makes all changes whose turn has not come yet, unless somebody did meanwhile.
     async fn make_changes(&self) {
         let _turn = self.inner.turn.lock().await;
-        let changes = std::mem::take(&mut *self.changes());
-        if changes.is_empty() {
+        let asked = self.inner.changes.take();
+        if asked.is_empty() {
             return;
         }
+        let changes: Vec<_> = asked.iter().map(|one| &one.what).collect();
         let outcome = self.write(&changes).await.map_err(Arc::new);
         let mut news = Vec::new();
-        for change in &changes {
+        for change in changes {
             match change.what {
                 _ if outcome.is_err() => {}
                 What::Live(since) => {
@@ -101,13 +89,12 @@ impl Queue {
             }
         }
         spread(news);
-        for change in changes {
-            // Who asked may be gone.
-            let _ = change.done.send(outcome.clone());
+        for one in asked {
+            one.answer(outcome.clone());
         }
     }
 
-    async fn write(&self, changes: &[Change]) -> Result<(), StoreError> {
+    async fn write(&self, changes: &[&Change]) -> Result<(), StoreError> {
         let live_ttl = self.inner.settings.get().live_ttl;
         let mut tx = self.inner.store.begin().await?;
         for alike in changes.chunk_by(|one, next| one.what.is_as(next.what)) {

@@ -29,6 +29,7 @@ use crate::clock;
 use crate::conference::Conference;
 use crate::current::Current;
 use crate::metrics::{self, VISITOR_STATES};
+use crate::store::pending::Pending;
 use crate::store::{Store, StoreError};
 use changes::Change;
 use fan_out::{News, spread};
@@ -127,8 +128,8 @@ struct Inner {
     /// Held from a look at the store, or a change in it, until the state says the same: so an older look
     /// never undoes a newer change.
     turn: TurnMutex<()>,
-    /// Changes whose turn has not come; no more than callers who wait for them.
-    changes: Mutex<Vec<Change>>,
+    /// Changes whose turn has not come.
+    changes: Pending<Change, ()>,
     state: Mutex<State>,
 }
 
@@ -168,7 +169,7 @@ impl Queue {
                 settings: Current::new(settings),
                 store,
                 turn: TurnMutex::default(),
-                changes: Mutex::default(),
+                changes: Pending::default(),
                 state: Mutex::default(),
             }),
         }

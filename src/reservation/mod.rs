@@ -5,6 +5,7 @@
 
 pub mod allocation;
 pub mod booking;
+mod deciding;
 pub mod policy;
 pub mod requester;
 pub mod timestamp;
@@ -15,18 +16,18 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use thiserror::Error;
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::conference::Conference;
-use crate::store::{
-    BookingFilter, DecisionFilter, DecisionRow, Deletion, Entry, Store, StoreError, Tx,
-};
+use crate::store::pending::Pending;
+use crate::store::{BookingFilter, DecisionFilter, DecisionRow, Deletion, Store, StoreError, Tx};
 use allocation::{Allocation, AllocationId, EndReason};
 use booking::{Booking, BookingId, Draft, DraftError};
-use policy::{Decision, Refusal, Settings};
+use deciding::Undecided;
+use policy::{Refusal, Settings};
 use requester::Requester;
 use upstream::Upstream;
 
@@ -58,6 +59,9 @@ struct Inner {
     store: Store,
     settings: Settings,
     retention: Retention,
+    /// Requests that are not decided yet, and whose turn it is to decide them.
+    undecided: Pending<Undecided, Outcome>,
+    deciding: Mutex<()>,
     /// Wakes the expiry loop: an end may have come nearer.
     ends_changed: Notify,
 }
@@ -142,6 +146,8 @@ impl Reservations {
                 store,
                 settings,
                 retention,
+                undecided: Pending::default(),
+                deciding: Mutex::default(),
                 ends_changed,
             }),
             upstream: None,
@@ -165,94 +171,6 @@ impl Reservations {
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.inner.settings
-    }
-
-    /// Decides on a request, allocates if it is allowed, and records the decision.
-    ///
-    /// # Errors
-    ///
-    /// When the database can't take it; nothing was decided then.
-    pub async fn allocate(
-        &self,
-        request: &Request,
-        now: DateTime<Utc>,
-    ) -> Result<Outcome, StoreError> {
-        let Request {
-            conference,
-            name,
-            requester,
-            ..
-        } = request;
-        let mut tx = self.inner.store.begin().await?;
-        let bookings = tx.bookings_ahead(conference, now).await?;
-        let mut running = tx.unended(conference).await?;
-        if running.as_ref().is_some_and(|running| running.is_over(now)) {
-            tx.end_expired(now).await?;
-            running = None;
-        }
-        let settings = &self.inner.settings;
-        let decision = policy::decide(
-            conference,
-            requester,
-            &bookings,
-            running.as_ref(),
-            settings,
-            now,
-        );
-
-        let room = conference.display_name();
-        let entry = Entry::new(conference, requester);
-        let (outcome, entry) = match decision {
-            Decision::Allow(allowance) => {
-                let until = policy::moment(allowance.end, settings.time_zone, now);
-                let mail_owner = &requester.mail_owner;
-                let allocation = tx
-                    .insert_allocation(conference, name, mail_owner, allowance, now)
-                    .await?;
-                let (reason, why) = match allocation.booking {
-                    Some(booking) => ("booked", format!(" under booking {booking}")),
-                    None => ("unbooked", String::new()),
-                };
-                let sentence = format!("\"{room}\" was opened{why} and runs until {until}.");
-                let entry = entry.says("allowed", reason, sentence).about(&allocation);
-                (Outcome::Allocated(allocation), entry)
-            }
-            Decision::Conflict(id) => {
-                let sentence = format!("\"{room}\" is running already, as conference {id}.");
-                let entry = entry.says("conflict", "running", sentence);
-                let entry = running
-                    .as_ref()
-                    .map_or(entry.clone(), |running| entry.about(running));
-                (Outcome::Conflict(id), entry)
-            }
-            Decision::Queue(booking) => {
-                let sentence = format!("\"{room}\" has a waiting queue: the visitor waits there.");
-                let entry = entry
-                    .says("queued", "waiting_queue", sentence)
-                    .booked(Some(booking));
-                (Outcome::Queued, entry)
-            }
-            Decision::Refuse(refusal) => {
-                let entry = entry
-                    .says("refused", refusal.reason.code(), refusal.sentence.clone())
-                    .booked(refusal.booking);
-                (Outcome::Refused(refusal), entry)
-            }
-        };
-        let (decided, reason) = (entry.outcome, entry.reason);
-        tx.record(entry, now).await?;
-        tx.commit().await?;
-        tracing::info!(
-            conference = conference.node(),
-            outcome = decided,
-            reason,
-            "decided"
-        );
-        crate::metrics::decided(decided, reason);
-        if let Outcome::Allocated(_) = outcome {
-            self.inner.ends_changed.notify_one();
-        }
-        Ok(outcome)
     }
 
     /// Looks an allocation up.

@@ -95,13 +95,13 @@ impl Reason {
 
 /// Decides on a request for `conference`.
 ///
-/// `bookings` are those of this room that are not over at `now`, in order of their start; `running`
-/// is its running allocation, if any.
+/// `next` is the first booking of this room that is not over at `now`, and `running` its running allocation,
+/// if there are any.
 #[must_use]
 pub fn decide(
     conference: &Conference,
     requester: &Requester,
-    bookings: &[Booking],
+    next: Option<&Booking>,
     running: Option<&Allocation>,
     settings: &Settings,
     now: DateTime<Utc>,
@@ -109,14 +109,13 @@ pub fn decide(
     if let Some(allocation) = running.filter(|allocation| !allocation.is_over(now)) {
         return Decision::Conflict(allocation.id);
     }
-    let nearest = bookings.iter().find(|booking| !booking.is_over(now));
-    if let Some(booking) = nearest
+    if let Some(booking) = next
         && requester.visitor
         && booking.draft.options.waiting_queue
     {
         return Decision::Queue(booking.id);
     }
-    match nearest {
+    match next {
         Some(booking) if booking.opens_at(settings.early_start) <= now => {
             open_booked(conference, requester, booking, settings, now)
         }

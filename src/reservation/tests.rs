@@ -7,6 +7,8 @@ use chrono::SubsecRound;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
+use super::booking::Options;
+use super::policy::Reason;
 use super::*;
 use crate::config::{PolicyKind, Starters};
 
@@ -52,13 +54,8 @@ impl House {
     }
 
     async fn ask(&self, room: &str, at: DateTime<Utc>) -> Outcome {
-        let request = Request {
-            conference: Conference::from_names(room, None, "meet.example.com").unwrap(),
-            name: room.to_owned(),
-            start_time: String::new(),
-            requester: Requester::default(),
-        };
-        self.reservations.allocate(&request, at).await.unwrap()
+        let request = request(room, Requester::default());
+        self.reservations.allocate(request, at).await.unwrap()
     }
 
     async fn allocate(&self, room: &str, at: DateTime<Utc>) -> AllocationId {
@@ -98,6 +95,19 @@ impl House {
 impl Drop for House {
     fn drop(&mut self) {
         self.keeper.abort();
+    }
+}
+
+fn conference(room: &str) -> Conference {
+    Conference::from_names(room, None, "meet.example.com").unwrap()
+}
+
+fn request(room: &str, requester: Requester) -> Request {
+    Request {
+        conference: conference(room),
+        name: room.to_owned(),
+        start_time: String::new(),
+        requester,
     }
 }
 
@@ -164,4 +174,140 @@ async fn no_more_decisions_are_kept_than_may_be() {
         tokio::time::advance(Duration::from_secs(1)).await;
     }
     assert_eq!(house.decisions().await, 3);
+}
+
+fn draft(room: &str, owner: Option<&str>, waiting_queue: bool, now: DateTime<Utc>) -> Draft {
+    Draft {
+        conference: conference(room),
+        title: None,
+        owner: owner.map(str::to_owned),
+        start: now - TimeDelta::minutes(5),
+        end: Some(now + TimeDelta::minutes(50)),
+        options: Options {
+            waiting_queue,
+            ..Options::default()
+        },
+        starters: owner.map(|_| Starters::Owner),
+        auto_live: None,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_came_while_the_store_was_busy_are_each_decided_as_if_alone() {
+    let house = House::open(retention(TimeDelta::days(30), 1000)).await;
+    let now = clock::now();
+    let reservations = &house.reservations;
+    let owned = draft("owned", Some("alice@example.com"), false, now);
+    let owned = reservations.book(owned, now).await.unwrap();
+    let queued = draft("queued", None, true, now);
+    let queued = reservations.book(queued, now).await.unwrap();
+    let over = house.allocate("over", now - TimeDelta::hours(7)).await;
+    let runs = house.allocate("runs", now).await;
+    let before = house.decisions().await;
+
+    let anyone = Requester::default;
+    let visitor = || Requester {
+        visitor: true,
+        ..anyone()
+    };
+    let alice = Requester {
+        user_email: Some("alice@example.com".to_owned()),
+        ..anyone()
+    };
+    let asked = [
+        ("owned", anyone()),
+        ("queued", visitor()),
+        ("plain", anyone()),
+        ("over", anyone()),
+        ("owned", alice),
+        ("plain", anyone()),
+        ("runs", anyone()),
+        ("queued", anyone()),
+        ("plain", anyone()),
+    ];
+    let busy = reservations.inner.store.begin().await.unwrap();
+    let mut waiting = Vec::new();
+    for (room, requester) in asked {
+        let reservations = reservations.clone();
+        let request = request(room, requester);
+        waiting.push(tokio::spawn(async move {
+            reservations.allocate(request, now).await.unwrap()
+        }));
+        // In the order in which they are written here.
+        tokio::task::yield_now().await;
+    }
+    busy.commit().await.unwrap();
+    let mut outcomes = Vec::new();
+    for one in waiting {
+        outcomes.push(one.await.unwrap());
+    }
+
+    let allocated = |n: usize| match &outcomes[n] {
+        Outcome::Allocated(allocation) => allocation.clone(),
+        other => panic!("{n}: {other:?}"),
+    };
+    let met = |n: usize| match &outcomes[n] {
+        Outcome::Conflict(id) => *id,
+        other => panic!("{n}: {other:?}"),
+    };
+    assert!(
+        matches!(&outcomes[0], Outcome::Refused(refusal) if refusal.reason == Reason::NotOwner)
+    );
+    assert!(matches!(&outcomes[1], Outcome::Queued));
+    let plain = allocated(2);
+    assert_eq!((met(5), met(8)), (plain.id, plain.id));
+    assert_ne!(allocated(3).id, over);
+    assert_eq!(
+        house.ended_at(over).await,
+        Some(now - TimeDelta::hours(1)).map(|at| at.trunc_subsecs(0))
+    );
+    assert_eq!(allocated(4).booking, Some(owned.id));
+    assert_eq!(met(6), runs);
+    assert_eq!(allocated(7).booking, Some(queued.id));
+    assert!(allocated(7).options.waiting_queue);
+
+    // Each is written down, in their order, with what it was about.
+    let filter = DecisionFilter {
+        limit: 1000,
+        ..DecisionFilter::default()
+    };
+    let mut rows = reservations.decisions(&filter).await.unwrap();
+    rows.reverse();
+    let rows: Vec<_> = rows[before..]
+        .iter()
+        .map(|row| (row.conference.room(), row.outcome.as_str(), row.allocation))
+        .collect();
+    let id = |n| Some(allocated(n).id);
+    let expected = [
+        ("owned", "refused", None),
+        ("queued", "queued", None),
+        ("plain", "allowed", id(2)),
+        ("over", "allowed", id(3)),
+        ("owned", "allowed", id(4)),
+        ("plain", "conflict", id(2)),
+        ("runs", "conflict", Some(runs)),
+        ("queued", "allowed", id(7)),
+        ("plain", "conflict", id(2)),
+    ];
+    assert_eq!(rows, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_requests_than_a_statement_takes_are_all_decided() {
+    let house = House::open(retention(TimeDelta::days(30), 10_000)).await;
+    let now = clock::now();
+    let reservations = &house.reservations;
+    let busy = reservations.inner.store.begin().await.unwrap();
+    let waiting: Vec<_> = (0..2500)
+        .map(|n| {
+            let reservations = reservations.clone();
+            let request = request(&format!("room{n}"), Requester::default());
+            tokio::spawn(async move { reservations.allocate(request, now).await })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    busy.commit().await.unwrap();
+    for one in waiting {
+        assert!(matches!(one.await.unwrap(), Ok(Outcome::Allocated(_))));
+    }
 }

@@ -1,11 +1,15 @@
 //! Allocations at rest.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Row, SqliteExecutor};
+use sqlx::{QueryBuilder, Row, Sqlite, SqliteExecutor};
 
 use super::bookings::options;
-use super::{Result, Store, Tx, allocation_id, conference, instant, tenant_of};
+use super::{
+    ROWS, Result, Store, StoreError, Tx, allocation_id, conference, instant, push_asked, tenant_of,
+};
 use crate::conference::Conference;
 use crate::reservation::allocation::{Allocation, AllocationId, EndReason};
 use crate::reservation::booking::BookingId;
@@ -44,6 +48,17 @@ async fn unended(
         .transpose()
 }
 
+/// An allocation that is to be made.
+#[derive(Clone, Debug)]
+pub(crate) struct Opening<'a> {
+    pub(crate) conference: &'a Conference,
+    /// The room's node as Prosody wrote it.
+    pub(crate) name: &'a str,
+    /// Who asked for it, as Prosody wrote it.
+    pub(crate) mail_owner: &'a str,
+    pub(crate) allowance: Allowance,
+}
+
 impl Store {
     /// The allocation of this room that nobody has ended; it may be past its end.
     pub(crate) async fn unended(&self, conference: &Conference) -> Result<Option<Allocation>> {
@@ -76,59 +91,92 @@ impl Store {
 }
 
 impl Tx {
+    /// Adds allocations to what is known of their rooms.
+    fn gather(
+        &self,
+        rows: &[SqliteRow],
+        known: &mut HashMap<Conference, Allocation>,
+    ) -> Result<()> {
+        for row in rows {
+            let allocation = allocation(row, &self.domain)?;
+            known.insert(allocation.conference.clone(), allocation);
+        }
+        Ok(())
+    }
+
     /// The allocation of this room that nobody has ended; it may be past its end.
     pub(crate) async fn unended(&mut self, conference: &Conference) -> Result<Option<Allocation>> {
         unended(self.group.connection()?, conference, &self.domain).await
     }
 
-    /// Makes an allocation. The database refuses a second one that runs in the same room.
+    /// The same of many rooms, each named once.
+    pub(crate) async fn unended_of(
+        &mut self,
+        conferences: &[&Conference],
+    ) -> Result<HashMap<Conference, Allocation>> {
+        let mut found = HashMap::new();
+        for some in conferences.chunks(ROWS) {
+            let mut select = QueryBuilder::new("SELECT allocation.* FROM ");
+            push_asked(&mut select, some);
+            select.push(
+                " JOIN allocation ON tenant = asked.column1 AND room = asked.column2
+                  WHERE ended_at IS NULL",
+            );
+            let rows = select.build().fetch_all(self.group.connection()?).await?;
+            self.gather(&rows, &mut found)?;
+        }
+        Ok(found)
+    }
+
+    /// Makes an allocation.
     pub(crate) async fn insert_allocation(
         &mut self,
-        conference: &Conference,
-        name: &str,
-        mail_owner: &str,
-        allowance: Allowance,
+        opening: Opening<'_>,
         now: DateTime<Utc>,
     ) -> Result<Allocation> {
-        let Allowance {
-            start,
-            end,
-            options,
-            booking,
-        } = allowance;
-        let row = sqlx::query(
-            "INSERT INTO allocation
-             (room, tenant, name, mail_owner, booking_id, starts_at, ends_at, max_occupants, lobby,
-              password, waiting_queue, created_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
-             RETURNING id",
-        )
-        .bind(conference.room())
-        .bind(tenant_of(conference))
-        .bind(name)
-        .bind(mail_owner)
-        .bind(booking.map(|id| id.0))
-        .bind(start.timestamp_millis())
-        .bind(end.timestamp_millis())
-        .bind(options.max_occupants.map(i64::from))
-        .bind(i64::from(options.lobby))
-        .bind(options.password.as_ref().map(|password| password.expose()))
-        .bind(i64::from(options.waiting_queue))
-        .bind(now.timestamp_millis())
-        .fetch_one(self.group.connection()?)
-        .await?;
-        Ok(Allocation {
-            id: allocation_id(row.try_get("id")?)?,
-            conference: conference.clone(),
-            name: name.to_owned(),
-            mail_owner: mail_owner.to_owned(),
-            booking,
-            start,
-            end,
-            options,
-            ended_at: None,
-            end_reason: None,
-        })
+        let made = self.insert_allocations(&[opening], now).await?;
+        made.into_values().next().ok_or_else(StoreError::lost)
+    }
+
+    /// Makes allocations, each of another room. The database refuses a second one that runs in the same room.
+    pub(crate) async fn insert_allocations(
+        &mut self,
+        openings: &[Opening<'_>],
+        now: DateTime<Utc>,
+    ) -> Result<HashMap<Conference, Allocation>> {
+        let mut made = HashMap::new();
+        for some in openings.chunks(ROWS) {
+            let mut insert = QueryBuilder::<Sqlite>::new(
+                "INSERT INTO allocation
+                 (room, tenant, name, mail_owner, booking_id, starts_at, ends_at, max_occupants, lobby,
+                  password, waiting_queue, created_at) ",
+            );
+            insert.push_values(some, |mut row, opening| {
+                let Allowance {
+                    start,
+                    end,
+                    options,
+                    booking,
+                } = &opening.allowance;
+                let password = options.password.as_ref();
+                row.push_bind(opening.conference.room())
+                    .push_bind(tenant_of(opening.conference))
+                    .push_bind(opening.name)
+                    .push_bind(opening.mail_owner)
+                    .push_bind(booking.map(|id| id.0))
+                    .push_bind(start.timestamp_millis())
+                    .push_bind(end.timestamp_millis())
+                    .push_bind(options.max_occupants.map(i64::from))
+                    .push_bind(i64::from(options.lobby))
+                    .push_bind(password.map(|password| password.expose()))
+                    .push_bind(i64::from(options.waiting_queue))
+                    .push_bind(now.timestamp_millis());
+            });
+            insert.push(" RETURNING *");
+            let rows = insert.build().fetch_all(self.group.connection()?).await?;
+            self.gather(&rows, &mut made)?;
+        }
+        Ok(made)
     }
 
     /// Gives a running allocation another window and other options.

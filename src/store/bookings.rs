@@ -1,10 +1,12 @@
 //! Bookings at rest.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Row, SqliteExecutor};
+use sqlx::{QueryBuilder, Row, SqliteExecutor};
 
-use super::{Result, Store, StoreError, Tx, conference, instant, tenant_of};
+use super::{ROWS, Result, Store, StoreError, Tx, conference, instant, push_asked, tenant_of};
 use crate::conference::Conference;
 use crate::config::Secret;
 use crate::reservation::booking::{Booking, BookingId, Draft, Options};
@@ -199,13 +201,40 @@ impl Store {
 }
 
 impl Tx {
+    /// Of each of these rooms, each named once, the first booking that is not over at `now`.
+    pub(crate) async fn next_bookings(
+        &mut self,
+        conferences: &[&Conference],
+        now: DateTime<Utc>,
+    ) -> Result<HashMap<Conference, Booking>> {
+        let mut found = HashMap::new();
+        for some in conferences.chunks(ROWS) {
+            let mut select = QueryBuilder::new("SELECT booking.* FROM ");
+            push_asked(&mut select, some);
+            select
+                .push(
+                    " JOIN booking ON booking.id = (
+                          SELECT id FROM booking
+                          WHERE tenant = asked.column1 AND room = asked.column2
+                            AND (ends_at IS NULL OR ends_at > ",
+                )
+                .push_bind(now.timestamp_millis())
+                .push(") ORDER BY starts_at, id LIMIT 1)");
+            let rows = select.build().fetch_all(self.group.connection()?).await?;
+            for row in rows {
+                let booking = booking(&row, &self.domain)?;
+                found.insert(booking.draft.conference.clone(), booking);
+            }
+        }
+        Ok(found)
+    }
+
     /// The booking with this id.
     pub(crate) async fn booking(&mut self, id: BookingId) -> Result<Option<Booking>> {
         booking_by_id(self.group.connection()?, id, &self.domain).await
     }
 
-    /// The bookings of a room that are not over at `now`, in order of their start. The first few are
-    /// all that a decision needs.
+    /// The bookings of a room that are not over at `now`, in order of their start: the first few.
     pub(crate) async fn bookings_ahead(
         &mut self,
         conference: &Conference,

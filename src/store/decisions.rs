@@ -1,10 +1,10 @@
 //! The decision log at rest: who asked, what, when, and why it was allowed or not.
 
 use chrono::{DateTime, Utc};
-use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Row, Sqlite};
 
-use super::{Result, Store, Tx, allocation_id, conference, instant, tenant_of};
+use super::{ROWS, Result, Store, Tx, allocation_id, conference, instant, tenant_of};
 use crate::conference::Conference;
 use crate::reservation::allocation::{Allocation, AllocationId};
 use crate::reservation::booking::BookingId;
@@ -153,28 +153,30 @@ impl Store {
 }
 
 impl Tx {
-    /// Records a decision.
-    pub(crate) async fn record(&mut self, entry: Entry<'_>, now: DateTime<Utc>) -> Result<()> {
-        sqlx::query(
-            "INSERT INTO decision
-             (decided_at, room, tenant, mail_owner, user_id, user_email, user_name, outcome, reason,
-              sentence, allocation_id, booking_id)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
-        )
-        .bind(now.timestamp_millis())
-        .bind(entry.conference.room())
-        .bind(tenant_of(entry.conference))
-        .bind(&entry.requester.mail_owner)
-        .bind(&entry.requester.user_id)
-        .bind(&entry.requester.user_email)
-        .bind(&entry.requester.user_name)
-        .bind(entry.outcome)
-        .bind(entry.reason)
-        .bind(entry.sentence)
-        .bind(entry.allocation.map(AllocationId::get))
-        .bind(entry.booking.map(|id| id.0))
-        .execute(self.group.connection()?)
-        .await?;
+    /// Records decisions, in this order.
+    pub(crate) async fn record(&mut self, entries: &[Entry<'_>], now: DateTime<Utc>) -> Result<()> {
+        for some in entries.chunks(ROWS) {
+            let mut insert = QueryBuilder::<Sqlite>::new(
+                "INSERT INTO decision
+                 (decided_at, room, tenant, mail_owner, user_id, user_email, user_name, outcome, reason,
+                  sentence, allocation_id, booking_id) ",
+            );
+            insert.push_values(some, |mut row, entry| {
+                row.push_bind(now.timestamp_millis())
+                    .push_bind(entry.conference.room())
+                    .push_bind(tenant_of(entry.conference))
+                    .push_bind(&entry.requester.mail_owner)
+                    .push_bind(&entry.requester.user_id)
+                    .push_bind(&entry.requester.user_email)
+                    .push_bind(&entry.requester.user_name)
+                    .push_bind(entry.outcome)
+                    .push_bind(entry.reason)
+                    .push_bind(&entry.sentence)
+                    .push_bind(entry.allocation.map(AllocationId::get))
+                    .push_bind(entry.booking.map(|id| id.0));
+            });
+            insert.build().execute(self.group.connection()?).await?;
+        }
         Ok(())
     }
 

@@ -9,6 +9,7 @@ mod bookings;
 mod decisions;
 mod live;
 mod outbox;
+pub(crate) mod pending;
 mod places;
 pub mod sqlite;
 mod writer;
@@ -17,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use sqlx::SqlitePool;
+use sqlx::{QueryBuilder, Sqlite, SqlitePool};
 use thiserror::Error;
 use tokio::runtime::Handle;
 use tokio::sync::OwnedMutexGuard;
@@ -26,6 +27,7 @@ use tokio::time::Instant;
 use crate::conference::Conference;
 use crate::metrics;
 use crate::reservation::allocation::AllocationId;
+pub(crate) use allocations::Opening;
 pub use bookings::{BookingFilter, Position};
 pub(crate) use decisions::Entry;
 pub use decisions::{DecisionFilter, DecisionRow};
@@ -106,6 +108,11 @@ impl From<sqlx::Error> for StoreError {
 }
 
 impl StoreError {
+    /// What was just written is not there: a fault of ours.
+    pub(crate) fn lost() -> Self {
+        sqlx::Error::RowNotFound.into()
+    }
+
     /// Whoever was to write is gone, and whether they did is not known.
     pub(crate) fn broken_off() -> Self {
         sqlx::Error::WorkerCrashed.into()
@@ -270,6 +277,17 @@ fn conference(room: &str, tenant: &str, domain: &str) -> Result<Conference> {
     let tenant = Some(tenant).filter(|tenant| !tenant.is_empty());
     Conference::from_names(room, tenant, domain)
         .map_err(|_| StoreError::Corrupt(format!("the room name {room:?}")))
+}
+
+/// Names conferences as `asked (column1, column2)`, a tenant and a room each, to join tables with: SQLite finds
+/// their rows by an index then, which it doesn't with `IN`.
+fn push_asked(statement: &mut QueryBuilder<Sqlite>, conferences: &[&Conference]) {
+    statement.push("(");
+    statement.push_values(conferences, |mut row, conference| {
+        row.push_bind(tenant_of(conference).to_owned())
+            .push_bind(conference.room().to_owned());
+    });
+    statement.push(") AS asked");
 }
 
 /// The stored form of a tenant: '' is none.

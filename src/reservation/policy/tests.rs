@@ -93,6 +93,19 @@ fn running(start: &str, end: &str, booking: Option<i64>) -> Allocation {
     }
 }
 
+/// Decides as the store has it: by the first booking that is not over.
+fn decide(
+    conference: &Conference,
+    requester: &Requester,
+    bookings: &[Booking],
+    running: Option<&Allocation>,
+    settings: &Settings,
+    now: DateTime<Utc>,
+) -> Decision {
+    let next = bookings.iter().find(|booking| !booking.is_over(now));
+    super::decide(conference, requester, next, running, settings, now)
+}
+
 fn ask(policy: PolicyKind, who: &Requester, bookings: &[Booking], now: &str) -> Decision {
     decide(&room(), who, bookings, None, &settings(policy), at(now))
 }

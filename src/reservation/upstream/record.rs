@@ -11,7 +11,7 @@ use crate::reservation::Request;
 use crate::reservation::allocation::Allocation;
 use crate::reservation::booking::Options;
 use crate::reservation::policy::{Allowance, moment};
-use crate::store::{Entry, StoreError, Tx, UpstreamRow};
+use crate::store::{Entry, Opening, StoreError, Tx, UpstreamRow};
 
 impl Upstream {
     /// Remembers what runs, and that it is not to be deleted.
@@ -134,7 +134,7 @@ impl Upstream {
             "decided"
         );
         metrics::decided(entry.outcome, entry.reason);
-        tx.record(entry, now).await?;
+        tx.record(&[entry], now).await?;
         tx.commit().await?;
         Ok(unasked.map_or(verdict, Verdict::Unasked))
     }
@@ -163,9 +163,13 @@ impl Upstream {
             options: Options::default(),
             booking: None,
         };
-        let mail_owner = &requester.mail_owner;
-        tx.insert_allocation(conference, name, mail_owner, allowance, now)
-            .await
+        let opening = Opening {
+            conference,
+            name,
+            mail_owner: &requester.mail_owner,
+            allowance,
+        };
+        tx.insert_allocation(opening, now).await
     }
 }
 
