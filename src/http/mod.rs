@@ -196,26 +196,28 @@ pub fn routes(api: Api) -> BoxedFilter<(Response,)> {
 
     let queue = queue_routes(&queue_path, &door, &guard, &reservations);
 
+    // Boxed: each request clones all that it may not be for, and a box is cloned in one step.
     create
+        .boxed()
         .or(queue)
         .unify()
-        .or(conference)
+        .or(conference.boxed())
         .unify()
-        .or(bookings)
+        .or(bookings.boxed())
         .unify()
-        .or(booking)
+        .or(booking.boxed())
         .unify()
-        .or(decisions)
+        .or(decisions.boxed())
         .unify()
-        .or(outbox)
+        .or(outbox.boxed())
         .unify()
-        .or(health)
+        .or(health.boxed())
         .unify()
-        .or(metrics)
+        .or(metrics.boxed())
         .unify()
-        .or(version)
+        .or(version.boxed())
         .unify()
-        .or(ready)
+        .or(ready.boxed())
         .unify()
         .recover(recover)
         .unify()
@@ -281,7 +283,14 @@ fn queue_routes(
             let reservations = reservations.clone();
             async move { settle(queue::conferences(call, &door, &reservations).await) }
         });
-    open.or(go).unify().or(end).unify().or(list).unify().boxed()
+    open.boxed()
+        .or(go.boxed())
+        .unify()
+        .or(end.boxed())
+        .unify()
+        .or(list.boxed())
+        .unify()
+        .boxed()
 }
 
 /// What `/metrics` asks: as Jitsi's services do, nothing of a caller on this machine, unless a proxy

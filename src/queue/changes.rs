@@ -69,13 +69,10 @@ impl Queue {
         self.inner.changes.ask(change, work).await
     }
 
-    /// Makes all changes whose turn has not come yet, unless somebody did meanwhile.
+    /// Makes all changes that have been asked for by its turn.
     async fn make_changes(&self) {
         let _turn = self.inner.turn.lock().await;
         let asked = self.inner.changes.take();
-        if asked.is_empty() {
-            return;
-        }
         let changes: Vec<_> = asked.iter().map(|one| &one.what).collect();
         let outcome = self.write(&changes).await.map_err(Arc::new);
         let mut news = Vec::new();

@@ -40,7 +40,7 @@ impl Reservations {
         self.inner.undecided.ask(undecided, work).await
     }
 
-    /// Decides on all requests whose turn has not come yet, unless somebody did meanwhile.
+    /// Decides on all requests that have come by its turn.
     async fn decide_all(&self) {
         let _turn = self.inner.deciding.lock().await;
         let asked = self.inner.undecided.take();

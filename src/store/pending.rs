@@ -23,9 +23,9 @@ pub(crate) struct Asked<What, Outcome> {
 }
 
 impl<What, Outcome> Pending<What, Outcome> {
-    /// Asks for `what`, and waits until it is done. `work`, which runs in a task of its own, sees to it that
-    /// by its end all has been done that was asked for before: it may be others' as well, and whoever asks may
-    /// go away.
+    /// Asks for `what`, and waits until it is done. `work` must [`Pending::take`] what is to be done, and do it.
+    /// It runs in a task of its own, as it may be others' as well, and whoever asks may go away; and only if
+    /// there is none already that is still to take.
     ///
     /// # Errors
     ///
@@ -36,9 +36,9 @@ impl<What, Outcome> Pending<What, Outcome> {
         work: impl Future<Output = ()> + Send + 'static,
     ) -> Result<Outcome, Arc<StoreError>> {
         let (done, outcome) = oneshot::channel();
-        let asked = Asked { what, done };
-        self.asked().push(asked);
-        tokio::spawn(work);
+        if self.push(Asked { what, done }) {
+            tokio::spawn(work);
+        }
         let broken = |_| Err(Arc::new(StoreError::broken_off()));
         outcome.await.unwrap_or_else(broken)
     }
@@ -46,6 +46,13 @@ impl<What, Outcome> Pending<What, Outcome> {
     /// Takes what is to be done now, in the order in which it was asked for.
     pub(crate) fn take(&self) -> Vec<Asked<What, Outcome>> {
         std::mem::take(&mut *self.asked())
+    }
+
+    /// Whether it is the only one.
+    fn push(&self, one: Asked<What, Outcome>) -> bool {
+        let mut asked = self.asked();
+        asked.push(one);
+        asked.len() == 1
     }
 
     fn asked(&self) -> MutexGuard<'_, Vec<Asked<What, Outcome>>> {

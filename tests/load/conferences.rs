@@ -6,12 +6,13 @@ use super::Run;
 use super::crowd::Crowd;
 use super::http::Caller;
 use super::report::{Spread, progress};
-use super::server::{Server, set_live};
+use super::server::{Server, ask_live, hear_live};
 use super::tokens::{Signer, visitors};
 
 const VISITORS_EACH: usize = 15;
-/// Connections over which going live is told: those of a few Prosody servers.
-const CALLERS: usize = 32;
+/// Going live is told by so many Prosody servers, each of which is one thread, over so many connections each.
+const SERVERS: usize = 4;
+const CONNECTIONS: usize = 8;
 const ROUNDS: usize = 5;
 
 pub(crate) fn conferences(run: &mut Run) {
@@ -22,7 +23,8 @@ pub(crate) fn conferences(run: &mut Run) {
         .iter()
         .flat_map(|room| visitors(server.address, room, VISITORS_EACH, &Signer::Shared));
     let mut crowd = Crowd::new(people.collect());
-    let mut callers: Vec<Caller> = (0..CALLERS).map(|_| Caller::new(server.address)).collect();
+    let connections = (0..SERVERS * CONNECTIONS).map(|_| Caller::new(server.address));
+    let mut callers: Vec<Caller> = connections.collect();
     let mut runs = Vec::new();
     let mut message_bytes = 0;
     for n in 0..ROUNDS {
@@ -44,7 +46,7 @@ pub(crate) fn conferences(run: &mut Run) {
     let ratio = told.last_ms / raw.last_ms;
     let report = &mut run.report;
     report.row(
-        &format!("{count} conferences of {VISITORS_EACH} go live over {CALLERS} connections, until told: half; 99 %; the last"),
+        &format!("{count} conferences of {VISITORS_EACH} go live, told by {SERVERS} Prosodys over {CONNECTIONS} connections each, until told: half; 99 %; the last"),
         &told.to_string(),
     );
     report.row("the limit for as many sockets", &raw.to_string());
@@ -58,14 +60,17 @@ pub(crate) fn conferences(run: &mut Run) {
     );
 }
 
-/// Tells usher about all of them, over all connections at the same time.
+/// Tells usher about all of them: each server of its share, over all its connections at the same time.
 fn all(callers: &mut [Caller], rooms: &[String], what: &str) {
-    let share = rooms.len().div_ceil(callers.len());
+    let share = rooms.len().div_ceil(SERVERS);
     std::thread::scope(|scope| {
-        for (caller, rooms) in callers.iter_mut().zip(rooms.chunks(share)) {
+        for (callers, rooms) in callers.chunks_mut(CONNECTIONS).zip(rooms.chunks(share)) {
             scope.spawn(move || {
-                for room in rooms {
-                    set_live(caller, what, room);
+                for rooms in rooms.chunks(CONNECTIONS) {
+                    for (caller, room) in callers.iter_mut().zip(rooms) {
+                        ask_live(caller, what, room);
+                    }
+                    callers.iter_mut().take(rooms.len()).for_each(hear_live);
                 }
             });
         }

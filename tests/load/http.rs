@@ -20,10 +20,6 @@ impl Caller {
         }
     }
 
-    pub(crate) fn post_json(&mut self, path: &str, body: &serde_json::Value) -> (u16, String) {
-        self.call("POST", path, "application/json", &body.to_string())
-    }
-
     pub(crate) fn post_form(&mut self, path: &str, body: &str) -> (u16, String) {
         self.call("POST", path, "application/x-www-form-urlencoded", body)
     }
@@ -36,8 +32,13 @@ impl Caller {
         self.call("DELETE", path, "text/plain", "")
     }
 
-    /// The status and the body of the answer.
     fn call(&mut self, method: &str, path: &str, kind: &str, body: &str) -> (u16, String) {
+        self.send(method, path, kind, body);
+        self.answer()
+    }
+
+    /// Sends a request, whose answer is still to be read.
+    pub(crate) fn send(&mut self, method: &str, path: &str, kind: &str, body: &str) {
         let request = format!(
             "{method} {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {TOKEN}\r\n\
              Content-Type: {kind}\r\nContent-Length: {}\r\n\r\n{body}",
@@ -45,11 +46,15 @@ impl Caller {
             body.len()
         );
         self.socket.get_mut().write_all(request.as_bytes()).unwrap();
+    }
+
+    /// The status and the body of the answer.
+    pub(crate) fn answer(&mut self) -> (u16, String) {
         let (mut status, mut length) = (0, 0);
         loop {
             let mut line = String::new();
             let read = self.socket.read_line(&mut line).unwrap();
-            assert!(read > 0, "{method} {path}: hung up on");
+            assert!(read > 0, "hung up on");
             let line = line.trim_end();
             if line.is_empty() {
                 break;

@@ -146,12 +146,20 @@ pub(crate) const ROOM: &str = "room";
 
 /// `golive` or `endlive`.
 pub(crate) fn set_live(caller: &mut Caller, what: &str, room: &str) {
-    let conference = format!("{room}@conference.meet.example.com");
-    let (status, body) = caller.post_json(
-        &format!("/waiting-queue/{what}"),
-        &json!({ "conference": conference }),
-    );
-    assert_eq!(status, 200, "{what}: {body}");
+    ask_live(caller, what, room);
+    hear_live(caller);
+}
+
+/// Asks for it, and leaves the answer for [`hear_live`].
+pub(crate) fn ask_live(caller: &mut Caller, what: &str, room: &str) {
+    let path = format!("/waiting-queue/{what}");
+    let body = json!({ "conference": format!("{room}@conference.meet.example.com") });
+    caller.send("POST", &path, "application/json", &body.to_string());
+}
+
+pub(crate) fn hear_live(caller: &mut Caller) {
+    let (status, body) = caller.answer();
+    assert_eq!(status, 200, "{body}");
 }
 
 pub(crate) fn free_address() -> SocketAddr {
