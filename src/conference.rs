@@ -300,6 +300,10 @@ fn split_bracket(node: &str) -> Result<(Option<&str>, &str), ConferenceError> {
 }
 
 fn folded(text: &str) -> String {
+    // As most names are; NFKC leaves it alone.
+    if text.is_ascii() {
+        return text.to_ascii_lowercase();
+    }
     text.nfkc().collect::<String>().to_lowercase()
 }
 

@@ -1,8 +1,9 @@
 //! Conferences go live, and end: durably first, then for those who wait.
 //!
-//! A disk syncs some thousand times a second, and at the stroke of the hour a thousand conferences go live.
-//! So whatever is asked for while the store is busy with a change is made in one go when it is free again: a
-//! few statements and one commit for all of them, in the order in which they were asked for.
+//! At the stroke of the hour a thousand conferences go live. What is asked for while the store is busy with a
+//! change is made in one go when it is free again, in the order in which it was asked for ([`Pending`]).
+//!
+//! [`Pending`]: crate::store::pending::Pending
 
 use std::sync::Arc;
 

@@ -11,6 +11,7 @@ use chrono::{DateTime, Utc};
 use super::allocation::Allocation;
 use super::policy::{self, Decision};
 use super::{Outcome, Request, Reservations};
+use crate::store::pending::Asked;
 use crate::store::{Entry, Opening, StoreError};
 
 /// A request that is not decided yet.
@@ -22,6 +23,17 @@ pub(super) struct Undecided {
 
 /// What is to be answered, and what is to be written down of it.
 type Decided<'a> = (Outcome, Entry<'a>);
+
+/// The outcome for each of those who asked together.
+fn of_each(
+    asked: &[Asked<Undecided, Outcome>],
+    together: Result<Vec<Outcome>, StoreError>,
+) -> Vec<Result<Outcome, Arc<StoreError>>> {
+    match together.map_err(Arc::new) {
+        Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
+        Err(error) => vec![Err(error); asked.len()],
+    }
+}
 
 impl Reservations {
     /// Decides on a request, allocates if it is allowed, and records the decision.
@@ -44,31 +56,31 @@ impl Reservations {
     async fn decide_all(&self) {
         let _turn = self.inner.deciding.lock().await;
         let asked = self.inner.undecided.take();
-        // They came within the same moment: that of the last one is everybody's.
-        let Some(now) = asked.iter().map(|one| one.what.came).max() else {
-            return;
+        let outcomes = match self.decide(&asked).await {
+            // What is wrong with one room is not to be the others' trouble.
+            Err(StoreError::Corrupt(_) | StoreError::Other(_)) if asked.len() > 1 => {
+                let mut outcomes = Vec::with_capacity(asked.len());
+                for one in asked.chunks(1) {
+                    outcomes.extend(of_each(one, self.decide(one).await));
+                }
+                outcomes
+            }
+            together => of_each(&asked, together),
         };
-        let requests: Vec<_> = asked.iter().map(|one| &one.what.request).collect();
-        match self.decide(&requests, now).await {
-            Ok(outcomes) => {
-                for (one, outcome) in asked.into_iter().zip(outcomes) {
-                    one.answer(Ok(outcome));
-                }
-            }
-            Err(error) => {
-                let error = Arc::new(error);
-                for one in asked {
-                    one.answer(Err(Arc::clone(&error)));
-                }
-            }
+        for (one, outcome) in asked.into_iter().zip(outcomes) {
+            one.answer(outcome);
         }
     }
 
     async fn decide(
         &self,
-        requests: &[&Request],
-        now: DateTime<Utc>,
+        asked: &[Asked<Undecided, Outcome>],
     ) -> Result<Vec<Outcome>, StoreError> {
+        // They came within the same moment: that of the last one is everybody's.
+        let Some(now) = asked.iter().map(|one| one.what.came).max() else {
+            return Ok(Vec::new());
+        };
+        let requests: Vec<_> = asked.iter().map(|one| &one.what.request).collect();
         let rooms: HashSet<_> = requests.iter().map(|it| &it.conference).collect();
         let rooms: Vec<_> = rooms.into_iter().collect();
         let mut tx = self.inner.store.begin().await?;

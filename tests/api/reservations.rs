@@ -208,6 +208,38 @@ async fn while_another_process_holds_the_database_the_answer_is_503() {
 }
 
 #[tokio::test]
+async fn what_is_wrong_with_one_room_is_not_the_trouble_of_those_who_ask_meanwhile() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().to_owned();
+    let usher = Usher::start_in(dir, "").await;
+    assert_eq!(usher.get("/health").await.status, StatusCode::OK);
+    let mut other = database(&path).await;
+    let unreadable = "INSERT INTO booking (room, tenant, starts_at, lobby, waiting_queue, starters, created_at, changed_at)
+        VALUES ('odd', '', 1000, 0, 0, 'nobody', 1000, 1000)";
+    for step in [unreadable, "BEGIN IMMEDIATE"] {
+        sqlx::raw_sql(step).execute(&mut other).await.unwrap();
+    }
+    let later = async |wait: u64| tokio::time::sleep(Duration::from_millis(wait)).await;
+    let rooms = ["odd", "second", "third"];
+    // The first one waits for the database, and the others for their common turn.
+    let others = async {
+        later(300).await;
+        let ask = async |n: usize| (rooms[n], usher.open(rooms[n]).await);
+        all(rooms.len(), ask).await
+    };
+    let release = async {
+        later(900).await;
+        sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
+    };
+    let (first, others, ()) = tokio::join!(usher.open("first"), others, release);
+    assert_eq!(first.status, StatusCode::CREATED, "{}", first.body);
+    for (room, answer) in others {
+        let wanted = if room == "odd" { 500 } else { 201 };
+        assert_eq!(answer.status, wanted, "{room}: {}", answer.body);
+    }
+}
+
+#[tokio::test]
 async fn decisions_are_paged_back_from_the_newest() {
     let usher = Usher::start("").await;
     for n in 0..5 {
