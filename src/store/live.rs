@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite};
 
-use super::{ROWS, Result, Store, Tx, conference, instant, tenant_of};
+use super::{ROWS, Result, Store, Tx, conference, instant, push_names, tenant_of};
 use crate::conference::Conference;
 
 const HOUR_MILLIS: i64 = 3_600_000;
@@ -28,10 +28,7 @@ fn live(row: &SqliteRow, domain: &str) -> Result<LiveRow> {
 /// Narrows a statement to the rows of these conferences.
 fn push_among(statement: &mut QueryBuilder<Sqlite>, conferences: &[&Conference]) {
     statement.push("(tenant, room) IN (");
-    statement.push_values(conferences, |mut row, conference| {
-        row.push_bind(tenant_of(conference).to_owned())
-            .push_bind(conference.room().to_owned());
-    });
+    push_names(statement, conferences);
     statement.push(")");
 }
 

@@ -279,14 +279,19 @@ fn conference(room: &str, tenant: &str, domain: &str) -> Result<Conference> {
         .map_err(|_| StoreError::Corrupt(format!("the room name {room:?}")))
 }
 
-/// Names conferences as `asked (column1, column2)`, a tenant and a room each, to join tables with: SQLite finds
-/// their rows by an index then, which it doesn't with `IN`.
-fn push_asked(statement: &mut QueryBuilder<Sqlite>, conferences: &[&Conference]) {
-    statement.push("(");
+/// A row for each of these conferences: its tenant and its room.
+fn push_names(statement: &mut QueryBuilder<Sqlite>, conferences: &[&Conference]) {
     statement.push_values(conferences, |mut row, conference| {
         row.push_bind(tenant_of(conference).to_owned())
             .push_bind(conference.room().to_owned());
     });
+}
+
+/// The same as a table `asked (column1, column2)` to join others with: SQLite finds their rows by an index then,
+/// which it doesn't with `IN`.
+fn push_asked(statement: &mut QueryBuilder<Sqlite>, conferences: &[&Conference]) {
+    statement.push("(");
+    push_names(statement, conferences);
     statement.push(") AS asked");
 }
 

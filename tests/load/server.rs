@@ -93,6 +93,8 @@ impl Server {
         let child = Command::new(env!("CARGO_BIN_EXE_usher"))
             .arg("--config")
             .arg(file)
+            // As the package's unit has it.
+            .env("MALLOC_ARENA_MAX", "1")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
