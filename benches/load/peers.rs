@@ -258,7 +258,7 @@ fn rabbitmq() -> Result<Peer, String> {
     std::fs::create_dir_all(&place).map_err(|error| error.to_string())?;
     let dir = scratch();
     let ports = [(); 4].map(|()| free_address());
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/load/rabbitmq.sh");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/load/rabbitmq.sh");
     let output = std::fs::File::create(dir.path().join("output")).unwrap();
     let errors = output.try_clone().unwrap();
     let child = Command::new(script)
