@@ -9,32 +9,31 @@ const MINUTES: u32 = 10;
 
 pub(crate) struct Arguments {
     pub(crate) visitors: usize,
-    /// Of the soak.
+    /// Duration of the mode `soak`.
     pub(crate) minutes: u32,
-    /// Where a picture of the result goes.
+    /// File for the chart of the result.
     pub(crate) chart: Option<PathBuf>,
     pub(crate) modes: Vec<&'static Mode>,
 }
 
 impl Arguments {
-    /// What is asked for, or a sentence that says what may be.
-    pub(crate) fn read(given: &[String]) -> Result<Self, String> {
+    /// Parses the command line. The error is a message for the user.
+    pub(crate) fn read(command_line: &[String]) -> Result<Self, String> {
         let mut arguments = Self {
             visitors: VISITORS,
             minutes: MINUTES,
             chart: None,
-            modes: MODES.iter().filter(|mode| mode.usual).collect(),
+            modes: MODES.iter().filter(|mode| mode.default).collect(),
         };
         let mut with_peers = false;
-        let mut given = given.iter();
-        while let Some(argument) = given.next() {
+        let mut rest = command_line.iter();
+        while let Some(argument) = rest.next() {
             let mut value = || {
-                given
-                    .next()
-                    .ok_or_else(|| format!("{argument} needs a value.\n{}", usage()))
+                rest.next()
+                    .ok_or_else(|| format!("{argument} requires a value.\n{}", usage()))
             };
             match argument.as_str() {
-                // Cargo's own, to every benchmark.
+                // Cargo passes this to every benchmark.
                 "--bench" => {}
                 "--help" => return Err(usage()),
                 "--visitors" => {
@@ -44,7 +43,9 @@ impl Arguments {
                         .ok()
                         .filter(|visitors| (300..=15_000).contains(visitors))
                         .ok_or_else(|| {
-                            format!("--visitors takes a number from 300 to 15000, not {number:?}.")
+                            format!(
+                                "--visitors requires a number from 300 to 15000, not {number:?}."
+                            )
                         })?;
                 }
                 "--minutes" => {
@@ -54,7 +55,7 @@ impl Arguments {
                         .ok()
                         .filter(|minutes| (1..=600).contains(minutes))
                         .ok_or_else(|| {
-                            format!("--minutes takes a number from 1 to 600, not {number:?}.")
+                            format!("--minutes requires a number from 1 to 600, not {number:?}.")
                         })?;
                 }
                 "--chart" => arguments.chart = Some(value()?.into()),
@@ -63,7 +64,7 @@ impl Arguments {
                     let names = value()?;
                     arguments.modes = names.split(',').map(mode).collect::<Result<_, _>>()?;
                 }
-                other => return Err(format!("Nothing is known of {other:?}.\n{}", usage())),
+                other => return Err(format!("Unknown argument {other:?}.\n{}", usage())),
             }
         }
         if with_peers && !arguments.modes.iter().any(|mode| mode.name == "peers") {
@@ -77,19 +78,19 @@ fn mode(name: &str) -> Result<&'static Mode, String> {
     MODES
         .iter()
         .find(|mode| mode.name == name)
-        .ok_or_else(|| format!("There is no {name:?} to measure.\n{}", usage()))
+        .ok_or_else(|| format!("Unknown name {name:?}.\n{}", usage()))
 }
 
 fn usage() -> String {
     let mut text =
         "cargo bench --bench load -- [--visitors N] [--only NAME[,NAME]] [--peers] [--minutes N] [--chart FILE]\n\nNames:\n".to_owned();
     for mode in MODES {
-        let usual = if mode.usual {
+        let suffix = if mode.default {
             ""
         } else {
-            " (only when asked for)"
+            " (not by default)"
         };
-        text.push_str(&format!("  {:<13} {}{usual}\n", mode.name, mode.about));
+        text.push_str(&format!("  {:<13} {}{suffix}\n", mode.name, mode.about));
     }
     text
 }

@@ -1,11 +1,11 @@
-//! The result as a picture: bars of usher and of others, on scales where each step is ten times the one
-//! before. Greys and one colour that are seen on white as on black.
+//! The result as an SVG chart: bars for usher and for other servers on logarithmic scales, in colours that are
+//! readable on white and on black.
 
 use super::report::{Report, number};
 
 const WIDTH: f64 = 760.0;
 const LEFT: f64 = 190.0;
-/// Room for what is written behind a bar.
+/// Space for the text behind a bar.
 const RIGHT: f64 = 150.0;
 const BAR: f64 = 18.0;
 const STEP: f64 = 26.0;
@@ -13,7 +13,7 @@ const TEXT: &str = "#808891";
 const USHER: &str = "#2f81f7";
 const OTHERS: &str = "#8b949e";
 
-/// Something that all were measured by: its title, its unit, and where it is found for usher and for others.
+/// One measured quantity: its title, its unit, and its paths in the report for usher and for the others.
 struct Panel {
     title: &'static str,
     unit: &'static str,
@@ -29,19 +29,19 @@ const PANELS: [Panel; 4] = [
         others: "bytes_per_visitor",
     },
     Panel {
-        title: "Going live: the last visitor told, beside the limit of the machine (1)",
+        title: "Going live: last delivery ÷ limit of the machine",
         unit: "× the limit",
         usher: "crowd/last_over_limit",
         others: "last_over_limit",
     },
     Panel {
-        title: "Server CPU per visitor who comes (usher alone checks a token)",
+        title: "Server CPU per visitor who connects (only usher verifies a token)",
         unit: "µs",
         usher: "crowd/cpu_us_per_set_up",
         others: "cpu_us_per_set_up",
     },
     Panel {
-        title: "Server CPU per minute, heart-beats only",
+        title: "Server CPU per minute with heart-beats only",
         unit: "s",
         usher: "idle/cpu_s_per_minute",
         others: "cpu_s_per_minute",
@@ -49,12 +49,12 @@ const PANELS: [Panel; 4] = [
 ];
 
 const OTHER_NAMES: [(&str, &str); 3] = [
-    ("tungstenite", "WebSocket as it comes"),
+    ("tungstenite", "tokio-tungstenite"),
     ("stomp-broker-js", "stomp-broker-js"),
     ("rabbitmq", "RabbitMQ web-stomp"),
 ];
 
-/// An SVG of what was measured; what was not is left out.
+/// Draws the measured values. Missing values are skipped.
 pub(crate) fn draw(report: &Report) -> String {
     let visitors = report.value("visitors").unwrap_or_default();
     let mut body = String::new();
@@ -86,18 +86,18 @@ pub(crate) fn draw(report: &Report) -> String {
         y += 40.0;
         text(&mut body, 0.0, y, 14, "start", panel.title);
         y += 12.0;
-        let least = bars
+        let min = bars
             .iter()
             .map(|(_, value)| *value)
             .fold(f64::MAX, f64::min);
-        let most = bars.iter().map(|(_, value)| *value).fold(0.0, f64::max);
-        // A ratio begins at 1; anything else at the power of ten below the least.
+        let max = bars.iter().map(|(_, value)| *value).fold(0.0, f64::max);
+        // A ratio starts at 1, every other scale at the power of ten below the minimum.
         let from = if panel.unit == "× the limit" {
             0.0
         } else {
-            (least.max(1e-3) / 2.0).log10().floor()
+            (min.max(1e-3) / 2.0).log10().floor()
         };
-        let decades = (most.log10().ceil() - from).max(1.0);
+        let decades = (max.log10().ceil() - from).max(1.0);
         let scale = (WIDTH - LEFT - RIGHT) / decades;
         let end = y + STEP * bars.len() as f64;
         for decade in 0..=decades as usize {
@@ -139,8 +139,8 @@ pub(crate) fn draw(report: &Report) -> String {
     )
 }
 
-fn text(body: &mut String, x: f64, y: f64, size: u32, anchor: &str, what: &str) {
+fn text(body: &mut String, x: f64, y: f64, size: u32, anchor: &str, content: &str) {
     body.push_str(&format!(
-        "<text x=\"{x:.0}\" y=\"{y:.0}\" font-size=\"{size}\" text-anchor=\"{anchor}\" fill=\"{TEXT}\">{what}</text>\n"
+        "<text x=\"{x:.0}\" y=\"{y:.0}\" font-size=\"{size}\" text-anchor=\"{anchor}\" fill=\"{TEXT}\">{content}</text>\n"
     ));
 }

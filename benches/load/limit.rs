@@ -1,4 +1,4 @@
-//! The limit: a process that writes bytes to plain TCP sockets, from two threads, and does nothing else.
+//! The limit of the machine: a process whose two threads write bytes to plain TCP sockets and do nothing else.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -6,16 +6,16 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 
 use super::GO_LIVES;
-use super::crowd::Crowd;
-use super::report::{Spread, progress};
-use super::wire::unmasked;
+use super::clients::Clients;
+use super::report::{Latencies, progress};
+use super::wire::server_message;
 
-/// Tells this program to be the server.
+/// Argument that starts this program as that server.
 pub(crate) const ARGUMENT: &str = "--limit-server";
 const WRITERS: usize = 2;
 
-/// Takes connections, and once told to, on the first, writes a message of so many bytes to all others. Its
-/// address is the first line of its output.
+/// Accepts connections. When a byte arrives on the first one, writes a message of this size to all others. Prints
+/// its address as the first line of output.
 pub(crate) fn serve(bytes: usize) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     println!("{}", listener.local_addr().unwrap());
@@ -29,7 +29,7 @@ pub(crate) fn serve(bytes: usize) {
     }
     control.write_all(b"r").unwrap();
     control.read_exact(&mut [0]).unwrap();
-    let message = framed(bytes);
+    let message = frame_of_size(bytes);
     std::thread::scope(|scope| {
         for share in sockets.chunks(count.div_ceil(WRITERS)) {
             let message = &message;
@@ -40,43 +40,41 @@ pub(crate) fn serve(bytes: usize) {
             });
         }
     });
-    // Until the clients have read it all.
+    // Wait until the clients have read everything.
     let _ = control.read(&mut [0]);
 }
 
-/// A frame of so many bytes that the clients take for what they wait for.
-fn framed(bytes: usize) -> Vec<u8> {
+/// A WebSocket frame of this size that the clients count as the expected MESSAGE.
+fn frame_of_size(bytes: usize) -> Vec<u8> {
     let head = if bytes < 128 { 2 } else { 4 };
     let text = format!("MESSAGE{}\0", "x".repeat(bytes - head - 8));
-    unmasked(&text)
+    server_message(&text)
 }
 
-/// What was measured in this run, by sockets and bytes.
+/// Measurements of this run by number of sockets and bytes, so that each is made once.
 #[derive(Default)]
 pub(crate) struct Limit {
-    known: HashMap<(usize, usize), Spread>,
+    measured: HashMap<(usize, usize), Latencies>,
 }
 
 impl Limit {
-    /// How long it takes each of so many sockets to get so many bytes: the run in the middle of several.
-    pub(crate) fn of(&mut self, sockets: usize, bytes: usize) -> Spread {
-        *self.known.entry((sockets, bytes)).or_insert_with(|| {
-            progress(format!(
-                "  the limit: {bytes} bytes to {sockets} plain sockets"
-            ));
-            Spread::median((0..GO_LIVES).map(|_| measure(sockets, bytes)).collect())
+    /// Latencies of writing `bytes` to each of `sockets` plain sockets: the median of several runs.
+    pub(crate) fn of(&mut self, sockets: usize, bytes: usize) -> Latencies {
+        *self.measured.entry((sockets, bytes)).or_insert_with(|| {
+            progress(format!("  limit: {bytes} bytes to {sockets} plain sockets"));
+            Latencies::median((0..GO_LIVES).map(|_| measure(sockets, bytes)).collect())
         })
     }
 }
 
-fn measure(sockets: usize, bytes: usize) -> Spread {
+fn measure(sockets: usize, bytes: usize) -> Latencies {
     let child = Command::new(std::env::current_exe().unwrap())
         .args([ARGUMENT, &bytes.to_string()])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut server = Ended(child);
+    let mut server = KilledOnDrop(child);
     let mut line = String::new();
     let output = server.0.stdout.take().unwrap();
     BufReader::new(output).read_line(&mut line).unwrap();
@@ -86,17 +84,17 @@ fn measure(sockets: usize, bytes: usize) -> Spread {
     control
         .write_all(&u64::try_from(sockets).unwrap().to_be_bytes())
         .unwrap();
-    let mut crowd = Crowd::plain(address, sockets);
-    crowd.come();
+    let mut clients = Clients::plain(address, sockets);
+    clients.connect_all();
     control.read_exact(&mut [0]).unwrap();
-    let (spread, _) = crowd.told(|| control.write_all(b"g").unwrap());
-    spread
+    let (latencies, _) = clients.measure_delivery(|| control.write_all(b"g").unwrap());
+    latencies
 }
 
-/// A process that ends with this.
-pub(crate) struct Ended(pub(crate) Child);
+/// A child process that is killed on drop.
+pub(crate) struct KilledOnDrop(pub(crate) Child);
 
-impl Drop for Ended {
+impl Drop for KilledOnDrop {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();

@@ -1,35 +1,36 @@
-//! What a crowd costs: `cargo bench --bench load [-- --help]`.
+//! The load benchmark: `cargo bench --bench load [-- --help]`.
 //!
-//! Crowds of visitors wait at a real usher, with a real token each, until their conferences go live; and
-//! Prosody asks for conferences. Beside that, in the same run and with the same clients, the limits: a server
-//! that does nothing but write the same bytes to as many plain TCP sockets, and a loop that does nothing but
-//! write records to the disk. Ratios mean something; the times alone belong to the machine. The result is
-//! printed as a table, and written to `target/load.json`.
+//! Thousands of visitors, each with its own token, wait at an usher process until their conferences go live, and
+//! conferences are requested as Prosody does. The same run measures the limits of the machine: a server that
+//! only writes the same bytes to the same number of plain TCP sockets, and a loop that only writes records to
+//! the disk. Times depend on the machine; the ratios can be compared. The result is printed as a table and
+//! written to `target/load.json`.
 
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "a benchmark that can't go on has nothing better to do, and a table to print"
+    reason = "a benchmark stops at the first error and prints its result"
 )]
 
 mod arguments;
 mod chart;
-mod company;
+mod clients;
 mod conferences;
-mod crowd;
 mod http;
 mod idle;
 mod limit;
+mod moderators;
 mod peers;
 mod report;
 mod reservations;
 mod server;
+mod slow;
 mod soak;
 mod storm;
 mod tokens;
-mod upgraded;
+mod tungstenite_server;
 mod waiting;
 mod wire;
 mod worker;
@@ -38,14 +39,14 @@ use arguments::Arguments;
 use limit::Limit;
 use report::{Report, progress};
 
-/// How often a fan-out is measured; the median counts.
+/// Number of measured go-lives; the report has the median.
 const GO_LIVES: usize = 10;
 
-/// What can be measured.
+/// A measurement that the command line can select.
 struct Mode {
     name: &'static str,
-    /// Whether it is measured unless something else is asked for.
-    usual: bool,
+    /// Whether it runs without `--only`.
+    default: bool,
     about: &'static str,
     measure: fn(&mut Run),
 }
@@ -53,73 +54,73 @@ struct Mode {
 const MODES: &[Mode] = &[
     Mode {
         name: "crowd",
-        usual: true,
-        about: "memory, set-ups with HS256 tokens, go-lives, the limit",
-        measure: waiting::crowd,
+        default: true,
+        about: "memory, set-ups with HS256 tokens, go-lives, limit of the machine",
+        measure: waiting::one_conference,
     },
     Mode {
         name: "rs256",
-        usual: true,
+        default: true,
         about: "set-ups with RS256 tokens",
         measure: waiting::rs256,
     },
     Mode {
         name: "idle",
-        usual: true,
-        about: "CPU of a minute with heart-beats and nothing else",
+        default: true,
+        about: "CPU of a minute with heart-beats only",
         measure: idle::idle,
     },
     Mode {
         name: "conferences",
-        usual: true,
-        about: "as many visitors, 15 to a conference, all of which go live",
+        default: true,
+        about: "the same number of visitors in conferences of 15 that all go live",
         measure: conferences::conferences,
     },
     Mode {
         name: "flat",
-        usual: true,
-        about: "what each visitor costs as the crowd grows, to 19,000 where 15,000 are the usual crowd",
+        default: true,
+        about: "memory and CPU per visitor as their number grows (to 19,000 by default)",
         measure: waiting::flat,
     },
     Mode {
         name: "reservations",
-        usual: true,
-        about: "conferences asked for, beside what the disk can do",
+        default: true,
+        about: "POST /conference, compared with the speed of the disk",
         measure: reservations::reservations,
     },
     Mode {
         name: "storm",
-        usual: true,
-        about: "everybody is gone at once, and comes back",
+        default: true,
+        about: "all connections end at the same time and reconnect",
         measure: storm::storm,
     },
     Mode {
         name: "moderators",
-        usual: true,
-        about: "arrivals while 50 moderators watch",
-        measure: company::moderators,
+        default: true,
+        about: "visitors connect while 50 moderators receive updates",
+        measure: moderators::moderators,
     },
     Mode {
         name: "slow",
-        usual: true,
-        about: "go-lives with a hundredth of the visitors reading nothing",
-        measure: company::slow,
+        default: true,
+        about: "go-lives while one percent of the visitors do not read",
+        measure: slow::slow,
     },
     Mode {
         name: "peers",
-        usual: false,
-        about: "others with as many visitors: tungstenite as it comes, stomp-broker-js, RabbitMQ",
+        default: false,
+        about: "other servers: tungstenite with its defaults, stomp-broker-js, RabbitMQ",
         measure: peers::peers,
     },
     Mode {
         name: "soak",
-        usual: false,
-        about: "a third of the visitors come, go, go live and don't read for --minutes",
+        default: false,
+        about: "mixed load with a third of the visitors for --minutes",
         measure: soak::soak,
     },
 ];
 
-/// What all modes share.
+/// State that all modes share.
 struct Run {
     visitors: usize,
     minutes: u32,
@@ -128,21 +129,23 @@ struct Run {
 }
 
 fn main() {
-    let given: Vec<String> = std::env::args().skip(1).collect();
+    let command_line: Vec<String> = std::env::args().skip(1).collect();
     let _ = rlimit::increase_nofile_limit(u64::MAX);
-    // The processes that the benchmark makes of itself.
-    if let [role, value] = &given[..] {
+    // The benchmark starts further processes of this program with these arguments.
+    if let [role, value] = &command_line[..] {
         match role.as_str() {
             limit::ARGUMENT => return limit::serve(value.parse().unwrap()),
-            upgraded::ARGUMENT => return upgraded::serve(value.parse().unwrap()),
+            tungstenite_server::ARGUMENT => {
+                return tungstenite_server::serve(value.parse().unwrap());
+            }
             worker::ARGUMENT => return worker::serve(value.parse().unwrap()),
             _ => {}
         }
     }
-    let arguments = match Arguments::read(&given) {
+    let arguments = match Arguments::read(&command_line) {
         Ok(arguments) => arguments,
-        Err(sentence) => {
-            eprintln!("{sentence}");
+        Err(message) => {
+            eprintln!("{message}");
             std::process::exit(2);
         }
     };
@@ -152,7 +155,7 @@ fn main() {
         limit: Limit::default(),
         report: Report::default(),
     };
-    run.report.keep("visitors", arguments.visitors.into());
+    run.report.record("visitors", arguments.visitors.into());
     for mode in &arguments.modes {
         progress(format!("{}: {}", mode.name, mode.about));
         (mode.measure)(&mut run);

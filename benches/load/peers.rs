@@ -1,4 +1,4 @@
-//! The same crowd at the doors of others. None of them checks a token; each does less than usher, or more.
+//! The same clients at other servers, for comparison. None of these verifies a token.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -11,42 +11,40 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::Run;
-use super::crowd::Crowd;
-use super::idle::minute;
-use super::limit::{Ended, Limit};
-use super::report::{Spread, number, progress};
+use super::clients::Clients;
+use super::idle::cpu_seconds_per_minute;
+use super::limit::{KilledOnDrop, Limit};
+use super::report::{Latencies, number, progress};
 use super::server::{Usage, free_address, scratch, target, wait_for};
-use super::tokens::{connect, stomp};
-use super::upgraded;
-use super::wire::{Inbox, handshake, message};
-use super::worker::{Kind, Visitor};
+use super::tokens::{connect, stomp_frames};
+use super::tungstenite_server;
+use super::wire::{ReadBuffer, client_message, handshake};
+use super::worker::{Client, Kind};
 
-/// How often a fan-out is measured.
+/// Number of measured broadcasts.
 const ROUNDS: usize = 5;
-/// How long a peer may take to its first answer: Erlang's virtual machine takes a while, and packages have to
-/// come from somewhere.
-const START: Duration = Duration::from_secs(120);
+/// Time-out for the start of a server, which may include the download of its packages.
+const START_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// A server that was started, and what to say to it.
+/// A running server and its protocol details.
 struct Peer {
     address: SocketAddr,
     path: &'static str,
-    /// What lets a client in.
-    entry: &'static str,
+    /// Header lines of CONNECT.
+    login: &'static str,
     destination: &'static str,
-    /// What a visitor says.
-    says: Vec<String>,
-    /// The process that does the work.
+    frames: Vec<String>,
+    /// The process to measure.
     process: u32,
-    _others: Vec<Stopped>,
-    _process: Ended,
+    _others: Vec<TerminatedOnDrop>,
+    _process: KilledOnDrop,
     _dir: TempDir,
 }
 
-/// Some other process, by its id.
-struct Stopped(u32);
+/// A process that receives SIGTERM on drop.
+struct TerminatedOnDrop(u32);
 
-impl Drop for Stopped {
+impl Drop for TerminatedOnDrop {
     fn drop(&mut self) {
         let _ = Command::new("kill").arg(self.0.to_string()).status();
     }
@@ -57,38 +55,39 @@ pub(crate) fn peers(run: &mut Run) {
     let all: [(&str, &str, Start); 3] = [
         (
             "tungstenite",
-            "hyper and tokio-tungstenite as they come, like warp's WebSocket",
+            "hyper and tokio-tungstenite with default settings, like warp's WebSocket",
             tungstenite,
         ),
         (
             "stomp-broker-js",
-            "stomp-broker-js 1.3 (heart-beats one way only)",
+            "stomp-broker-js 1.3 (heart-beats in one direction only)",
             broker_js,
         ),
-        ("rabbitmq", "RabbitMQ of Debian, web-stomp", rabbitmq),
+        ("rabbitmq", "RabbitMQ from Debian, web-stomp", rabbitmq),
     ];
     for (name, about, start) in all {
         progress(format!("  {name}"));
         match start() {
             Ok(peer) => {
-                // One that falls over is not to take the other results with it.
-                let work = || measure(&peer, run.visitors, &mut run.limit);
-                let Ok(found) = catch_unwind(AssertUnwindSafe(work)) else {
-                    run.report.row(about, "not measured: it failed on the way");
+                // A crash of one server must not lose the other results.
+                let measurement = || measure(&peer, run.visitors, &mut run.limit);
+                let Ok(result) = catch_unwind(AssertUnwindSafe(measurement)) else {
+                    run.report
+                        .row(about, "not measured: it failed during the measurement");
                     continue;
                 };
-                run.report.row(about, &sentence(&found));
-                run.report.keep(name, found);
+                run.report.row(about, &summary(&result));
+                run.report.record(name, result);
             }
             Err(reason) => run.report.row(about, &format!("not measured: {reason}")),
         }
     }
 }
 
-fn sentence(found: &Value) -> String {
-    let value = |path: &str| number(found.pointer(path).and_then(Value::as_f64).unwrap());
+fn summary(result: &Value) -> String {
+    let value = |path: &str| number(result.pointer(path).and_then(Value::as_f64).unwrap());
     format!(
-        "{} bytes a visitor; {} µs CPU a set-up; the last told after {} ms, {} × the limit; idle {} s a minute",
+        "{} bytes per visitor; {} µs CPU per set-up; last delivery after {} ms, {} × the limit; idle CPU {} s per minute",
         value("/bytes_per_visitor"),
         value("/cpu_us_per_set_up"),
         value("/told_ms/last"),
@@ -98,40 +97,40 @@ fn sentence(found: &Value) -> String {
 }
 
 fn measure(peer: &Peer, count: usize, limit: &mut Limit) -> Value {
-    let visitor = Visitor {
-        kind: Kind::Waits,
+    let client = Client {
+        kind: Kind::Waiting,
         address: peer.address,
         path: Some(peer.path.to_owned()),
-        says: peer.says.clone(),
+        frames: peer.frames.clone(),
     };
-    let mut crowd = Crowd::new(vec![visitor; count]);
+    let mut clients = Clients::new(vec![client; count]);
     let usage = || Usage::of(peer.process);
     let from = count * 2 / 15;
-    crowd.grow_to(from);
+    clients.connect_up_to(from);
     let before = usage();
-    crowd.come();
+    clients.connect_all();
     let full = usage();
-    let idle = minute(usage);
+    let idle = cpu_seconds_per_minute(usage);
     let mut publisher = Publisher::new(peer);
     let mut runs = Vec::new();
     let mut bytes = 0;
     for _ in 0..ROUNDS {
-        let (spread, some) = crowd.told(|| publisher.send(peer.destination));
-        runs.push(spread);
-        bytes = some;
+        let (latencies, size) = clients.measure_delivery(|| publisher.send(peer.destination));
+        runs.push(latencies);
+        bytes = size;
     }
-    drop(crowd);
-    let (told, raw) = (Spread::median(runs), limit.of(count, bytes));
+    drop(clients);
+    let (delivery, raw) = (Latencies::median(runs), limit.of(count, bytes));
     json!({
         "bytes_per_visitor": full.bytes_each(&before, count - from),
         "cpu_us_per_set_up": full.micros_each(&before, count - from),
         "cpu_s_per_minute": idle, "message_bytes": bytes,
-        "told_ms": told.json(), "limit_ms": raw.json(),
-        "last_over_limit": told.last_ms / raw.last_ms,
+        "told_ms": delivery.json(), "limit_ms": raw.json(),
+        "last_over_limit": delivery.max_ms / raw.max_ms,
     })
 }
 
-/// Who sends what all are told.
+/// The client that sends the broadcast.
 struct Publisher {
     socket: TcpStream,
 }
@@ -140,35 +139,35 @@ impl Publisher {
     fn new(peer: &Peer) -> Self {
         let mut socket = TcpStream::connect(peer.address).unwrap();
         socket.set_nodelay(true).unwrap();
-        let hello = handshake(peer.address, peer.path);
-        socket.write_all(hello.as_bytes()).unwrap();
-        let mut inbox = Inbox::default();
-        let mut buffer = [0; 2048];
-        let mut more = |inbox: &mut Inbox, socket: &mut TcpStream| {
-            let n = socket.read(&mut buffer).unwrap();
-            assert!(n > 0, "hung up on");
-            inbox.put(&buffer[..n]);
+        let upgrade = handshake(peer.address, peer.path);
+        socket.write_all(upgrade.as_bytes()).unwrap();
+        let mut buffer = ReadBuffer::default();
+        let mut bytes = [0; 2048];
+        let mut read = |buffer: &mut ReadBuffer, socket: &mut TcpStream| {
+            let n = socket.read(&mut bytes).unwrap();
+            assert!(n > 0, "the server closed the connection");
+            buffer.push(&bytes[..n]);
         };
-        while inbox.take_head().is_none() {
-            more(&mut inbox, &mut socket);
+        while buffer.take_http_header().is_none() {
+            read(&mut buffer, &mut socket);
         }
-        // No heart-beats: it has other things to do.
-        let hello = connect(peer.entry).replace("10000,10000", "0,0");
-        socket.write_all(&message(&hello)).unwrap();
-        while inbox.take_frame().is_none() {
-            more(&mut inbox, &mut socket);
+        // Without heart-beats, since nothing would send them.
+        let connect = connect(peer.login).replace("10000,10000", "0,0");
+        socket.write_all(&client_message(&connect)).unwrap();
+        while buffer.take_frame().is_none() {
+            read(&mut buffer, &mut socket);
         }
         Self { socket }
     }
 
-    /// A body as usher's.
+    /// Sends the same body as usher.
     fn send(&mut self, destination: &str) {
         let body = json!({
             "conference": "room@conference.meet.example.com", "status": "live", "randomDelayMs": 0,
         });
         let frame =
             format!("SEND\ndestination:{destination}\ncontent-type:application/json\n\n{body}\0");
-        self.socket.write_all(&message(&frame)).unwrap();
+        self.socket.write_all(&client_message(&frame)).unwrap();
     }
 }
 
@@ -176,7 +175,7 @@ fn tungstenite() -> Result<Peer, String> {
     let address = free_address();
     let dir = scratch();
     let child = Command::new(std::env::current_exe().unwrap())
-        .args([upgraded::ARGUMENT, &address.port().to_string()])
+        .args([tungstenite_server::ARGUMENT, &address.port().to_string()])
         .stdin(Stdio::null())
         .spawn()
         .map_err(|error| error.to_string())?;
@@ -185,18 +184,18 @@ fn tungstenite() -> Result<Peer, String> {
     Ok(Peer {
         address,
         path: "/",
-        entry: "host:localhost",
+        login: "host:localhost",
         destination,
-        says: stomp("host:localhost", destination),
+        frames: stomp_frames("host:localhost", destination),
         process: child.id(),
         _others: Vec::new(),
-        _process: Ended(child),
+        _process: KilledOnDrop(child),
         _dir: dir,
     })
 }
 
-/// The whole of the server that uses it. It gives no receipts for subscriptions, without which a client doesn't
-/// know that it waits.
+/// A server on stomp-broker-js. The library sends no receipts for SUBSCRIBE, which the clients require, so the
+/// middleware sends them.
 const BROKER: &str = "\
 const server = require('http').createServer();
 const Broker = require('stomp-broker-js');
@@ -211,29 +210,31 @@ server.listen({ host: '127.0.0.1', port: Number(process.argv[2]), backlog: 4096 
 ";
 
 fn broker_js() -> Result<Peer, String> {
-    let place = target().join("peers/stomp-broker-js");
-    std::fs::create_dir_all(&place).map_err(|error| error.to_string())?;
-    if !place.join("node_modules/stomp-broker-js").exists() {
+    let install_dir = target().join("peers/stomp-broker-js");
+    std::fs::create_dir_all(&install_dir).map_err(|error| error.to_string())?;
+    if !install_dir.join("node_modules/stomp-broker-js").exists() {
         progress("  npm install stomp-broker-js");
-        ran(Command::new("npm")
-            .args([
-                "install",
-                "--no-audit",
-                "--no-fund",
-                "--silent",
-                "--prefix",
-                ".",
-            ])
-            .arg("stomp-broker-js@1.3.0")
-            .current_dir(&place))?;
+        run_command(
+            Command::new("npm")
+                .args([
+                    "install",
+                    "--no-audit",
+                    "--no-fund",
+                    "--silent",
+                    "--prefix",
+                    ".",
+                ])
+                .arg("stomp-broker-js@1.3.0")
+                .current_dir(&install_dir),
+        )?;
     }
-    std::fs::write(place.join("broker.js"), BROKER).map_err(|error| error.to_string())?;
+    std::fs::write(install_dir.join("broker.js"), BROKER).map_err(|error| error.to_string())?;
     let address = free_address();
     let dir = scratch();
     let child = Command::new("node")
         .arg("broker.js")
         .arg(address.port().to_string())
-        .current_dir(&place)
+        .current_dir(&install_dir)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .spawn()
@@ -243,40 +244,40 @@ fn broker_js() -> Result<Peer, String> {
     Ok(Peer {
         address,
         path: "/stomp",
-        entry: "host:localhost",
+        login: "host:localhost",
         destination,
-        says: stomp("host:localhost", destination),
+        frames: stomp_frames("host:localhost", destination),
         process: child.id(),
         _others: Vec::new(),
-        _process: Ended(child),
+        _process: KilledOnDrop(child),
         _dir: dir,
     })
 }
 
 fn rabbitmq() -> Result<Peer, String> {
-    let place = target().join("peers/rabbitmq");
-    std::fs::create_dir_all(&place).map_err(|error| error.to_string())?;
+    let install_dir = target().join("peers/rabbitmq");
+    std::fs::create_dir_all(&install_dir).map_err(|error| error.to_string())?;
     let dir = scratch();
     let ports = [(); 4].map(|()| free_address());
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/load/rabbitmq.sh");
     let output = std::fs::File::create(dir.path().join("output")).unwrap();
     let errors = output.try_clone().unwrap();
     let child = Command::new(script)
-        .args([&place, dir.path()])
+        .args([&install_dir, dir.path()])
         .args(ports.map(|address| address.port().to_string()))
         .stdin(Stdio::null())
         .stdout(output)
         .stderr(errors)
         .spawn()
         .map_err(|error| error.to_string())?;
-    let mut child = Ended(child);
-    let begun = Instant::now();
+    let mut child = KilledOnDrop(child);
+    let start = Instant::now();
     let [address, ..] = ports;
     while TcpStream::connect(address).is_err() {
         let ended = child.0.try_wait().unwrap().is_some();
-        if ended || begun.elapsed() > START {
-            let said = std::fs::read_to_string(dir.path().join("output")).unwrap();
-            return Err(said.lines().last().unwrap_or("it did not start").to_owned());
+        if ended || start.elapsed() > START_TIMEOUT {
+            let output = std::fs::read_to_string(dir.path().join("output")).unwrap();
+            return Err(output.lines().last().unwrap_or("no output").to_owned());
         }
         std::thread::sleep(Duration::from_millis(100));
     }
@@ -285,23 +286,26 @@ fn rabbitmq() -> Result<Peer, String> {
         text.trim().parse().unwrap()
     };
     let process = read("pid");
-    // What it loads at the start is not part of the first visitors' price.
+    // Its memory still grows during the start.
     std::thread::sleep(Duration::from_secs(5));
-    let (destination, entry) = ("/topic/room", "host:/\nlogin:guest\npasscode:guest");
+    let (destination, login) = ("/topic/room", "host:/\nlogin:guest\npasscode:guest");
     Ok(Peer {
         address,
         path: "/ws",
-        entry,
+        login,
         destination,
-        says: stomp(entry, destination),
+        frames: stomp_frames(login, destination),
         process,
-        _others: vec![Stopped(process), Stopped(read("epmd.pid"))],
+        _others: vec![
+            TerminatedOnDrop(process),
+            TerminatedOnDrop(read("epmd.pid")),
+        ],
         _process: child,
         _dir: dir,
     })
 }
 
-fn ran(command: &mut Command) -> Result<(), String> {
+fn run_command(command: &mut Command) -> Result<(), String> {
     match command.stdout(Stdio::null()).status() {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("{command:?}: {status}")),

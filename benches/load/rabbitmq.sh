@@ -1,6 +1,6 @@
 #!/bin/sh
-# Debian's RabbitMQ as a peer of the benchmark: unpacked below a directory, not installed; run in the
-# foreground on loopback ports until this process and the one in its pid file are ended.
+# RabbitMQ from Debian for the benchmark: unpacked below a directory, not installed. Runs in the
+# foreground on loopback ports until this process and the process in its pid file receive SIGTERM.
 # usage: rabbitmq.sh DIRECTORY SCRATCH WEB_STOMP_PORT AMQP_PORT EPMD_PORT DIST_PORT
 set -eu
 dir=$1 scratch=$2 web=$3 amqp=$4 epmd=$5 dist=$6
@@ -30,7 +30,7 @@ home=$(echo "$dir"/root/usr/lib/rabbitmq/lib/rabbitmq_server-*)
 erlang=$dir/root/usr/lib/erlang
 bin=$scratch/bin
 mkdir -p "$bin"
-# Its scripts name the place where they would have been installed.
+# The scripts contain their installation path.
 for name in erl start_erl; do
 	[ -e "$erlang/bin/$name" ] && sed "s,/usr/lib/erlang,$erlang,g" "$erlang/bin/$name" >"$bin/$name" && chmod +x "$bin/$name"
 done

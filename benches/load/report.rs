@@ -1,50 +1,50 @@
-//! What was found out: times and their spread, the table, the JSON.
+//! The result: latencies, the table, the JSON.
 
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-/// How long it took until half, nearly all, and all were told, or answered.
+/// Median, 99th percentile and maximum of a set of latencies.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Spread {
-    pub(crate) half_ms: f64,
-    pub(crate) most_ms: f64,
-    pub(crate) last_ms: f64,
+pub(crate) struct Latencies {
+    pub(crate) median_ms: f64,
+    pub(crate) p99_ms: f64,
+    pub(crate) max_ms: f64,
 }
 
-impl Spread {
+impl Latencies {
     pub(crate) fn of(mut times: Vec<Duration>) -> Self {
         times.sort_unstable();
         let at = |share: f64| {
-            let place = ((times.len() - 1) as f64 * share) as usize;
-            times[place].as_secs_f64() * 1e3
+            let index = ((times.len() - 1) as f64 * share) as usize;
+            times[index].as_secs_f64() * 1e3
         };
         Self {
-            half_ms: at(0.5),
-            most_ms: at(0.99),
-            last_ms: at(1.0),
+            median_ms: at(0.5),
+            p99_ms: at(0.99),
+            max_ms: at(1.0),
         }
     }
 
-    /// The run in the middle, by its last.
+    /// The median run, ordered by the maximum latency.
     pub(crate) fn median(mut runs: Vec<Self>) -> Self {
-        runs.sort_by(|a, b| a.last_ms.total_cmp(&b.last_ms));
+        runs.sort_by(|a, b| a.max_ms.total_cmp(&b.max_ms));
         runs[runs.len() / 2]
     }
 
     pub(crate) fn json(self) -> Value {
-        json!({ "half": self.half_ms, "most": self.most_ms, "last": self.last_ms })
+        json!({ "half": self.median_ms, "most": self.p99_ms, "last": self.max_ms })
     }
 }
 
-impl std::fmt::Display for Spread {
+impl std::fmt::Display for Latencies {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self {
-            half_ms,
-            most_ms,
-            last_ms,
+            median_ms,
+            p99_ms,
+            max_ms,
         } = self;
-        write!(f, "{half_ms:.0}; {most_ms:.0}; {last_ms:.0} ms")
+        write!(f, "{median_ms:.0}; {p99_ms:.0}; {max_ms:.0} ms")
     }
 }
 
@@ -57,23 +57,30 @@ pub(crate) struct Report {
 
 impl Report {
     /// A row without a target.
-    pub(crate) fn row(&mut self, what: &str, found: &str) {
-        self.rows.push(format!("| {what} | {found} | | |"));
+    pub(crate) fn row(&mut self, label: &str, value: &str) {
+        self.rows.push(format!("| {label} | {value} | | |"));
     }
 
-    /// A row whose value is to be no more than `most`, in `unit`. The last column is what was found, divided
-    /// by that: up to 1 is good.
-    pub(crate) fn at_most(&mut self, what: &str, found: f64, most: f64, unit: &str) {
-        self.against(what, found, most, "≤", found / most, unit);
+    /// A row with an upper target. The last column is the value divided by the target: 1 or less is good.
+    pub(crate) fn at_most(&mut self, label: &str, value: f64, max: f64, unit: &str) {
+        self.row_with_target(label, value, max, "≤", value / max, unit);
     }
 
-    /// A row whose value is to be no less than `least`.
-    pub(crate) fn at_least(&mut self, what: &str, found: f64, least: f64, unit: &str) {
-        self.against(what, found, least, "≥", least / found, unit);
+    /// A row with a lower target.
+    pub(crate) fn at_least(&mut self, label: &str, value: f64, min: f64, unit: &str) {
+        self.row_with_target(label, value, min, "≥", min / value, unit);
     }
 
-    fn against(&mut self, what: &str, found: f64, bound: f64, sign: &str, ratio: f64, unit: &str) {
-        let (found, bound) = (number(found), number(bound));
+    fn row_with_target(
+        &mut self,
+        label: &str,
+        value: f64,
+        target: f64,
+        sign: &str,
+        ratio: f64,
+        unit: &str,
+    ) {
+        let (value, target) = (number(value), number(target));
         let unit = if unit.is_empty() {
             String::new()
         } else {
@@ -81,16 +88,16 @@ impl Report {
         };
         let missed = if ratio > 1.0 { " **missed**" } else { "" };
         self.rows.push(format!(
-            "| {what} | {found}{unit} | {sign} {bound}{unit} | {ratio:.2}{missed} |"
+            "| {label} | {value}{unit} | {sign} {target}{unit} | {ratio:.2}{missed} |"
         ));
     }
 
-    /// Keeps something for the JSON, and for the chart.
-    pub(crate) fn keep(&mut self, name: &str, value: Value) {
+    /// Records a value for the JSON and the chart.
+    pub(crate) fn record(&mut self, name: &str, value: Value) {
         self.values.insert(name.to_owned(), value);
     }
 
-    /// A number that was kept, by its place.
+    /// A recorded number by its path.
     pub(crate) fn value(&self, path: &str) -> Option<f64> {
         self.values
             .get(path.split('/').next()?)
@@ -101,8 +108,7 @@ impl Report {
     }
 
     pub(crate) fn table(&self) -> String {
-        let head =
-            "| | measured | target | to target, 1 or less is good |\n| --- | --- | --- | --- |";
+        let head = "| | measured | target | ratio to target (1 or less is good) |\n| --- | --- | --- | --- |";
         format!("{head}\n{}\n", self.rows.join("\n"))
     }
 
@@ -111,7 +117,7 @@ impl Report {
     }
 }
 
-/// Three digits, or all before the point.
+/// Formats a number with three significant digits, or all digits before the point.
 pub(crate) fn number(value: f64) -> String {
     let digits = match value.abs() {
         large if large >= 100.0 => 0,
@@ -121,7 +127,7 @@ pub(crate) fn number(value: f64) -> String {
     let text = format!("{value:.digits$}");
     let (whole, rest) = text.split_once('.').unwrap_or((&text, ""));
     let rest = rest.trim_end_matches('0');
-    // Thousands apart, from the right.
+    // Groups of three digits, from the right.
     let mut grouped = String::new();
     for (n, digit) in whole.chars().enumerate() {
         let left = whole.len() - n;
@@ -141,7 +147,7 @@ pub(crate) fn mib(bytes: usize) -> String {
     format!("{:.0}", bytes as f64 / f64::from(1 << 20))
 }
 
-/// Tells what goes on, to whoever waits for it.
-pub(crate) fn progress(what: impl std::fmt::Display) {
-    eprintln!("{what}");
+/// Prints a progress line to standard error.
+pub(crate) fn progress(line: impl std::fmt::Display) {
+    eprintln!("{line}");
 }

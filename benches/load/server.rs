@@ -1,4 +1,4 @@
-//! The usher under load: a process of its own, on a scratch directory.
+//! The usher process under load, in a scratch directory.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -8,23 +8,23 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::http::Caller;
-use super::limit::Ended;
+use super::http::HttpClient;
+use super::limit::KilledOnDrop;
 
 pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 pub(crate) const TOKEN: &str = "a-service-token-for-the-benchmark-012345";
-/// Ticks of the CPU times in /proc, a second: fixed on Linux for programs.
-const TICKS: u64 = 100;
-/// How long a server may take to its first answer.
-const START: Duration = Duration::from_secs(30);
+/// Clock ticks per second in /proc: always 100 on Linux.
+const TICKS_PER_SECOND: u64 = 100;
+/// Time-out for the first response of a server.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(crate) struct Server {
-    process: Ended,
+    process: KilledOnDrop,
     pub(crate) address: SocketAddr,
     _dir: TempDir,
 }
 
-/// What a process has used.
+/// Memory and CPU time of a process.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Usage {
     pub(crate) rss_bytes: usize,
@@ -33,14 +33,14 @@ pub(crate) struct Usage {
 
 impl Usage {
     pub(crate) fn of(process: u32) -> Self {
-        let read = |what: &str| std::fs::read_to_string(format!("/proc/{process}/{what}")).unwrap();
+        let read = |file: &str| std::fs::read_to_string(format!("/proc/{process}/{file}")).unwrap();
         let status = read("status");
         let rss = status
             .lines()
             .find_map(|line| line.strip_prefix("VmRSS:"))
             .unwrap();
         let rss: usize = rss.trim().trim_end_matches(" kB").parse().unwrap();
-        // After the name in parentheses: the state, and eleven fields later user and system time.
+        // User and system time are the 12th and 13th fields after the name in parentheses.
         let stat = read("stat");
         let fields: Vec<&str> = stat
             .rsplit(')')
@@ -51,16 +51,16 @@ impl Usage {
         let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
         Self {
             rss_bytes: rss * 1024,
-            cpu: Duration::from_millis(ticks * 1000 / TICKS),
+            cpu: Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND),
         }
     }
 
-    /// What each of `count` cost in memory, since then.
+    /// Memory growth since `since` per client.
     pub(crate) fn bytes_each(&self, since: &Self, count: usize) -> f64 {
         self.rss_bytes.saturating_sub(since.rss_bytes) as f64 / count as f64
     }
 
-    /// What each of `count` cost in CPU, since then.
+    /// CPU time since `since` per client, in microseconds.
     pub(crate) fn micros_each(&self, since: &Self, count: usize) -> f64 {
         (self.cpu - since.cpu).as_secs_f64() * 1e6 / count as f64
     }
@@ -71,7 +71,7 @@ impl Server {
         Self::start_with(&[])
     }
 
-    /// With these files in its directory, and further lines of configuration, `{dir}` being that directory.
+    /// Starts usher with extra files `(name, content, configuration line)`. An empty name adds only the line.
     pub(crate) fn start_with(files: &[(&str, &str, &str)]) -> Self {
         let dir = scratch();
         let address = free_address();
@@ -93,13 +93,13 @@ impl Server {
         let child = Command::new(env!("CARGO_BIN_EXE_usher"))
             .arg("--config")
             .arg(file)
-            // As the package's unit has it.
+            // As in the package's systemd unit.
             .env("MALLOC_ARENA_MAX", "1")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        let process = Ended(child);
+        let process = KilledOnDrop(child);
         wait_for(address);
         Self {
             process,
@@ -113,16 +113,16 @@ impl Server {
     }
 
     pub(crate) fn go_live(&self) {
-        set_live(&mut Caller::new(self.address), "golive", ROOM);
+        set_live(&mut HttpClient::new(self.address), "golive", ROOM);
     }
 
     pub(crate) fn end_live(&self) {
-        set_live(&mut Caller::new(self.address), "endlive", ROOM);
+        set_live(&mut HttpClient::new(self.address), "endlive", ROOM);
     }
 
-    /// How many wait, of all conferences.
+    /// Number of waiting visitors in all conferences.
     pub(crate) fn waiting(&self) -> u64 {
-        let (_, body) = Caller::new(self.address).get("/waiting-queue/conferences");
+        let (_, body) = HttpClient::new(self.address).get("/waiting-queue/conferences");
         let body: Value = serde_json::from_str(&body).unwrap();
         let list = body["conferences"].as_array().unwrap();
         list.iter()
@@ -130,10 +130,10 @@ impl Server {
             .sum()
     }
 
-    /// Waits until so many wait; false if that doesn't come about.
-    pub(crate) fn counts(&self, waiting: usize) -> bool {
-        let begun = Instant::now();
-        while begun.elapsed() < Duration::from_secs(60) {
+    /// Waits until this number of visitors wait. Returns false after one minute.
+    pub(crate) fn wait_for_waiting(&self, waiting: usize) -> bool {
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(60) {
             if self.waiting() == waiting as u64 {
                 return true;
             }
@@ -143,24 +143,24 @@ impl Server {
     }
 }
 
-/// The conference that crowds wait for.
+/// The conference of all modes that need one.
 pub(crate) const ROOM: &str = "room";
 
-/// `golive` or `endlive`.
-pub(crate) fn set_live(caller: &mut Caller, what: &str, room: &str) {
-    ask_live(caller, what, room);
-    hear_live(caller);
+/// Sends `golive` or `endlive` and expects success.
+pub(crate) fn set_live(client: &mut HttpClient, action: &str, room: &str) {
+    send_live_request(client, action, room);
+    expect_ok(client);
 }
 
-/// Asks for it, and leaves the answer for [`hear_live`].
-pub(crate) fn ask_live(caller: &mut Caller, what: &str, room: &str) {
-    let path = format!("/waiting-queue/{what}");
+/// Sends the request only; [`expect_ok`] reads the response.
+pub(crate) fn send_live_request(client: &mut HttpClient, action: &str, room: &str) {
+    let path = format!("/waiting-queue/{action}");
     let body = json!({ "conference": format!("{room}@conference.meet.example.com") });
-    caller.send("POST", &path, "application/json", &body.to_string());
+    client.send("POST", &path, "application/json", &body.to_string());
 }
 
-pub(crate) fn hear_live(caller: &mut Caller) {
-    let (status, body) = caller.answer();
+pub(crate) fn expect_ok(client: &mut HttpClient) {
+    let (status, body) = client.response();
     assert_eq!(status, 200, "{body}");
 }
 
@@ -170,14 +170,17 @@ pub(crate) fn free_address() -> SocketAddr {
 }
 
 pub(crate) fn wait_for(address: SocketAddr) {
-    let begun = Instant::now();
+    let start = Instant::now();
     while std::net::TcpStream::connect(address).is_err() {
-        assert!(begun.elapsed() < START, "nothing listens on {address}");
+        assert!(
+            start.elapsed() < START_TIMEOUT,
+            "nothing listens on {address}"
+        );
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
-/// Where builds go: on the disk that the project is on, not in memory.
+/// The build directory: on the disk of the project, not a memory file system.
 pub(crate) fn target() -> PathBuf {
     let program = Path::new(env!("CARGO_BIN_EXE_usher"));
     program.ancestors().nth(2).unwrap().to_owned()

@@ -1,11 +1,11 @@
-//! Everybody is gone at once, and comes back: a proxy restarts, a cable is pulled.
+//! All clients lose their connections at the same time and reconnect, as after a restart of a proxy or a network failure.
 
 use std::time::Instant;
 
 use serde_json::json;
 
 use super::Run;
-use super::crowd::Crowd;
+use super::clients::Clients;
 use super::report::mib;
 use super::server::{ROOM, Server};
 use super::tokens::{Signer, visitors};
@@ -14,40 +14,42 @@ use super::waiting::REST;
 pub(crate) fn storm(run: &mut Run) {
     let count = run.visitors;
     let server = Server::start();
-    let mut crowd = Crowd::new(visitors(server.address, ROOM, count, &Signer::Shared));
-    let begun = Instant::now();
-    crowd.come();
-    let first_time = begun.elapsed();
+    let mut clients = Clients::new(visitors(server.address, ROOM, count, &Signer::SharedSecret));
+    let start = Instant::now();
+    clients.connect_all();
+    let first_connection = start.elapsed();
     std::thread::sleep(REST);
     let before = server.usage();
-    let mut found = Vec::new();
+    let mut results = Vec::new();
     for (how, reset) in [("reset", true), ("closed", false)] {
-        let begun = Instant::now();
-        // Nobody waits until the server has seen that they are gone.
-        crowd.leave_some(1, 0, reset);
-        crowd.come();
-        assert!(server.counts(count), "not all wait again");
-        let back = begun.elapsed();
+        let start = Instant::now();
+        clients.disconnect_some(1, 0, reset);
+        clients.connect_all();
+        assert!(
+            server.wait_for_waiting(count),
+            "not all visitors wait again"
+        );
+        let reconnected = start.elapsed();
         std::thread::sleep(REST);
         let memory = server.usage().rss_bytes as f64 / before.rss_bytes as f64;
         run.report.row(
-            &format!("all {count} connections {how}, and back: until all wait; memory ÷ before"),
-            &format!("{:.1} s; {memory:.2}", back.as_secs_f64()),
+            &format!("all {count} connections {how}, then reconnected: time until all wait; memory ÷ before"),
+            &format!("{:.1} s; {memory:.2}", reconnected.as_secs_f64()),
         );
-        found.push(
-            json!({ "how": how, "back_s": back.as_secs_f64(), "memory_over_before": memory }),
+        results.push(
+            json!({ "how": how, "back_s": reconnected.as_secs_f64(), "memory_over_before": memory }),
         );
     }
     run.report.row(
-        "the same clients' first arrival; memory with all",
+        "first connection of the same clients; memory with all",
         &format!(
             "{:.1} s; {} MiB",
-            first_time.as_secs_f64(),
+            first_connection.as_secs_f64(),
             mib(before.rss_bytes)
         ),
     );
-    run.report.keep(
+    run.report.record(
         "storm",
-        json!({ "first_arrival_s": first_time.as_secs_f64(), "storms": found }),
+        json!({ "first_arrival_s": first_connection.as_secs_f64(), "storms": results }),
     );
 }

@@ -1,4 +1,4 @@
-//! Who comes to usher, and with which token. All are made before anything is measured.
+//! The clients that connect to usher, and their tokens. All tokens are signed before a measurement starts.
 
 use std::net::SocketAddr;
 
@@ -9,34 +9,34 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
 use super::server::SECRET;
-use super::worker::{Kind, Visitor};
+use super::worker::{Client, Kind};
 
 const KID: &str = "benchmark";
 
-/// What signs tokens.
+/// The key that signs tokens.
 pub(crate) enum Signer {
-    Shared,
-    Pair { key: EncodingKey, public: String },
+    SharedSecret,
+    KeyPair { key: EncodingKey, public: String },
 }
 
 impl Signer {
-    /// A key pair of this run's own.
-    pub(crate) fn pair() -> Self {
+    /// Generates an RSA key pair.
+    pub(crate) fn rsa() -> Self {
         let pair = KeyPair::generate(KeySize::Rsa2048).unwrap();
         let private: Pkcs8V1Der<'_> = pair.as_der().unwrap();
         let public: PublicKeyX509Der<'_> = pair.public_key().as_der().unwrap();
-        Self::Pair {
+        Self::KeyPair {
             key: EncodingKey::from_rsa_pem(pem("PRIVATE KEY", private.as_ref()).as_bytes())
                 .unwrap(),
             public: pem("PUBLIC KEY", public.as_ref()),
         }
     }
 
-    /// The public half, if there is one, and the line of configuration that makes usher use the file.
+    /// The public key as a file, with the configuration line that makes usher use it.
     pub(crate) fn file(&self) -> Option<(&str, &str, &str)> {
         match self {
-            Self::Shared => None,
-            Self::Pair { public, .. } => Some((
+            Self::SharedSecret => None,
+            Self::KeyPair { public, .. } => Some((
                 "public.pem",
                 public,
                 "auth.public_keys = { benchmark = \"public.pem\" }",
@@ -46,8 +46,8 @@ impl Signer {
 
     fn sign(&self, claims: &Value) -> String {
         match self {
-            Self::Shared => usher::token::mint(SECRET, claims, Some("usher")).unwrap(),
-            Self::Pair { key, .. } => {
+            Self::SharedSecret => usher::token::mint(SECRET, claims, Some("usher")).unwrap(),
+            Self::KeyPair { key, .. } => {
                 let mut header = Header::new(Algorithm::RS256);
                 header.kid = Some(KID.to_owned());
                 jsonwebtoken::encode(&header, claims, key).unwrap()
@@ -56,57 +56,57 @@ impl Signer {
     }
 }
 
-/// Visitors of one conference, with tokens of their own.
+/// Visitors of one conference, each with its own token.
 pub(crate) fn visitors(
     address: SocketAddr,
     room: &str,
     count: usize,
     signer: &Signer,
-) -> Vec<Visitor> {
-    people(address, room, count, signer, Kind::Waits)
+) -> Vec<Client> {
+    clients_of_kind(address, room, count, signer, Kind::Waiting)
 }
 
-/// People of any kind.
-pub(crate) fn people(
+/// Clients of one kind, each with its own token.
+pub(crate) fn clients_of_kind(
     address: SocketAddr,
     room: &str,
     count: usize,
     signer: &Signer,
     kind: Kind,
-) -> Vec<Visitor> {
-    let (end, user) = match kind {
-        Kind::Watches => ("state", json!({ "moderator": true })),
-        Kind::Waits | Kind::Deaf => ("visitor", json!({ "role": "visitor" })),
+) -> Vec<Client> {
+    let (topic, user) = match kind {
+        Kind::Watching => ("state", json!({ "moderator": true })),
+        Kind::Waiting | Kind::NotReading => ("visitor", json!({ "role": "visitor" })),
     };
-    let one = |n| {
+    let client = |n| {
         let claims = json!({
             "iss": "jitsi", "aud": "jitsi", "exp": 4_000_000_000_u64, "jti": format!("{kind:?}{n}"),
             "room": room, "sub": "meet.example.com", "context": { "user": user },
         });
         let token = signer.sign(&claims);
-        Visitor {
+        Client {
             kind,
             address,
-            path: Some(format!("/waiting-queue/{end}/websocket")),
-            says: stomp(
+            path: Some(format!("/waiting-queue/{topic}/websocket")),
+            frames: stomp_frames(
                 &format!("Authorization:Bearer {token}"),
-                &format!("/secured/conference/{end}/topic.{room}@conference.meet.example.com"),
+                &format!("/secured/conference/{topic}/topic.{room}@conference.meet.example.com"),
             ),
         }
     };
-    (0..count).map(one).collect()
+    (0..count).map(client).collect()
 }
 
-/// What somebody says who waits for a topic: CONNECT, with a header that lets them in, and SUBSCRIBE.
-pub(crate) fn stomp(entry: &str, destination: &str) -> Vec<String> {
+/// The STOMP frames of a client: CONNECT with these headers, and SUBSCRIBE.
+pub(crate) fn stomp_frames(login: &str, destination: &str) -> Vec<String> {
     vec![
-        connect(entry),
+        connect(login),
         format!("SUBSCRIBE\nid:1\ndestination:{destination}\nreceipt:r\n\n\0"),
     ]
 }
 
-pub(crate) fn connect(entry: &str) -> String {
-    format!("CONNECT\naccept-version:1.2,1.1\nheart-beat:10000,10000\n{entry}\n\n\0")
+pub(crate) fn connect(login: &str) -> String {
+    format!("CONNECT\naccept-version:1.2,1.1\nheart-beat:10000,10000\n{login}\n\n\0")
 }
 
 fn pem(label: &str, der: &[u8]) -> String {
@@ -125,9 +125,9 @@ fn base64(bytes: &[u8]) -> String {
             let mut bits = [0; 4];
             bits[1..=three.len()].copy_from_slice(three);
             let bits = u32::from_be_bytes(bits);
-            for place in 0..4_usize {
-                let letter = LETTERS[(bits >> (18 - 6 * place) & 63) as usize];
-                let padding = place > three.len();
+            for index in 0..4_usize {
+                let letter = LETTERS[(bits >> (18 - 6 * index) & 63) as usize];
+                let padding = index > three.len();
                 text.push(if padding { '=' } else { char::from(letter) });
             }
         }

@@ -1,13 +1,12 @@
-//! As much of HTTP, WebSocket and STOMP as a client of the benchmark needs, and no more: it is not to be what
-//! is measured.
+//! The minimum of HTTP, WebSocket and STOMP that a client of the benchmark needs, so that the clients use little
+//! CPU.
 
 use std::net::SocketAddr;
 
-/// A text message with a line feed, masked: a client's heart-beat.
-pub(crate) const BEAT: [u8; 7] = [0x81, 0x81, 0, 0, 0, 0, b'\n'];
+/// The heart-beat of a client: a masked text message with a line feed.
+pub(crate) const HEART_BEAT: [u8; 7] = [0x81, 0x81, 0, 0, 0, 0, b'\n'];
 
-/// The request that turns a connection into a WebSocket. Who asks for a subprotocol gets it from each of the
-/// systems measured.
+/// The WebSocket upgrade request. All measured servers accept this subprotocol.
 pub(crate) fn handshake(address: SocketAddr, path: &str) -> String {
     format!(
         "GET {path} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -16,22 +15,22 @@ pub(crate) fn handshake(address: SocketAddr, path: &str) -> String {
     )
 }
 
-/// A text message of a client, masked with zeros: the rule is kept, and the work spared.
-pub(crate) fn message(text: &str) -> Vec<u8> {
-    let mut bytes = head(text.len(), 0x80);
+/// A text message of a client. The mask is zero, which saves the masking work.
+pub(crate) fn client_message(text: &str) -> Vec<u8> {
+    let mut bytes = header(text.len(), 0x80);
     bytes.extend([0; 4]);
     bytes.extend(text.as_bytes());
     bytes
 }
 
 /// A text message of a server.
-pub(crate) fn unmasked(text: &str) -> Vec<u8> {
-    let mut bytes = head(text.len(), 0);
+pub(crate) fn server_message(text: &str) -> Vec<u8> {
+    let mut bytes = header(text.len(), 0);
     bytes.extend(text.as_bytes());
     bytes
 }
 
-fn head(length: usize, mask: u8) -> Vec<u8> {
+fn header(length: usize, mask: u8) -> Vec<u8> {
     match (u8::try_from(length), u16::try_from(length)) {
         (Ok(short), _) if short < 126 => vec![0x81, mask | short],
         (_, Ok(length)) => [&[0x81, mask | 126], &length.to_be_bytes()[..]].concat(),
@@ -43,29 +42,29 @@ fn head(length: usize, mask: u8) -> Vec<u8> {
     }
 }
 
-/// What a server sent and nobody looked at yet.
+/// Received bytes that are not parsed yet.
 #[derive(Debug, Default)]
-pub(crate) struct Inbox {
+pub(crate) struct ReadBuffer {
     bytes: Vec<u8>,
 }
 
-impl Inbox {
-    pub(crate) fn put(&mut self, bytes: &[u8]) {
+impl ReadBuffer {
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Up to the end of an HTTP head, if that is there.
-    pub(crate) fn take_head(&mut self) -> Option<String> {
+    /// Takes an HTTP header block if it is complete.
+    pub(crate) fn take_http_header(&mut self) -> Option<String> {
         let end = self.bytes.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
-        let head = String::from_utf8_lossy(&self.bytes[..end]).into_owned();
+        let header = String::from_utf8_lossy(&self.bytes[..end]).into_owned();
         self.bytes.drain(..end);
-        Some(head)
+        Some(header)
     }
 
-    /// The payload of the next WebSocket frame, if all of it is there, with the bytes it took. Memory that a
-    /// quiet connection doesn't need is given back.
+    /// Takes the next WebSocket frame if it is complete: its payload and its size in bytes. Frees the buffer of an
+    /// idle connection.
     pub(crate) fn take_frame(&mut self) -> Option<(Vec<u8>, usize)> {
-        let (length, head) = match (self.bytes.get(1)?, self.bytes.get(2..10)) {
+        let (length, header) = match (self.bytes.get(1)?, self.bytes.get(2..10)) {
             (127, long) => (u64::from_be_bytes(long?.try_into().unwrap()), 10),
             (126, _) => {
                 let length = self.bytes.get(2..4)?;
@@ -73,8 +72,8 @@ impl Inbox {
             }
             (short, _) => (u64::from(*short), 2),
         };
-        let end = head + usize::try_from(length).unwrap();
-        let payload = self.bytes.get(head..end)?.to_vec();
+        let end = header + usize::try_from(length).unwrap();
+        let payload = self.bytes.get(header..end)?.to_vec();
         self.bytes.drain(..end);
         if self.bytes.is_empty() {
             self.bytes = Vec::new();

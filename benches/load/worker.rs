@@ -1,8 +1,8 @@
-//! A process full of visitors. It does what it is ordered to, a line of JSON on its input each, and answers
-//! with a line of JSON; between orders its visitors keep their heart-beats and listen.
+//! A worker process that runs many clients. Each request is a line of JSON on its standard input, each reply a
+//! line of JSON on its standard output. Between requests the clients send heart-beats and read.
 //!
-//! Processes, because each may open only so many files; one thread and one task per visitor, because the
-//! server is to have the rest of the machine.
+//! There are several processes because each is limited in open files. A process has one thread and one task per
+//! client, which leaves most of the machine to the server.
 
 use std::cell::RefCell;
 use std::io::BufRead;
@@ -16,79 +16,79 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{AbortHandle, JoinSet, LocalSet};
 
-use super::wire::{BEAT, Inbox, handshake, message};
+use super::wire::{HEART_BEAT, ReadBuffer, client_message, handshake};
 
-/// Tells this program to be a worker.
+/// Argument that starts this program as a worker.
 pub(crate) const ARGUMENT: &str = "--worker";
-/// How many set-ups of one worker are under way at a time.
-const AT_A_TIME: usize = 32;
-/// Each visitor sends a heart-beat once in so many ticks of such a length: every ten seconds.
-const BEAT_TICKS: usize = 100;
-const BEAT_TICK: Duration = Duration::from_millis(100);
-/// How long everybody may take to be told.
-const PATIENCE: Duration = Duration::from_secs(120);
-/// How many connections have one address. Each has a port of its own, chosen here: a search by the kernel takes
-/// longer than all the rest once ports of former connections wait to be forgotten.
+/// Connections that one worker sets up at the same time.
+const CONCURRENT_SET_UPS: usize = 32;
+/// Each client sends a heart-beat once in this number of ticks: every ten seconds.
+const HEART_BEAT_TICKS: usize = 100;
+const HEART_BEAT_TICK: Duration = Duration::from_millis(100);
+/// Time-out for the delivery of a message to all waiting clients.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(120);
+/// Connections per local address. The port is chosen here because the kernel's search for a free port is slow
+/// when many ports are in TIME_WAIT.
 const PER_ADDRESS: u16 = 4_000;
 const FIRST_PORT: u16 = 20_000;
-/// How many other ports are tried where one is somebody else's.
+/// Other ports that are tried when another process uses a port.
 const OTHER_PORTS: u16 = 4;
-/// The receive buffer of those who don't read.
-const DEAF_BUFFER: u32 = 4_096;
+/// Receive buffer of clients that do not read.
+const SMALL_BUFFER: u32 = 4_096;
 
-/// What somebody comes for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Kind {
-    /// Waits until told.
-    Waits,
-    /// Is told, again and again, how many wait.
-    Watches,
-    /// Waits, and after that reads nothing any more.
-    Deaf,
+    /// A visitor who waits until its conference is live.
+    Waiting,
+    /// A moderator who subscribes to the number of waiting visitors.
+    Watching,
+    /// A visitor who waits and does not read.
+    NotReading,
 }
 
-/// One who is to come: where to, and what they say, a message at a time, each of which is answered.
+/// A client that can connect.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Visitor {
+pub(crate) struct Client {
     pub(crate) kind: Kind,
     pub(crate) address: SocketAddr,
-    /// Without one, it is a plain connection.
+    /// Path of the WebSocket. `None` is a plain TCP connection.
     pub(crate) path: Option<String>,
-    pub(crate) says: Vec<String>,
+    /// STOMP frames of the set-up. Each requires a response.
+    pub(crate) frames: Vec<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) enum Order {
-    /// These may come, beside those who may already.
-    Prepare(Vec<Visitor>),
-    /// Whoever of the first `to` is not there comes.
-    Come { to: usize },
-    /// Forget what was told so far, and listen.
-    Listen,
-    /// Answer once all who wait have been told.
-    Told,
-    /// Every `nth` of those who are there leaves, beginning with one of the first; with a reset or in order.
-    Leave {
+pub(crate) enum Request {
+    /// Adds clients. They do not connect yet.
+    Add(Vec<Client>),
+    /// Connects all of the first `count` clients that are not connected.
+    Connect { count: usize },
+    /// Discards the recorded deliveries.
+    ResetDeliveries,
+    /// Replies when all waiting clients have received a message.
+    AwaitDeliveries,
+    /// Disconnects every `nth` client, starting at index `first`, with a reset or a close.
+    Disconnect {
         nth: usize,
         first: usize,
         reset: bool,
     },
-    /// The deaf ask for answers until nothing more goes through.
-    Stuff,
-    /// What do those who watch know?
-    Watched,
+    /// Clients that do not read request responses until the connection accepts no more bytes.
+    Flood,
+    /// Returns what the watching clients have received.
+    Updates,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Reply {
     Done,
-    /// When each was told, in microseconds since the epoch, and how many bytes the message had.
-    Told {
+    /// The time of each delivery in microseconds since the epoch, and the size of the message.
+    Deliveries {
         at: Vec<u64>,
         bytes: usize,
     },
-    /// How many messages came, and what the last one said, of each who watches.
-    Watched(Vec<(usize, String)>),
+    /// Number of messages and last body of each watching client.
+    Updates(Vec<(usize, String)>),
     Failed(String),
 }
 
@@ -98,46 +98,48 @@ pub(crate) fn now_micros() -> u64 {
     u64::try_from(since.as_micros()).unwrap()
 }
 
-/// One who is there.
-struct Seat {
+/// A connected client.
+struct Connection {
     socket: Rc<TcpStream>,
-    ear: Option<AbortHandle>,
-    /// Half a frame may be under way: no heart-beat fits in there.
-    stuffed: bool,
+    reader: Option<AbortHandle>,
+    /// The last frame may be incomplete, so no heart-beat may follow it.
+    flooded: bool,
 }
 
-/// What was heard by all of them.
+/// What all clients of this worker have received.
 #[derive(Default)]
-struct Heard {
-    told_at: Vec<u64>,
+struct Received {
+    delivered_at: Vec<u64>,
     bytes: usize,
-    watched: Vec<(usize, String)>,
-    /// Hung up on without having left.
+    updates: Vec<(usize, String)>,
+    /// Connections that the server closed.
     lost: usize,
 }
 
 #[derive(Default)]
-struct Ears {
-    heard: RefCell<Heard>,
-    news: Notify,
+struct Recorder {
+    received: RefCell<Received>,
+    changed: Notify,
 }
+
+type Connections = Rc<RefCell<Vec<Option<Connection>>>>;
 
 struct Worker {
     number: u8,
-    visitors: Vec<Visitor>,
-    seats: Rc<RefCell<Vec<Option<Seat>>>>,
-    ears: Rc<Ears>,
-    /// Connections made so far; addresses take turns.
-    made: usize,
+    clients: Vec<Client>,
+    connections: Connections,
+    recorder: Rc<Recorder>,
+    /// Connections opened so far; selects the next local address and port.
+    opened: usize,
 }
 
 /// Runs until the input ends.
 pub(crate) fn serve(number: u8) {
-    let (orders, mut input) = mpsc::unbounded_channel();
+    let (requests, mut input) = mpsc::unbounded_channel();
     std::thread::spawn(move || {
         for line in std::io::stdin().lock().lines() {
-            let order: Order = serde_json::from_str(&line.unwrap()).unwrap();
-            orders.send(order).unwrap();
+            let request: Request = serde_json::from_str(&line.unwrap()).unwrap();
+            requests.send(request).unwrap();
         }
     });
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -146,16 +148,16 @@ pub(crate) fn serve(number: u8) {
         .unwrap();
     let mut worker = Worker {
         number,
-        visitors: Vec::new(),
-        seats: Rc::default(),
-        ears: Rc::default(),
-        made: 0,
+        clients: Vec::new(),
+        connections: Rc::default(),
+        recorder: Rc::default(),
+        opened: 0,
     };
     LocalSet::new().block_on(&runtime, async {
-        tokio::task::spawn_local(beat(Rc::clone(&worker.seats)));
-        while let Some(order) = input.recv().await {
+        tokio::task::spawn_local(send_heart_beats(Rc::clone(&worker.connections)));
+        while let Some(request) = input.recv().await {
             let reply = worker
-                .obey(order)
+                .handle(request)
                 .await
                 .unwrap_or_else(|error| Reply::Failed(error.to_string()));
             println!("{}", serde_json::to_string(&reply).unwrap());
@@ -166,111 +168,113 @@ pub(crate) fn serve(number: u8) {
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 impl Worker {
-    async fn obey(&mut self, order: Order) -> Result<Reply> {
-        let reply = match order {
-            Order::Prepare(visitors) => {
-                self.visitors.extend(visitors);
+    async fn handle(&mut self, request: Request) -> Result<Reply> {
+        let reply = match request {
+            Request::Add(clients) => {
+                self.clients.extend(clients);
                 Reply::Done
             }
-            Order::Come { to } => {
-                self.come(to).await?;
+            Request::Connect { count } => {
+                self.connect(count).await?;
                 Reply::Done
             }
-            Order::Listen => {
-                let mut heard = self.ears.heard.borrow_mut();
-                (heard.told_at, heard.bytes) = (Vec::new(), 0);
+            Request::ResetDeliveries => {
+                let mut received = self.recorder.received.borrow_mut();
+                (received.delivered_at, received.bytes) = (Vec::new(), 0);
                 Reply::Done
             }
-            Order::Told => self.told().await?,
-            Order::Leave { nth, first, reset } => {
-                for seat in self.seats.borrow_mut().iter_mut().skip(first).step_by(nth) {
-                    leave(seat, reset)?;
+            Request::AwaitDeliveries => self.await_deliveries().await?,
+            Request::Disconnect { nth, first, reset } => {
+                let mut connections = self.connections.borrow_mut();
+                for connection in connections.iter_mut().skip(first).step_by(nth) {
+                    disconnect(connection, reset)?;
                 }
                 Reply::Done
             }
-            Order::Stuff => {
-                self.stuff();
+            Request::Flood => {
+                self.flood();
                 Reply::Done
             }
-            Order::Watched => Reply::Watched(self.ears.heard.borrow().watched.clone()),
+            Request::Updates => Reply::Updates(self.recorder.received.borrow().updates.clone()),
         };
-        match self.ears.heard.borrow().lost {
+        match self.recorder.received.borrow().lost {
             0 => Ok(reply),
-            lost => Err(format!("{lost} were hung up on").into()),
+            lost => Err(format!("the server closed {lost} connections").into()),
         }
     }
 
-    async fn come(&mut self, to: usize) -> Result<()> {
-        self.seats.borrow_mut().resize_with(to, || None);
-        let mut coming = JoinSet::new();
-        for place in 0..to {
-            if self.seats.borrow()[place].is_some() {
+    async fn connect(&mut self, count: usize) -> Result<()> {
+        self.connections.borrow_mut().resize_with(count, || None);
+        let mut set_ups = JoinSet::new();
+        for index in 0..count {
+            if self.connections.borrow()[index].is_some() {
                 continue;
             }
-            if coming.len() >= AT_A_TIME {
-                self.seat(coming.join_next().await.unwrap()??);
+            if set_ups.len() >= CONCURRENT_SET_UPS {
+                self.add(set_ups.join_next().await.unwrap()??);
             }
-            let turn = u8::try_from(self.made / usize::from(PER_ADDRESS) % 200).unwrap();
-            let port = FIRST_PORT + u16::try_from(self.made % usize::from(PER_ADDRESS)).unwrap();
-            let from = SocketAddr::from(([127, 0, self.number + 1, turn + 1], port));
-            self.made += 1;
-            let visitor = self.visitors[place].clone();
-            coming
-                .spawn_local(async move { set_up(visitor, from).await.map(|came| (place, came)) });
+            let host = u8::try_from(self.opened / usize::from(PER_ADDRESS) % 200).unwrap();
+            let port = FIRST_PORT + u16::try_from(self.opened % usize::from(PER_ADDRESS)).unwrap();
+            let from = SocketAddr::from(([127, 0, self.number + 1, host + 1], port));
+            self.opened += 1;
+            let client = self.clients[index].clone();
+            set_ups.spawn_local(async move { set_up(client, from).await.map(|up| (index, up)) });
         }
-        while let Some(came) = coming.join_next().await {
-            self.seat(came??);
+        while let Some(connected) = set_ups.join_next().await {
+            self.add(connected??);
         }
         Ok(())
     }
 
-    fn seat(&mut self, (place, (socket, inbox)): (usize, (TcpStream, Inbox))) {
+    fn add(&mut self, (index, (socket, buffer)): (usize, (TcpStream, ReadBuffer))) {
         let socket = Rc::new(socket);
-        let kind = self.visitors[place].kind;
-        let ear = (kind != Kind::Deaf).then(|| {
-            let (socket, ears) = (Rc::clone(&socket), Rc::clone(&self.ears));
-            tokio::task::spawn_local(listen(socket, inbox, kind, ears)).abort_handle()
+        let kind = self.clients[index].kind;
+        let reader = (kind != Kind::NotReading).then(|| {
+            let (socket, recorder) = (Rc::clone(&socket), Rc::clone(&self.recorder));
+            tokio::task::spawn_local(read_messages(socket, buffer, kind, recorder)).abort_handle()
         });
-        self.seats.borrow_mut()[place] = Some(Seat {
+        self.connections.borrow_mut()[index] = Some(Connection {
             socket,
-            ear,
-            stuffed: false,
+            reader,
+            flooded: false,
         });
     }
 
-    async fn told(&self) -> Result<Reply> {
+    async fn await_deliveries(&self) -> Result<Reply> {
         let waiting = self
-            .seats
+            .connections
             .borrow()
             .iter()
-            .zip(&self.visitors)
-            .filter(|(seat, visitor)| seat.is_some() && visitor.kind == Kind::Waits)
+            .zip(&self.clients)
+            .filter(|(connection, client)| connection.is_some() && client.kind == Kind::Waiting)
             .count();
         let all = async {
-            while self.ears.heard.borrow().told_at.len() < waiting {
-                self.ears.news.notified().await;
+            while self.recorder.received.borrow().delivered_at.len() < waiting {
+                self.recorder.changed.notified().await;
             }
         };
-        let in_time = tokio::time::timeout(PATIENCE, all).await.is_ok();
-        let mut heard = self.ears.heard.borrow_mut();
-        let at = std::mem::take(&mut heard.told_at);
+        let in_time = tokio::time::timeout(DELIVERY_TIMEOUT, all).await.is_ok();
+        let mut received = self.recorder.received.borrow_mut();
+        let at = std::mem::take(&mut received.delivered_at);
         if !in_time {
-            return Err(format!("{} of {waiting} were told", at.len()).into());
+            return Err(format!("{} of {waiting} clients received a message", at.len()).into());
         }
-        let bytes = heard.bytes;
-        Ok(Reply::Told { at, bytes })
+        let bytes = received.bytes;
+        Ok(Reply::Deliveries { at, bytes })
     }
 
-    /// Receipts are what a client can ask for as often as it likes.
-    fn stuff(&self) {
-        let receipt = message(&format!("ACK\nid:x\nreceipt:{}\n\n\0", "r".repeat(180)));
-        for (seat, visitor) in self.seats.borrow_mut().iter_mut().zip(&self.visitors) {
-            let Some(seat) = seat.as_mut().filter(|_| visitor.kind == Kind::Deaf) else {
+    /// Uses receipts, which a client may request without a limit.
+    fn flood(&self) {
+        let receipt = client_message(&format!("ACK\nid:x\nreceipt:{}\n\n\0", "r".repeat(180)));
+        let mut connections = self.connections.borrow_mut();
+        for (connection, client) in connections.iter_mut().zip(&self.clients) {
+            let not_reading = client.kind == Kind::NotReading;
+            let Some(connection) = connection.as_mut().filter(|_| not_reading) else {
                 continue;
             };
-            seat.stuffed = true;
+            connection.flooded = true;
             for _ in 0..2_000 {
-                if !matches!(seat.socket.try_write(&receipt), Ok(n) if n == receipt.len()) {
+                if !matches!(connection.socket.try_write(&receipt), Ok(n) if n == receipt.len()) {
                     break;
                 }
             }
@@ -278,12 +282,12 @@ impl Worker {
     }
 }
 
-fn leave(seat: &mut Option<Seat>, reset: bool) -> Result<()> {
-    let Some(Seat { socket, ear, .. }) = seat.take() else {
+fn disconnect(connection: &mut Option<Connection>, reset: bool) -> Result<()> {
+    let Some(Connection { socket, reader, .. }) = connection.take() else {
         return Ok(());
     };
-    if let Some(ear) = ear {
-        ear.abort();
+    if let Some(reader) = reader {
+        reader.abort();
     }
     if reset {
         socket.set_zero_linger()?;
@@ -291,47 +295,47 @@ fn leave(seat: &mut Option<Seat>, reset: bool) -> Result<()> {
     Ok(())
 }
 
-/// Connects and says what there is to say.
-async fn set_up(visitor: Visitor, from: SocketAddr) -> Result<(TcpStream, Inbox)> {
+/// Connects and sends the frames of the set-up, each after the response to the one before.
+async fn set_up(client: Client, from: SocketAddr) -> Result<(TcpStream, ReadBuffer)> {
     let socket = TcpSocket::new_v4()?;
-    // Ports of connections that have ended may be used again.
+    // Allows ports of closed connections.
     socket.set_reuseaddr(true)?;
-    if visitor.kind == Kind::Deaf {
-        socket.set_recv_buffer_size(DEAF_BUFFER)?;
+    if client.kind == Kind::NotReading {
+        socket.set_recv_buffer_size(SMALL_BUFFER)?;
     }
     bind(&socket, from)?;
-    let mut socket = socket.connect(visitor.address).await?;
+    let mut socket = socket.connect(client.address).await?;
     socket.set_nodelay(true)?;
-    let mut inbox = Inbox::default();
-    let Some(path) = visitor.path else {
-        return Ok((socket, inbox));
+    let mut buffer = ReadBuffer::default();
+    let Some(path) = client.path else {
+        return Ok((socket, buffer));
     };
     socket
-        .write_all(handshake(visitor.address, &path).as_bytes())
+        .write_all(handshake(client.address, &path).as_bytes())
         .await?;
-    let head = loop {
-        if let Some(head) = inbox.take_head() {
-            break head;
+    let header = loop {
+        if let Some(header) = buffer.take_http_header() {
+            break header;
         }
-        read(&mut socket, &mut inbox).await?;
+        read(&mut socket, &mut buffer).await?;
     };
-    if !head.starts_with("HTTP/1.1 101") {
-        return Err(head.into());
+    if !header.starts_with("HTTP/1.1 101") {
+        return Err(header.into());
     }
-    for text in visitor.says {
-        socket.write_all(&message(&text)).await?;
+    for frame in client.frames {
+        socket.write_all(&client_message(&frame)).await?;
         loop {
-            match inbox.take_frame() {
+            match buffer.take_frame() {
                 Some((payload, _)) if payload.starts_with(b"ERROR") => {
                     return Err(String::from_utf8_lossy(&payload).into());
                 }
                 Some((payload, _)) if payload.contains(&0) => break,
                 Some(_) => {}
-                None => read(&mut socket, &mut inbox).await?,
+                None => read(&mut socket, &mut buffer).await?,
             }
         }
     }
-    Ok((socket, inbox))
+    Ok((socket, buffer))
 }
 
 fn bind(socket: &TcpSocket, mut from: SocketAddr) -> Result<()> {
@@ -344,66 +348,74 @@ fn bind(socket: &TcpSocket, mut from: SocketAddr) -> Result<()> {
     Ok(socket.bind(from)?)
 }
 
-async fn read(socket: &mut TcpStream, inbox: &mut Inbox) -> Result<()> {
-    let mut buffer = [0; 2048];
-    match socket.read(&mut buffer).await? {
-        0 => Err("hung up on while coming".into()),
+async fn read(socket: &mut TcpStream, buffer: &mut ReadBuffer) -> Result<()> {
+    let mut bytes = [0; 2048];
+    match socket.read(&mut bytes).await? {
+        0 => Err("the server closed the connection during the set-up".into()),
         n => {
-            inbox.put(&buffer[..n]);
+            buffer.push(&bytes[..n]);
             Ok(())
         }
     }
 }
 
-/// Hears what a visitor hears.
-async fn listen(socket: Rc<TcpStream>, mut inbox: Inbox, kind: Kind, ears: Rc<Ears>) {
-    let mut buffer = [0; 2048];
-    let mut watched = None;
+/// Reads and records the messages of one client until the connection ends.
+async fn read_messages(
+    socket: Rc<TcpStream>,
+    mut buffer: ReadBuffer,
+    kind: Kind,
+    recorder: Rc<Recorder>,
+) {
+    let mut bytes = [0; 2048];
+    let mut index = None;
     loop {
-        while let Some((payload, bytes)) = inbox.take_frame() {
+        while let Some((payload, size)) = buffer.take_frame() {
             if !payload.starts_with(b"MESSAGE") {
                 continue;
             }
-            let mut heard = ears.heard.borrow_mut();
-            if kind == Kind::Waits {
-                heard.told_at.push(now_micros());
-                heard.bytes = heard.bytes.max(bytes);
-                ears.news.notify_one();
+            let mut received = recorder.received.borrow_mut();
+            if kind == Kind::Waiting {
+                received.delivered_at.push(now_micros());
+                received.bytes = received.bytes.max(size);
+                recorder.changed.notify_one();
             } else {
-                let place = *watched.get_or_insert_with(|| {
-                    heard.watched.push((0, String::new()));
-                    heard.watched.len() - 1
+                let index = *index.get_or_insert_with(|| {
+                    received.updates.push((0, String::new()));
+                    received.updates.len() - 1
                 });
                 let text = String::from_utf8_lossy(&payload);
                 let body = text.split_once("\n\n").map_or("", |(_, body)| body);
-                let entry = &mut heard.watched[place];
-                *entry = (entry.0 + 1, body.trim_end_matches(['\0', '\n']).to_owned());
+                let update = &mut received.updates[index];
+                *update = (update.0 + 1, body.trim_end_matches(['\0', '\n']).to_owned());
             }
         }
         if socket.readable().await.is_err() {
             break;
         }
-        match socket.try_read(&mut buffer) {
-            Ok(n) if n > 0 => inbox.put(&buffer[..n]),
+        match socket.try_read(&mut bytes) {
+            Ok(n) if n > 0 => buffer.push(&bytes[..n]),
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
             Ok(_) | Err(_) => break,
         }
     }
-    // Those who leave don't come this far.
-    ears.heard.borrow_mut().lost += 1;
-    ears.news.notify_one();
+    // A disconnect by the client aborts this task earlier.
+    recorder.received.borrow_mut().lost += 1;
+    recorder.changed.notify_one();
 }
 
-/// Sends everybody's heart-beats, spread over the interval.
-async fn beat(seats: Rc<RefCell<Vec<Option<Seat>>>>) {
-    let mut ticks = tokio::time::interval(BEAT_TICK);
+/// Sends the heart-beats of all clients, spread over the interval.
+async fn send_heart_beats(connections: Connections) {
+    let mut ticks = tokio::time::interval(HEART_BEAT_TICK);
     for tick in 0.. {
         ticks.tick().await;
-        let seats = seats.borrow();
-        let due = seats.iter().skip(tick % BEAT_TICKS).step_by(BEAT_TICKS);
-        for seat in due.flatten().filter(|seat| !seat.stuffed) {
-            // Who is gone is noticed by who listens; a full buffer is a sign of life by itself.
-            let _ = seat.socket.try_write(&BEAT);
+        let connections = connections.borrow();
+        let due = connections
+            .iter()
+            .skip(tick % HEART_BEAT_TICKS)
+            .step_by(HEART_BEAT_TICKS);
+        for connection in due.flatten().filter(|connection| !connection.flooded) {
+            // The reader detects a closed connection. A full buffer already shows the server activity.
+            let _ = connection.socket.try_write(&HEART_BEAT);
         }
     }
 }

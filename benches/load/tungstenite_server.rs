@@ -1,6 +1,6 @@
-//! A peer: WebSockets as they come with hyper and tokio-tungstenite, all settings left alone. That is what
-//! warp's own WebSocket is made of (its feature would add HTTP/2 to the usher that is measured, since features
-//! of one build are shared). A broadcast and three commands of STOMP, without any check, is all it can do.
+//! A server for comparison: hyper and tokio-tungstenite with default settings, as warp's WebSocket uses them.
+//! (warp's own feature would add HTTP/2 to the measured usher, since a build shares features.) It supports a
+//! broadcast and three STOMP commands and checks nothing.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -21,11 +21,11 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-/// Tells this program to be that server.
-pub(crate) const ARGUMENT: &str = "--upgraded-server";
-const BEAT: Duration = Duration::from_secs(10);
+/// Argument that starts this program as that server.
+pub(crate) const ARGUMENT: &str = "--tungstenite-server";
+const HEART_BEAT: Duration = Duration::from_secs(10);
 
-/// Serves on a port of the loopback.
+/// Serves on a port of the loopback interface.
 pub(crate) fn serve(port: u16) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -33,13 +33,13 @@ pub(crate) fn serve(port: u16) {
         .unwrap();
     runtime.block_on(async {
         let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
-        let news = watch::Sender::new(String::new());
+        let broadcast = watch::Sender::new(String::new());
         loop {
             let (socket, _) = listener.accept().await.unwrap();
             socket.set_nodelay(true).unwrap();
-            let news = news.clone();
+            let broadcast = broadcast.clone();
             tokio::spawn(async move {
-                let service = service_fn(move |request| answer(request, news.clone()));
+                let service = service_fn(move |request| upgrade(request, broadcast.clone()));
                 let _ = hyper::server::conn::http1::Builder::new()
                     .serve_connection(TokioIo::new(socket), service)
                     .with_upgrades()
@@ -49,17 +49,17 @@ pub(crate) fn serve(port: u16) {
     });
 }
 
-async fn answer(
+async fn upgrade(
     mut request: Request<Incoming>,
-    news: watch::Sender<String>,
+    broadcast: watch::Sender<String>,
 ) -> Result<Response<Empty<Bytes>>, Infallible> {
     let key = request.headers().get("sec-websocket-key").unwrap();
     let accept = derive_accept_key(key.as_bytes()).parse().unwrap();
-    let upgrade = hyper::upgrade::on(&mut request);
+    let on_upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
-        let upgraded = TokioIo::new(upgrade.await.unwrap());
+        let upgraded = TokioIo::new(on_upgrade.await.unwrap());
         let socket = WebSocketStream::from_raw_socket(upgraded, Role::Server, None).await;
-        converse(socket, news).await;
+        run_session(socket, broadcast).await;
     });
     let mut response = Response::new(Empty::new());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -74,13 +74,13 @@ async fn answer(
     Ok(response)
 }
 
-async fn converse<S>(mut socket: WebSocketStream<S>, news: watch::Sender<String>)
+async fn run_session<S>(mut socket: WebSocketStream<S>, broadcast: watch::Sender<String>)
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
-    let mut heard = news.subscribe();
-    heard.mark_unchanged();
-    let mut beats = tokio::time::interval(BEAT);
+    let mut updates = broadcast.subscribe();
+    updates.mark_unchanged();
+    let mut heart_beats = tokio::time::interval(HEART_BEAT);
     loop {
         let text = tokio::select! {
             message = socket.next() => match message {
@@ -91,14 +91,14 @@ where
                     "RECEIPT\nreceipt-id:r\n\n\0".to_owned()
                 }
                 Some(Ok(Message::Text(text))) if text.starts_with("SEND") => {
-                    news.send_replace(text.replacen("SEND", "MESSAGE", 1));
+                    broadcast.send_replace(text.replacen("SEND", "MESSAGE", 1));
                     continue;
                 }
                 Some(Ok(_)) => continue,
                 Some(Err(_)) | None => return,
             },
-            _ = heard.changed() => heard.borrow_and_update().clone(),
-            _ = beats.tick() => "\n".to_owned(),
+            _ = updates.changed() => updates.borrow_and_update().clone(),
+            _ = heart_beats.tick() => "\n".to_owned(),
         };
         if socket.send(Message::text(text)).await.is_err() {
             return;
