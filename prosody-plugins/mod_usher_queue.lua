@@ -6,7 +6,7 @@
 -- usher_repair knows what is to be done after a restart.
 
 if module:get_host_type() ~= "local" then
-	error("mod_usher_queue belongs on the main VirtualHost, not on a component", 0);
+	error("Load mod_usher_queue on the main VirtualHost, not on a component", 0);
 end
 
 local muc = module:require "usher_muc";

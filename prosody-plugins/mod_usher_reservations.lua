@@ -1,7 +1,7 @@
 -- Asks usher before a conference starts, by whichever way: a request to the focus, or a room that is being created.
 
 if module:get_host_type() ~= "local" then
-	error("mod_usher_reservations belongs on the main VirtualHost, not on a component", 0);
+	error("Load mod_usher_reservations on the main VirtualHost, not on a component", 0);
 end
 
 local jid = require "util.jid";

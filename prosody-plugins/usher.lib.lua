@@ -17,7 +17,7 @@ if token_file and not token then
 		token = file:read("*a"):match("^%s*(.-)%s*$");
 		file:close();
 	else
-		module:log_status("error", "usher_token_file can't be read: %s", err);
+		module:log_status("error", "Cannot read usher_token_file: %s", err);
 	end
 end
 

@@ -49,7 +49,7 @@ local function read_answer(code, data)
 	if code == 200 or code == 201 then
 		local allocation = read_allocation(data);
 		if allocation then return "allocated", allocation; end
-		module:log("error", "usher's answer is not an allocation; is usher_url right?");
+		module:log("error", "invalid response from usher: not an allocation; check usher_url");
 	elseif code == 202 and data.waiting_queue == true then
 		return "waiting", read_message(data);
 	elseif code == 404 and data.ended_at then
@@ -101,9 +101,9 @@ local function note_look(refused, code, detail)
 	if refused == looks_refused then return; end
 	looks_refused = refused;
 	if refused then
-		module:log("warn", "usher's answers about running conferences are refused, and not followed: %d %s", code, detail);
+		module:log("warn", "usher refuses requests about running conferences, changed bookings are not applied: %d %s", code, detail);
 	else
-		module:log("info", "usher answers about running conferences again");
+		module:log("info", "usher accepts requests about running conferences again");
 	end
 end
 

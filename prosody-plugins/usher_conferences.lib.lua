@@ -39,8 +39,9 @@ local function get(query, callback)
 		local understands = code == 200 and type(data.conferences) == "table";
 		if code ~= 0 and understands ~= understood then
 			understood = understands;
-			local level, text = understands and "info" or "warn", understands and "again" or "not, is usher_queue_path right?";
-			module:log(level, "usher says what is live: %s (%d %s)", text, code, tostring(data.message or ""));
+			local level = understands and "info" or "warn";
+			local text = understands and "reports live conferences again" or "does not report live conferences, check usher_queue_path";
+			module:log(level, "usher %s (%d %s)", text, code, tostring(data.message or ""));
 		end
 		if not understands then return callback(nil); end
 		local entries = {};

@@ -36,7 +36,7 @@ return function (usher)
 	-- usher is there, but does not take this fact: others need not wait for the next attempt.
 	local function rest(fact, code, data)
 		if not fact.delay then
-			module:log("warn", "usher does not take %s %s of %s: %d %s", fact.method, fact.path, fact.key, code, tostring(data.message or ""));
+			module:log("warn", "usher rejects %s %s of %s, retrying: %d %s", fact.method, fact.path, fact.key, code, tostring(data.message or ""));
 		end
 		local pause = fact.delay or retry_first;
 		fact.delay, fact.resting = math.min(pause * 2, retry_most), true;
@@ -110,7 +110,7 @@ return function (usher)
 	local function add(fact)
 		if #facts >= max_facts then
 			local lost = table.remove(facts, facts[1] == telling and 2 or 1);
-			module:log("warn", "Too much that usher has not heard; gave up on %s %s", lost.method, lost.path);
+			module:log("warn", "Too many undelivered reports to usher; dropped %s %s", lost.method, lost.path);
 			answer_waiters(lost, true);
 		end
 		table.insert(facts, fact);

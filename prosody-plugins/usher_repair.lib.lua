@@ -39,7 +39,7 @@ return function (conferences, stage)
 			if now() - since < every * 0.9 then
 				still_absent[room_jid] = { live_since = entry.live_since; since = since };
 			elseif conferences.has_heard(room_jid) then
-				module:log("info", "usher has %s live, but there is no such room", room_jid);
+				module:log("info", "usher reports %s as live, but there is no such room; ending it", room_jid);
 				conferences.tell(room_jid, false);
 			end
 		end

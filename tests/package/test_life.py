@@ -191,7 +191,7 @@ class TestBesideJitsi:
         # What it says when it can't reach usher, which doesn't run: it was loaded, and asks.
         until(lambda: "usher at http://127.0.0.1:8060 fails" in prosody.read_text(), "the module to speak")
         said = prosody.read_text()
-        assert "usher_token_file can't be read" not in said
+        assert "Cannot read usher_token_file" not in said
         assert not [line for line in said.splitlines() if "\terror\t" in line or "Unable to load" in line]
 
     def test_check_sees_what_nginx_and_prosody_do(self, root, site, prosody):
