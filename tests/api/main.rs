@@ -10,6 +10,7 @@
 mod bookings;
 mod check;
 mod conformance;
+mod docs;
 mod harness;
 mod house;
 mod keys;
@@ -17,7 +18,6 @@ mod metrics;
 mod places;
 mod process;
 mod queue;
-mod readme;
 mod reservations;
 mod scripted;
 mod stomp;

@@ -1,5 +1,5 @@
-// Waits for a conference, or watches how many do, with the client that Jitsi Meet uses; for the README's
-// demonstration. node demo.mjs visitor|moderator ROOM TOKEN [URL], with the room's name or its whole address.
+// Waits for a conference, or watches the number of waiting visitors, with the client that Jitsi Meet uses; for the
+// demonstration in docs/queue.md. node demo.mjs visitor|moderator ROOM TOKEN [URL], with the room's name or address.
 import { Client } from "@stomp/stompjs";
 import { WebSocket } from "ws";
 

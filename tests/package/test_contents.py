@@ -27,7 +27,15 @@ def test_lintian_finds_nothing_unexplained(package):
     assert output(["lintian", "--allow-root", "--fail-on", "error,warning", "--suppress-tags", ours, package]) == ""
 
 
-def test_what_the_readme_points_at_comes_along(unpacked):
+def test_the_documents_are_installed(unpacked):
+    documents = unpacked / "usr/share/doc/usher"
+    assert (documents / "README.md.gz").is_file()
+    for page in (PROJECT / "docs").iterdir():
+        name = f"docs/{page.name}"
+        assert (documents / name).is_file() or (documents / f"{name}.gz").is_file(), name
+
+
+def test_the_examples_of_the_documents_are_installed(unpacked):
     examples = unpacked / "usr/share/doc/usher/examples"
     for name in ["config.toml", "grafana/usher.json", "prometheus/usher.rules.yml"]:
         assert (examples / name).is_file()
@@ -84,8 +92,8 @@ def test_bash_completes_commands_and_options(unpacked, typed, wanted):
     assert output(["bash", "-c", script, "bash", completion, typed]).strip() == wanted
 
 
-def test_units_of_the_readme_are_those_of_the_package(unpacked):
-    [printed] = re.findall(r"^```ini\n(.*?)^```", (PROJECT / "README.md").read_text(), re.M | re.S)
+def test_units_in_the_documents_are_those_of_the_package(unpacked):
+    [printed] = re.findall(r"^```ini\n(.*?)^```", (PROJECT / "docs/operations.md").read_text(), re.M | re.S)
     units = re.split(r"^# (usher\.\w+)\n", printed, flags=re.M)[1:]
     assert units[::2] == ["usher.socket", "usher.service"]
     for name, text in zip(units[::2], units[1::2]):
