@@ -1,10 +1,10 @@
-//! Pauses between attempts: they grow, and vary so that many who failed together don't come back
+//! Backoff between attempts: they grow, and vary so that many who failed together don't come back
 //! together. The only place that knows the crate of that name, which nobody maintains any more.
 
 use std::time::Duration;
 
 use backoff::ExponentialBackoff;
-use backoff::backoff::Backoff;
+use backoff::backoff::Backoff as _;
 
 /// By how much a pause grows each time, and varies to either side.
 const GROWTH: f64 = 2.0;
@@ -12,11 +12,11 @@ const VARIATION: f64 = 0.5;
 
 /// Endless pauses; whoever takes them says how many.
 #[derive(Debug)]
-pub(crate) struct Pauses(ExponentialBackoff);
+pub(crate) struct Backoff(ExponentialBackoff);
 
-impl Pauses {
-    /// Pauses of about `first`, growing to about `longest`.
-    pub(crate) fn growing(first: Duration, longest: Duration) -> Self {
+impl Backoff {
+    /// Backoff of about `first`, growing to about `longest`.
+    pub(crate) fn exponential(first: Duration, longest: Duration) -> Self {
         Self(ExponentialBackoff {
             current_interval: first,
             initial_interval: first,
@@ -30,7 +30,7 @@ impl Pauses {
     }
 }
 
-impl Iterator for Pauses {
+impl Iterator for Backoff {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
@@ -45,7 +45,7 @@ mod tests {
     #[test]
     fn pauses_grow_vary_and_stay_below_a_limit() {
         let (first, longest) = (Duration::from_millis(100), Duration::from_secs(1));
-        let pauses: Vec<_> = Pauses::growing(first, longest).take(50).collect();
+        let pauses: Vec<_> = Backoff::exponential(first, longest).take(50).collect();
         assert_eq!(pauses.len(), 50);
         let around = |pause: Duration, middle: Duration| {
             (middle / 2..=middle * 3 / 2 + Duration::from_millis(1)).contains(&pause)

@@ -1,341 +1,42 @@
-//! usher stands beside a Prosody XMPP server in a Jitsi Meet deployment and decides two things for
-//! it: whether a conference may start and for how long, and who waits until it goes live.
+//! usher is a sidecar for Prosody in a Jitsi Meet deployment. It answers two questions: whether a conference may
+//! start and for how long, and when waiting visitors may enter.
 //!
-//! The map. Dependencies point down this list only:
+//! The map. A module depends only on modules above it in this list; a test holds the `use` lines against it.
 //!
 //! | module | owns |
 //! | --- | --- |
-//! | `service` | starting, reloading and stopping all of it; `current`: what a reload replaces |
+//! | `text`, `error_chain` | escaping, truncating; errors with their causes on one line |
+//! | [`domain`] | the nouns, pure: conference, booking, allocation, requester, policy (the decision) |
+//! | [`stomp`] | STOMP 1.0, 1.1 and 1.2: frames and bytes, sans I/O |
+//! | [`clock`], `backoff`, [`metrics`], `batch` | one small thing each |
+//! | [`config`] | one file a section: keys, defaults, ranges, what reloads |
+//! | [`auth`] | verifying JWTs, their keys, what a token grants, service tokens |
+//! | [`store`] | durable state |
+//! | [`reservation`] | decide, allocate, find, end, expire; or ask an external system (`gateway`) |
+//! | [`queue`] | who waits and which conferences are live |
+//! | [`session`] | a WebSocket and the STOMP conversation on it |
 //! | [`lifecycle`] | signals, the listening socket, systemd |
 //! | [`http`] | routes, the one error body, the accept loop |
-//! | [`reservation`] | the decision (pure), bookings, allocations, expiry; or asking an upstream |
-//! | [`store`] | durable state |
-//! | [`stomp`] | STOMP 1.0, 1.1 and 1.2: frames and bytes (pure) |
-//! | [`token`] | verifying JWTs, finding their keys here or afar, what their bearer may do (pure) |
-//! | [`conference`] | one key for every spelling of a conference (pure) |
-//! | [`config`] | schema, defaults, validation, secrets |
-//! | `backoff`, `causes` | pauses between attempts; errors on one line |
-//! | [`metrics`], `process` | names and help of what is measured; what Linux says of the process |
-//! | [`clock`] | the present instant |
+//! | [`service`] | configuration to parts (`build`), `health`, start, reload, stop |
+//! | `cli` (in the binary) | one file a command |
 
+pub mod auth;
 mod backoff;
-mod causes;
+mod batch;
 pub mod clock;
-pub mod conference;
 pub mod config;
-pub mod current;
+pub mod domain;
+mod error_chain;
 pub mod http;
 pub mod lifecycle;
 pub mod metrics;
-mod process;
+
 pub mod queue;
 pub mod reservation;
-mod service;
+pub mod service;
 pub mod session;
 pub mod stomp;
 pub mod store;
-pub mod token;
+mod text;
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
-
-use chrono::TimeDelta;
-use thiserror::Error;
-
-use config::{Backend, Config, Secret};
-use http::Guard;
-use queue::Queue;
-use reservation::policy::Settings;
-use reservation::upstream::{Upstream, UpstreamError};
-use reservation::{Reservations, Retention};
-pub use service::{Service, Vitals, serve};
-use session::Gate;
-use session::rounds::Rounds;
-use session::tally::Tallies;
-use store::{Store, StoreError};
-use token::grant::Rules as GrantRules;
-use token::keys::{KeyError, KeySet, PublicKey};
-use token::remote::{Remote, RemoteError};
-use token::{Rules, ServiceTokens, Verifier};
-
-/// Why the service could not start.
-#[derive(Debug, Error)]
-pub enum ServeError {
-    /// The database can't be used.
-    #[error("the database at {url}: {error}")]
-    Store {
-        /// `database.url`.
-        url: String,
-        /// What is wrong with it.
-        error: StoreError,
-    },
-    /// The secret that is made where none is configured can't be made or read.
-    #[error("the secret file {path}: {error}; make its directory writable, or set auth.secret")]
-    Secret {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        error: std::io::Error,
-    },
-    /// The upstream can't be asked.
-    #[error(transparent)]
-    Upstream(#[from] UpstreamError),
-    /// A key can't be used.
-    #[error("{key}: {error}")]
-    Key {
-        /// The key of the configuration.
-        key: String,
-        /// What is wrong with it.
-        error: String,
-    },
-}
-
-/// The reservations that `config` describes, on their database.
-///
-/// # Errors
-///
-/// [`ServeError::Store`] if the database can't be used, [`ServeError::Upstream`] if the upstream can't.
-pub async fn open(config: &Config) -> Result<Reservations, ServeError> {
-    reservations(config, open_store(config).await?)
-}
-
-/// Copies the database that `config` names to `file`, as it is: a database of an earlier version isn't brought
-/// up to date.
-///
-/// # Errors
-///
-/// [`ServeError::Store`], and nothing is left of the file.
-pub async fn back_up(config: &Config, file: &Path) -> Result<(), ServeError> {
-    let url = &config.database.url;
-    store::back_up(url, file)
-        .await
-        .map_err(|error| ServeError::Store {
-            url: url.clone(),
-            error,
-        })
-}
-
-async fn open_store(config: &Config) -> Result<Store, ServeError> {
-    let url = &config.database.url;
-    Store::open(url, &config.xmpp.domain)
-        .await
-        .map_err(|error| ServeError::Store {
-            url: url.clone(),
-            error,
-        })
-}
-
-/// A duration in whole seconds, as the wire counts them.
-fn span(duration: Duration) -> TimeDelta {
-    let seconds = i64::try_from(duration.as_secs())
-        .ok()
-        .and_then(TimeDelta::try_seconds);
-    seconds.unwrap_or(TimeDelta::MAX)
-}
-
-fn reservations(config: &Config, store: Store) -> Result<Reservations, ServeError> {
-    let settings = &config.reservations;
-    let retention = Retention {
-        kept: span(settings.decisions_kept),
-        decisions_max: settings.decisions_max,
-    };
-    let reservations = Reservations::new(
-        store.clone(),
-        Settings {
-            policy: settings.policy,
-            default_duration: span(settings.default_duration),
-            early_start: span(settings.early_start),
-            starters: settings.starters,
-            time_zone: settings.time_zone,
-        },
-        retention,
-    );
-    if settings.backend == Backend::Local {
-        return Ok(reservations);
-    }
-    let unasked = span(settings.default_duration);
-    let upstream = Upstream::new(store, settings, unasked, retention)?;
-    Ok(reservations.with_upstream(upstream))
-}
-
-fn queue_settings(config: &Config) -> queue::Settings {
-    let settings = &config.queue;
-    queue::Settings {
-        release_per_second: settings.release_per_second,
-        live_ttl: TimeDelta::from_std(settings.live_ttl).unwrap_or(TimeDelta::MAX),
-        reconnect_grace: settings.reconnect_grace,
-        max_per_token: settings.max_per_token,
-        max_per_address: settings.max_per_address,
-        muc_prefix: config.xmpp.muc_prefix.clone(),
-    }
-}
-
-fn gate(
-    config: &Config,
-    queue: Queue,
-    guard: &Guard,
-    tallies: Tallies,
-    rounds: Arc<Rounds>,
-) -> Gate {
-    Gate {
-        queue,
-        verifier: guard.verifier.clone(),
-        rules: guard.rules.clone(),
-        state_interval: config.queue.state_interval,
-        heart_beat: config.queue.heart_beat,
-        connect_timeout: config.queue.connect_timeout,
-        max_per_token: config.queue.max_per_token,
-        max_per_address: config.queue.max_per_address,
-        muc_prefix: config.xmpp.muc_prefix.clone(),
-        tallies,
-        rounds,
-    }
-}
-
-/// The shared secret: the configured one, or, where no key is configured at all, one that is made
-/// beside the database.
-///
-/// # Errors
-///
-/// [`ServeError::Secret`] if its file can't be read or made.
-pub fn secret(config: &Config) -> Result<Option<Secret>, ServeError> {
-    if config.auth.any_key() {
-        return Ok(config.auth.secret.clone());
-    }
-    let Some(path) = token::local::path(&config.database.url) else {
-        return Ok(None);
-    };
-    let (secret, made) = token::local::ensure(&path).map_err(|error| ServeError::Secret {
-        path: path.clone(),
-        error,
-    })?;
-    if made {
-        tracing::info!(file = %path.display(), "no key is configured: made a random secret");
-    }
-    Ok(Some(secret))
-}
-
-/// Where [`secret`] would make one, if it would.
-#[must_use]
-pub fn secret_to_be_made(config: &Config) -> Option<PathBuf> {
-    let path = token::local::path(&config.database.url)?;
-    (!config.auth.any_key() && !path.exists()).then_some(path)
-}
-
-/// The same as [`secret`], for those who only look: none, where it would be made.
-///
-/// # Errors
-///
-/// [`ServeError::Secret`] if its file can't be read.
-pub fn kept_secret(config: &Config) -> Result<Option<Secret>, ServeError> {
-    match secret_to_be_made(config) {
-        Some(_) => Ok(None),
-        None => secret(config),
-    }
-}
-
-/// The shared secret and the keys that `config` names.
-///
-/// # Errors
-///
-/// [`ServeError::Key`] for a file that holds no usable public key, or a secret that can't be one.
-pub fn keys(config: &Config, secret: Option<&Secret>) -> Result<KeySet, ServeError> {
-    let mut keys = KeySet::new();
-    if let Some(secret) = secret {
-        let failed = |error: KeyError| ServeError::Key {
-            key: "auth.secret".into(),
-            error: error.to_string(),
-        };
-        keys = keys.with_secret(secret.expose()).map_err(failed)?;
-    }
-    for (kid, file) in &config.auth.public_keys {
-        let failed = |error: &dyn std::fmt::Display| ServeError::Key {
-            key: format!("auth.public_keys.{kid}"),
-            error: format!("{}: {error}", file.display()),
-        };
-        let pem = std::fs::read_to_string(file).map_err(|error| failed(&error))?;
-        let key = PublicKey::from_pem(&pem).map_err(|error| failed(&error))?;
-        keys = keys.with_public_key(kid, key);
-    }
-    Ok(keys)
-}
-
-/// The servers that `config` has keys fetched from, if any.
-///
-/// # Errors
-///
-/// [`ServeError::Key`] for one that can't be asked.
-pub fn remote(config: &Config) -> Result<Option<Remote>, ServeError> {
-    let auth = &config.auth;
-    let failed = |key: &str| {
-        let key = key.to_owned();
-        |error: RemoteError| ServeError::Key {
-            key,
-            error: error.to_string(),
-        }
-    };
-    let mut remote = Remote::new(auth.key_cache);
-    if let Some(url) = &auth.key_server {
-        let with = remote.with_key_server(url);
-        remote = with.map_err(failed("auth.key_server"))?;
-    }
-    if let Some(url) = &auth.jwks_url {
-        remote = remote.with_jwks(url).map_err(failed("auth.jwks_url"))?;
-    }
-    let any = auth.key_server.is_some() || auth.jwks_url.is_some();
-    Ok(any.then_some(remote))
-}
-
-/// What judges the tokens that are presented, as `config` says: whether they are genuine, and what
-/// they allow.
-///
-/// # Errors
-///
-/// Those of [`keys`] and [`remote`].
-pub fn verifier(
-    config: &Config,
-    secret: Option<&Secret>,
-) -> Result<(Verifier, GrantRules), ServeError> {
-    let auth = &config.auth;
-    let verifier = Verifier::new(
-        keys(config, secret)?,
-        Rules {
-            issuers: auth.accepted_issuers.clone(),
-            audiences: auth.accepted_audiences.clone(),
-            leeway: auth.leeway,
-        },
-    );
-    let verifier = match remote(config)? {
-        Some(remote) => verifier.with_remote(remote),
-        None => verifier,
-    };
-    let rules = GrantRules {
-        verify_domain: auth.verify_domain,
-        service_issuers: auth.service.issuers.clone(),
-        domain: config.xmpp.domain.as_str().into(),
-    };
-    Ok((verifier, rules))
-}
-
-/// Who may call the service's own endpoints, as `config` says.
-///
-/// # Errors
-///
-/// Those of [`verifier`].
-pub fn guard(config: &Config, secret: Option<&Secret>) -> Result<Guard, ServeError> {
-    let auth = &config.auth;
-    let (verifier, rules) = verifier(config, secret)?;
-    let tokens = &auth.service.tokens;
-    Ok(Guard {
-        tokens: ServiceTokens::new(
-            tokens
-                .iter()
-                .map(|token| token.expose().to_owned())
-                .collect(),
-        ),
-        verifier,
-        rules,
-        open: tokens.is_empty() && !auth.any_key(),
-    })
-}
+pub use service::{Service, serve};

@@ -3,15 +3,10 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{Instant, sleep};
-
-use crate::Vitals;
 
 /// Connections that the kernel holds for us. With the usual 128, a crowd that comes back at once loses
 /// a second for each dropped handshake.
@@ -63,37 +58,27 @@ fn notify(state: &[NotifyState]) {
     }
 }
 
-/// Says that usher serves.
-pub fn tell_ready() {
+/// Notifies systemd that usher serves.
+pub fn notify_ready() {
     notify(&[NotifyState::Ready]);
 }
 
-/// Says that the configuration is being read again; [`tell_ready`] says that it was.
-pub fn tell_reloading() {
+/// Says that the configuration is being read again; [`notify_ready`] says that it was.
+pub fn notify_reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => notify(&[NotifyState::Reloading, now]),
         Err(error) => tracing::warn!(%error, "there is no monotonic clock"),
     }
 }
 
-/// Says that usher stops.
-pub fn tell_stopping() {
+/// Notifies systemd that usher stops.
+pub fn notify_stopping() {
     notify(&[NotifyState::Stopping]);
 }
 
-/// Tells systemd's watchdog that usher lives, as long as it does, for ever. Does nothing where there is no
-/// watchdog (`WatchdogSec`). Two signs of life fit into its time, so that one may be late.
-pub async fn feed_watchdog(vitals: Vitals) {
-    let Some(patience) = sd_notify::watchdog_enabled() else {
-        return;
-    };
-    loop {
-        match vitals.check().await {
-            Ok(()) => notify(&[NotifyState::Watchdog]),
-            Err(what) => tracing::error!("{what} hangs; systemd will restart usher"),
-        }
-        sleep(patience / 3).await;
-    }
+/// Notifies systemd's watchdog that usher is alive.
+pub fn notify_watchdog() {
+    notify(&[NotifyState::Watchdog]);
 }
 
 /// Files that are open beside the connections: the database, the log, calls to key servers.
@@ -118,7 +103,7 @@ pub fn raise_file_limit(connections: usize) {
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wish {
+pub enum ProcessSignal {
     /// To stop.
     Stop,
     /// To read the configuration again.
@@ -148,110 +133,16 @@ impl Signals {
     }
 
     /// Waits for the next one.
-    pub async fn next(&mut self) -> Wish {
+    pub async fn next(&mut self) -> ProcessSignal {
         tokio::select! {
-            _ = self.terminate.recv() => Wish::Stop,
-            _ = self.interrupt.recv() => Wish::Stop,
-            _ = self.hang_up.recv() => Wish::Reload,
+            _ = self.terminate.recv() => ProcessSignal::Stop,
+            _ = self.interrupt.recv() => ProcessSignal::Stop,
+            _ = self.hang_up.recv() => ProcessSignal::Reload,
         }
     }
 
     /// Waits for one that stops.
     pub async fn stop(&mut self) {
-        while self.next().await != Wish::Stop {}
-    }
-}
-
-/// How often the accept loop shows that it runs.
-const BEAT: Duration = Duration::from_secs(1);
-/// A loop that was not seen for so long hangs: a busy machine's is late by less.
-const BEAT_LOST: Duration = Duration::from_secs(15);
-
-/// Whether connections are accepted: written by the accept loop, read by those who ask how it is.
-#[derive(Clone, Debug)]
-pub struct Pulse(Arc<Mutex<Beat>>);
-
-#[derive(Debug)]
-struct Beat {
-    seen: Instant,
-    trouble: Option<String>,
-}
-
-impl Default for Pulse {
-    fn default() -> Self {
-        Self(Arc::new(Mutex::new(Beat {
-            seen: Instant::now(),
-            trouble: None,
-        })))
-    }
-}
-
-impl Pulse {
-    fn get(&self) -> MutexGuard<'_, Beat> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The loop runs. Waits until it has to show that again.
-    pub async fn beat(&self) {
-        self.get().seen = Instant::now();
-        sleep(BEAT).await;
-    }
-
-    /// A connection was accepted, or could not be.
-    pub fn accepted(&self, outcome: Result<(), &io::Error>) {
-        self.get().trouble = outcome.err().map(ToString::to_string);
-    }
-
-    /// Whether the loop runs and accepts connections.
-    ///
-    /// # Errors
-    ///
-    /// What keeps it, in a sentence.
-    pub fn check(&self) -> Result<(), String> {
-        if !self.is_alive() {
-            return Err("The accept loop hangs; the log may say why.".into());
-        }
-        match &self.get().trouble {
-            None => Ok(()),
-            Some(error) => Err(format!(
-                "Connections can't be accepted: {error}; raise LimitNOFILE or lower server.max_connections."
-            )),
-        }
-    }
-
-    /// Whether the loop runs, whatever it can do.
-    #[must_use]
-    pub fn is_alive(&self) -> bool {
-        self.get().seen.elapsed() < BEAT_LOST
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::time::advance;
-
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_loop_that_is_not_seen_for_long_hangs() {
-        let pulse = Pulse::default();
-        pulse.beat().await;
-        assert_eq!(pulse.check(), Ok(()));
-        advance(BEAT_LOST).await;
-        assert!(!pulse.is_alive());
-        assert!(pulse.check().unwrap_err().contains("hangs"));
-        pulse.beat().await;
-        assert!(pulse.is_alive());
-    }
-
-    #[tokio::test]
-    async fn a_failed_accept_is_trouble_until_one_succeeds_and_no_reason_to_be_restarted() {
-        let pulse = Pulse::default();
-        pulse.accepted(Err(&io::Error::other("too many open files")));
-        let trouble = pulse.check().unwrap_err();
-        assert!(trouble.contains("too many open files") && trouble.contains("LimitNOFILE"));
-        assert!(pulse.is_alive());
-        pulse.accepted(Ok(()));
-        assert_eq!(pulse.check(), Ok(()));
+        while self.next().await != ProcessSignal::Stop {}
     }
 }

@@ -18,7 +18,7 @@ pub(crate) struct Arguments {
 /// Writes the copy, which is complete and on disk when this returns.
 pub(super) async fn run(arguments: &Arguments, config: &Config) -> anyhow::Result<ExitCode> {
     let file = &arguments.file;
-    usher::back_up(config, file).await?;
+    usher::service::build::back_up(config, file).await?;
     say(format_args!(
         "the database is backed up to {}",
         file.display()

@@ -10,10 +10,12 @@ use anyhow::Context;
 use chrono::{DateTime, TimeDelta, Utc};
 use clap::{Args, Subcommand};
 use usher::clock;
-use usher::conference::{Conference, narrowed};
-use usher::config::{Config, Secret, Starters, parse_duration};
-use usher::reservation::booking::{Booking, BookingId, Draft, Options, WINDOW_MAX};
-use usher::reservation::{policy, timestamp};
+use usher::config::{Config, parse_duration};
+use usher::domain::booking::StartPolicy;
+use usher::domain::booking::{Booking, BookingId, Draft, Options, WINDOW_MAX};
+use usher::domain::conference::{Conference, narrowed};
+use usher::domain::secret::Secret;
+use usher::domain::{policy, timestamp};
 use usher::store::BookingFilter;
 
 use super::{room_of, say};
@@ -101,7 +103,7 @@ pub(crate) struct Add {
     auto_live: Option<u32>,
     /// Who may open the room: anyone or owner
     #[arg(long)]
-    starters: Option<Starters>,
+    starters: Option<StartPolicy>,
 }
 
 fn time(text: &str) -> Result<DateTime<Utc>, String> {
@@ -114,7 +116,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 /// Runs the command.
 pub(super) async fn run(command: Command, config: &Config) -> anyhow::Result<ExitCode> {
-    let reservations = usher::open(config).await?;
+    let reservations = usher::service::build::open(config).await?;
     let now = clock::now();
     let zone = config.reservations.time_zone;
     match command {

@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use usher::conference::narrowed;
 use usher::config::Config;
-use usher::reservation::timestamp;
+use usher::domain::conference::narrowed;
+use usher::domain::timestamp;
 use usher::store::DecisionFilter;
 
 use super::{room_of, say};
@@ -32,7 +32,7 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> anyhow::Resul
         before: None,
         limit: arguments.limit,
     };
-    let reservations = usher::open(config).await?;
+    let reservations = usher::service::build::open(config).await?;
     for row in reservations.decisions(&filter).await?.iter().rev() {
         let who = [&row.requester.user_email, &row.requester.user_id]
             .into_iter()

@@ -76,7 +76,7 @@ pub(crate) fn misconfigured(arguments: &Arguments, error: &ConfigError) {
 }
 
 /// The room as a person writes it.
-fn room_of(conference: &usher::conference::Conference) -> String {
+fn room_of(conference: &usher::domain::conference::Conference) -> String {
     match conference.tenant() {
         Some(tenant) => format!("[{tenant}]{}", conference.display_name()),
         None => conference.display_name(),

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use usher::config::{Config, Log};
-use usher::lifecycle::{self, Signals, Wish};
+use usher::lifecycle::{self, ProcessSignal, Signals};
 use usher::{Service, metrics};
 
 use super::log::Level;
@@ -35,14 +35,14 @@ pub(crate) async fn run(
         started = Service::start(listener, config) => started?,
         () = signals.stop() => return Ok(ExitCode::SUCCESS),
     };
-    lifecycle::tell_ready();
-    let watchdog = tokio::spawn(lifecycle::feed_watchdog(service.vitals()));
-    while signals.next().await == Wish::Reload {
-        lifecycle::tell_reloading();
+    lifecycle::notify_ready();
+    let watchdog = tokio::spawn(service.liveness().watchdog_loop());
+    while signals.next().await == ProcessSignal::Reload {
+        lifecycle::notify_reloading();
         metrics::reloaded(reload(&mut service, file, level));
-        lifecycle::tell_ready();
+        lifecycle::notify_ready();
     }
-    lifecycle::tell_stopping();
+    lifecycle::notify_stopping();
     let stopped = tokio::select! {
         () = service.stop() => ExitCode::SUCCESS,
         () = signals.stop() => {

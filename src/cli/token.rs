@@ -7,8 +7,8 @@ use anyhow::{Context, ensure};
 use clap::Args;
 use serde_json::json;
 use usher::clock;
-use usher::conference::Conference;
 use usher::config::{Config, parse_duration};
+use usher::domain::conference::Conference;
 
 use super::say;
 
@@ -50,7 +50,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 /// Prints the token.
 pub(super) fn run(arguments: &Arguments, config: &Config) -> anyhow::Result<ExitCode> {
-    let secret = usher::secret(config)?.context(
+    let secret = usher::service::build::secret(config)?.context(
         "auth.secret is not set, and only it can sign tokens here; use the private half of your key pair elsewhere, or set auth.secret",
     )?;
     ensure!(
@@ -91,7 +91,7 @@ pub(super) fn run(arguments: &Arguments, config: &Config) -> anyhow::Result<Exit
         claims["sub"] = conference.tenant().unwrap_or(&config.xmpp.domain).into();
         claims["context"] = json!({ "user": user(arguments) });
     }
-    say(usher::token::mint(secret.expose(), &claims, Some("usher"))?)?;
+    say(usher::auth::mint(secret.expose(), &claims, Some("usher"))?)?;
     Ok(ExitCode::SUCCESS)
 }
 

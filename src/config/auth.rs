@@ -8,7 +8,8 @@ use std::time::Duration;
 use super::files;
 use super::reader::{Found, Place, Reader};
 use super::sections::{DAY, MINUTE, SECOND, exact_web_address, web_address};
-use super::{Auth, Secret, ServiceAuth, defaults};
+use super::{Auth, Service, defaults};
+use crate::domain::secret::Secret;
 
 pub(super) fn auth(read: &mut Reader<'_>) -> Auth {
     Auth {
@@ -25,7 +26,7 @@ pub(super) fn auth(read: &mut Reader<'_>) -> Auth {
             defaults::LEEWAY,
             Duration::ZERO..=10 * MINUTE,
         ),
-        service: ServiceAuth {
+        service: Service {
             tokens: service_tokens(read),
             issuers: service_issuers(read),
         },

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use chrono_tz::Tz;
 
-use super::{Backend, LogFormat, LogLevel, OnFailure, PolicyKind, Starters};
+use super::{Backend, LogFormat, LogLevel, OnFailure};
+use crate::domain::booking::StartPolicy;
+use crate::domain::policy::PolicyKind;
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -33,7 +35,7 @@ pub(super) const BACKEND: Backend = Backend::Local;
 pub(super) const POLICY: PolicyKind = PolicyKind::Open;
 pub(super) const DURATION: Duration = HOUR.saturating_mul(6);
 pub(super) const EARLY_START: Duration = Duration::from_secs(10 * 60);
-pub(super) const STARTERS: Starters = Starters::Anyone;
+pub(super) const STARTERS: StartPolicy = StartPolicy::Anyone;
 pub(super) const TIME_ZONE: Tz = Tz::UTC;
 pub(super) const DECISIONS_KEPT: Duration = DAY.saturating_mul(30);
 pub(super) const DECISIONS_MAX: u64 = 100_000;

@@ -10,11 +10,9 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
 use chrono_tz::Tz;
-use serde::{Deserialize, Serialize};
 
 mod auth;
 mod defaults;
@@ -30,6 +28,10 @@ mod strangers;
 mod tests;
 
 pub use mistake::{ConfigError, Mistake};
+
+use crate::domain::booking::StartPolicy;
+use crate::domain::policy::PolicyKind;
+use crate::domain::secret::Secret;
 
 /// Reads a duration as the configuration writes it: `"90s"`, `"1h30m"`.
 ///
@@ -176,7 +178,7 @@ pub struct Auth {
     /// default `10s`, at most `10m`. Expired tokens live this much longer.
     pub leeway: Duration,
     /// `[auth.service]`: Prosody and jigasi.
-    pub service: ServiceAuth,
+    pub service: Service,
 }
 
 impl Auth {
@@ -191,7 +193,7 @@ impl Auth {
 
 /// `[auth.service]`
 #[derive(Debug, Clone)]
-pub struct ServiceAuth {
+pub struct Service {
     /// Fixed tokens that make their bearer a service, in the form `Authorization: Bearer …`.
     /// Given as `tokens` or, better, one a line in a file (`tokens_file`). Default: none.
     pub tokens: Vec<Secret>,
@@ -214,7 +216,7 @@ pub struct Reservations {
     /// `24h`.
     pub early_start: Duration,
     /// Who may open a booked conference, where the booking itself doesn't say; default `anyone`.
-    pub starters: Starters,
+    pub starters: StartPolicy,
     /// The IANA time zone in which times are told to people; default `UTC`. What goes over the
     /// wire to programs is UTC whatever this says.
     pub time_zone: Tz,
@@ -234,53 +236,6 @@ pub enum Backend {
     Local,
     /// `upstream`: an external reservation system.
     Upstream,
-}
-
-/// Whether a conference needs a booking.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PolicyKind {
-    /// `open`: no; a booking only reserves its room for its time.
-    Open,
-    /// `booked`: yes.
-    Booked,
-}
-
-/// Who may open a booked conference.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Starters {
-    /// `anyone`: the first who comes.
-    Anyone,
-    /// `owner`: only the booking's owner.
-    Owner,
-}
-
-impl Starters {
-    const NAMES: [(&'static str, Self); 2] = [("anyone", Self::Anyone), ("owner", Self::Owner)];
-}
-
-impl fmt::Display for Starters {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Anyone => "anyone",
-            Self::Owner => "owner",
-        })
-    }
-}
-
-/// The text names no kind of [`Starters`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("starters are \"anyone\" or \"owner\"")]
-pub struct UnknownStarters;
-
-impl FromStr for Starters {
-    type Err = UnknownStarters;
-
-    fn from_str(text: &str) -> Result<Self, UnknownStarters> {
-        let mut names = Self::NAMES.iter();
-        let named = names.find(|(name, _)| *name == text);
-        named.map(|(_, kind)| *kind).ok_or(UnknownStarters)
-    }
 }
 
 /// `[reservations.upstream]`
@@ -357,28 +312,6 @@ pub struct Queue {
     pub max_per_address: u32,
     /// The proxies whose `X-Forwarded-For` is believed; default the loopback, where nginx is.
     pub trusted_proxies: Vec<IpAddr>,
-}
-
-/// A value that must not be printed: there is no `Display`, and `Debug` shows stars.
-#[derive(Clone)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps a value.
-    pub fn new(value: String) -> Self {
-        Self(value)
-    }
-
-    /// The value itself, for the one place that needs it.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
 }
 
 /// Where a configuration came from.

@@ -13,7 +13,10 @@ use super::files;
 use super::mistake::nearest;
 use super::reader::{Found, Reader};
 use super::sections::{DAY, MINUTE, NONZERO, SECOND, web_address};
-use super::{Backend, OnFailure, PolicyKind, Reservations, Secret, Starters, Upstream, defaults};
+use super::{Backend, OnFailure, Reservations, Upstream, defaults};
+use crate::domain::booking::StartPolicy;
+use crate::domain::policy::PolicyKind;
+use crate::domain::secret::Secret;
 
 const DECISIONS_MAX_MAX: u64 = 100_000_000;
 const RETRY_COUNT_MAX: u32 = 100;
@@ -43,7 +46,7 @@ pub(super) fn reservations(read: &mut Reader<'_>) -> Reservations {
         starters: read.choice(
             "reservations.starters",
             defaults::STARTERS,
-            &Starters::NAMES,
+            &StartPolicy::NAMES,
         ),
         time_zone: time_zone(read),
         decisions_kept: read.duration(

@@ -1,4 +1,5 @@
 use super::*;
+use crate::domain::booking::UnknownStartPolicy;
 use reader::Reader;
 use std::collections::BTreeSet;
 use std::fs;
@@ -152,7 +153,7 @@ fn nothing_configured_gives_the_documented_defaults() {
         Duration::from_secs(21_600)
     );
     assert_eq!(config.reservations.early_start, Duration::from_secs(600));
-    assert_eq!(config.reservations.starters, Starters::Anyone);
+    assert_eq!(config.reservations.starters, StartPolicy::Anyone);
     assert_eq!(config.reservations.time_zone, Tz::UTC);
     assert_eq!(
         config.reservations.decisions_kept,
@@ -206,7 +207,7 @@ fn values_of_the_file_replace_the_defaults() {
     assert_eq!(config.auth.leeway, Duration::ZERO);
     assert!(config.auth.service.issuers.is_empty());
     assert_eq!(config.reservations.policy, PolicyKind::Booked);
-    assert_eq!(config.reservations.starters, Starters::Owner);
+    assert_eq!(config.reservations.starters, StartPolicy::Owner);
     assert_eq!(config.reservations.default_duration, Duration::from_secs(1));
     assert_eq!(config.reservations.time_zone, Tz::Europe__Berlin);
     assert_eq!(config.queue.path, "/a/b");
@@ -266,14 +267,20 @@ fn statuses_can_be_one_range() {
 
 #[test]
 fn starters_are_written_the_same_everywhere() {
-    for (starters, name) in [(Starters::Anyone, "anyone"), (Starters::Owner, "owner")] {
+    for (starters, name) in [
+        (StartPolicy::Anyone, "anyone"),
+        (StartPolicy::Owner, "owner"),
+    ] {
         assert_eq!(starters.to_string(), name);
         assert_eq!(name.parse(), Ok(starters));
         let json = format!("\"{name}\"");
         assert_eq!(serde_json::to_string(&starters).unwrap(), json);
-        assert_eq!(serde_json::from_str::<Starters>(&json).unwrap(), starters);
+        assert_eq!(
+            serde_json::from_str::<StartPolicy>(&json).unwrap(),
+            starters
+        );
     }
-    assert_eq!("Owner".parse::<Starters>(), Err(UnknownStarters));
+    assert_eq!("Owner".parse::<StartPolicy>(), Err(UnknownStartPolicy));
 }
 
 #[test]

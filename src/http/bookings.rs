@@ -7,12 +7,14 @@ use warp::http::header::LOCATION;
 use warp::http::{HeaderValue, Method, StatusCode};
 
 use super::Call;
+use super::error::{self, ApiError, Response};
 use super::field::{FieldError, Form, Members};
-use super::reply::{self, Problem, Response};
-use crate::conference::{Conference, ConferenceError, canonical_tenant, narrowed};
-use crate::config::{Secret, Starters};
-use crate::reservation::booking::{Booking, BookingId, Draft, Options};
-use crate::reservation::{Reservations, timestamp};
+use crate::domain::booking::StartPolicy;
+use crate::domain::booking::{Booking, BookingId, Draft, Options};
+use crate::domain::conference::{Conference, ConferenceError, canonical_tenant, narrowed};
+use crate::domain::secret::Secret;
+use crate::domain::timestamp;
+use crate::reservation::Reservations;
 use crate::store::{BookingFilter, Position};
 
 /// How many bookings or decisions a page holds, where the caller doesn't say.
@@ -41,13 +43,13 @@ struct BookingBody<'a> {
     waiting_queue: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     auto_live: Option<u32>,
-    starters: Starters,
+    starters: StartPolicy,
     created_at: String,
     changed_at: String,
 }
 
 impl<'a> BookingBody<'a> {
-    fn of(booking: &'a Booking, default_starters: Starters) -> Self {
+    fn of(booking: &'a Booking, default_starters: StartPolicy) -> Self {
         let Draft {
             conference,
             title,
@@ -83,12 +85,12 @@ pub(super) async fn all(
     call: Call,
     reservations: Reservations,
     domain: &str,
-) -> Result<Response, Problem> {
+) -> Result<Response, ApiError> {
     let starters = reservations.settings().starters;
     if call.method == Method::POST {
         let draft = read(call.members()?, None, domain, call.now)?;
         let booking = reservations.book(draft, call.now).await?;
-        let mut response = reply::json(StatusCode::CREATED, &BookingBody::of(&booking, starters));
+        let mut response = error::json(StatusCode::CREATED, &BookingBody::of(&booking, starters));
         if let Ok(location) = HeaderValue::from_str(&format!("/api/v1/bookings/{}", booking.id)) {
             response.headers_mut().insert(LOCATION, location);
         }
@@ -110,7 +112,7 @@ pub(super) async fn all(
     if let Some(next) = next {
         body["next"] = next.into();
     }
-    Ok(reply::json(StatusCode::OK, &body))
+    Ok(error::json(StatusCode::OK, &body))
 }
 
 /// `GET`, `PUT`, `PATCH` and `DELETE /api/v1/bookings/{id}`.
@@ -119,20 +121,20 @@ pub(super) async fn one(
     call: Call,
     reservations: Reservations,
     domain: &str,
-) -> Result<Response, Problem> {
+) -> Result<Response, ApiError> {
     let id = id
         .parse()
         .map(BookingId)
-        .map_err(|_| Problem::not_found("There is no booking with this id."))?;
+        .map_err(|_| ApiError::not_found("There is no booking with this id."))?;
     let booking = match call.method {
         Method::DELETE => {
             reservations.cancel(id, call.now).await?;
-            return Ok(reply::nothing());
+            return Ok(error::nothing());
         }
         Method::PUT | Method::PATCH => {
             let members = call.members()?;
             let whole = call.method == Method::PUT;
-            let change = |before: &Draft| -> Result<Draft, Problem> {
+            let change = |before: &Draft| -> Result<Draft, ApiError> {
                 let base = Some(before).filter(|_| !whole);
                 Ok(read(members, base, domain, call.now)?)
             };
@@ -141,7 +143,7 @@ pub(super) async fn one(
         _ => reservations.booking(id).await?,
     };
     let starters = reservations.settings().starters;
-    Ok(reply::json(
+    Ok(error::json(
         StatusCode::OK,
         &BookingBody::of(&booking, starters),
     ))

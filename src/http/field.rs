@@ -8,8 +8,8 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 use thiserror::Error;
 
-use crate::conference::ConferenceError;
-use crate::reservation::timestamp::TimestampError;
+use crate::domain::conference::ConferenceError;
+use crate::domain::timestamp::TimestampError;
 
 /// What is wrong with a field: its name, the fault and the remedy.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -127,8 +127,7 @@ fn shown(name: &str) -> String {
 }
 
 fn time(field: &'static str, text: &str) -> Result<DateTime<Utc>, FieldError> {
-    crate::reservation::timestamp::parse_zoned(text)
-        .map_err(|error| FieldError::Time { field, error })
+    crate::domain::timestamp::parse_zoned(text).map_err(|error| FieldError::Time { field, error })
 }
 
 /// Whether every `%` is followed by two hex digits, and what comes out is UTF-8.

@@ -1,11 +1,11 @@
 //! The front door: the sum of all routes, and what every request passes on its way in.
 
 mod bookings;
+mod error;
 mod field;
-mod guard;
+pub mod health;
 mod ops;
 mod queue;
-mod reply;
 mod reservations;
 pub mod server;
 
@@ -19,16 +19,16 @@ use warp::http::header::AUTHORIZATION;
 use warp::http::{HeaderMap, Method, StatusCode};
 use warp::{Filter, Rejection, Stream};
 
+use crate::auth::service_token::ServiceAuth;
 use crate::clock;
-use crate::current::Current;
-use crate::lifecycle::Pulse;
+use crate::http::health::AcceptLoopHealth;
 use crate::reservation::Reservations;
+use arc_swap::ArcSwap;
+use error::{ApiError, Response, recover, settle};
 use field::{FieldError, Form, Members};
-pub use guard::{Guard, Refusal};
 use ops::Readiness;
 use queue::Connection;
 pub use queue::Door;
-use reply::{Problem, Response, recover, settle};
 use reservations::Clocks;
 
 /// Largest body that is read; a booking is under a kilobyte.
@@ -51,7 +51,7 @@ pub struct Api {
     /// The reservations.
     pub reservations: Reservations,
     /// Who may call.
-    pub guard: Current<Guard>,
+    pub guard: Arc<ArcSwap<ServiceAuth>>,
     /// The XMPP domain that room names belong to.
     pub domain: Arc<str>,
     /// The queue.
@@ -59,7 +59,7 @@ pub struct Api {
     /// `queue.path`.
     pub queue_path: Arc<str>,
     /// How the accept loop is.
-    pub pulse: Pulse,
+    pub pulse: AcceptLoopHealth,
     /// `server.max_connections`.
     pub max_connections: usize,
 }
@@ -76,17 +76,17 @@ struct Call {
 
 impl Call {
     /// The body, as a form.
-    fn form(&self, wanted: &str) -> Result<Form, Problem> {
-        if !reply::is_type(&self.headers, "application/x-www-form-urlencoded") {
-            return Err(Problem::wrong_type(wanted));
+    fn form(&self, wanted: &str) -> Result<Form, ApiError> {
+        if !error::is_type(&self.headers, "application/x-www-form-urlencoded") {
+            return Err(ApiError::wrong_type(wanted));
         }
         Ok(Form::parse(&self.body)?)
     }
 
     /// The body, as a JSON object.
-    fn members(&self) -> Result<Members, Problem> {
-        if !reply::is_type(&self.headers, "application/json") {
-            return Err(Problem::wrong_type("application/json"));
+    fn members(&self) -> Result<Members, ApiError> {
+        if !error::is_type(&self.headers, "application/json") {
+            return Err(ApiError::wrong_type("application/json"));
         }
         Ok(Members::parse(&self.body)?)
     }
@@ -136,7 +136,7 @@ pub fn routes(api: Api) -> BoxedFilter<(Response,)> {
         .and(warp::any().map(move || Arc::clone(&clocks)))
         .then(
             async |call, reservations, door: Door, domain: Arc<str>, clocks: Arc<Clocks>| {
-                let gate = door.gate.get();
+                let gate = door.gate.load_full();
                 let queue = &gate.queue;
                 settle(reservations::create(call, reservations, queue, &domain, &clocks).await)
             },
@@ -146,7 +146,7 @@ pub fn routes(api: Api) -> BoxedFilter<(Response,)> {
         .and(with(&reservations))
         .and(at_door)
         .then(async |id, call, reservations, door: Door| {
-            let gate = door.gate.get();
+            let gate = door.gate.load_full();
             settle(reservations::one(id, call, reservations, &gate.queue).await)
         });
     let bookings = warp::path!("api" / "v1" / "bookings")
@@ -228,7 +228,7 @@ pub fn routes(api: Api) -> BoxedFilter<(Response,)> {
 fn queue_routes(
     path: &str,
     door: &Door,
-    guard: &Current<Guard>,
+    guard: &Arc<ArcSwap<ServiceAuth>>,
     reservations: &Reservations,
 ) -> BoxedFilter<(Response,)> {
     let base = path
@@ -295,7 +295,7 @@ fn queue_routes(
 
 /// What `/metrics` asks: as Jitsi's services do, nothing of a caller on this machine, unless a proxy
 /// speaks for another; of everybody else a service token.
-fn metrics_guard(guard: &Current<Guard>) -> BoxedFilter<()> {
+fn metrics_guard(guard: &Arc<ArcSwap<ServiceAuth>>) -> BoxedFilter<()> {
     let guard = guard.clone();
     warp::method()
         .and(warp::header::headers_cloned())
@@ -305,16 +305,18 @@ fn metrics_guard(guard: &Current<Guard>) -> BoxedFilter<()> {
                 let guard = guard.clone();
                 async move {
                     if method != Method::GET {
-                        return Err(warp::reject::custom(Problem::wrong_method(READ)));
+                        return Err(warp::reject::custom(ApiError::wrong_method(READ)));
                     }
                     let here =
                         connection.is_some_and(|it| it.peer.ip().to_canonical().is_loopback());
-                    if here && !guard::is_proxied(&headers) && !headers.contains_key(AUTHORIZATION)
+                    if here
+                        && !crate::auth::service_token::is_proxied(&headers)
+                        && !headers.contains_key(AUTHORIZATION)
                     {
                         return Ok(());
                     }
-                    let admitted = guard.get().admit(&headers, clock::now()).await;
-                    let refused = |it| Problem::refused(&it, StatusCode::UNAUTHORIZED);
+                    let admitted = guard.load_full().authorize(&headers, clock::now()).await;
+                    let refused = |it| ApiError::refused(&it, StatusCode::UNAUTHORIZED);
                     admitted.map_err(|it| warp::reject::custom(refused(it)))
                 }
             },
@@ -327,7 +329,7 @@ fn metrics_guard(guard: &Current<Guard>) -> BoxedFilter<()> {
 /// then the body, within its bounds.
 fn endpoint(
     methods: &'static [Method],
-    guard: Option<(Current<Guard>, StatusCode)>,
+    guard: Option<(Arc<ArcSwap<ServiceAuth>>, StatusCode)>,
 ) -> BoxedFilter<(Call,)> {
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
     warp::method()
@@ -336,12 +338,12 @@ fn endpoint(
             let guard = guard.clone();
             async move {
                 if !methods.contains(&method) {
-                    return Err(warp::reject::custom(Problem::wrong_method(methods)));
+                    return Err(warp::reject::custom(ApiError::wrong_method(methods)));
                 }
                 let now = clock::now();
                 if let Some((guard, to_users)) = guard {
-                    let admitted = guard.get().admit(&headers, now).await;
-                    let refused = |refusal| Problem::refused(&refusal, to_users);
+                    let admitted = guard.load_full().authorize(&headers, now).await;
+                    let refused = |refusal| ApiError::refused(&refusal, to_users);
                     admitted.map_err(|refusal| warp::reject::custom(refused(refusal)))?;
                 }
                 Ok((method, headers, now))
@@ -368,7 +370,7 @@ async fn read<B: Buf>(
 ) -> Result<Bytes, Rejection> {
     let incomplete = || {
         let message = "The body did not arrive whole; send it again.";
-        warp::reject::custom(Problem::new(StatusCode::BAD_REQUEST, message))
+        warp::reject::custom(ApiError::new(StatusCode::BAD_REQUEST, message))
     };
     let mut body = std::pin::pin!(body);
     let mut whole = BytesMut::new();
@@ -390,10 +392,10 @@ async fn read<B: Buf>(
         .await
         .map_err(|_| {
             let message = "The body did not arrive in time; send it again.";
-            warp::reject::custom(Problem::new(StatusCode::REQUEST_TIMEOUT, message))
+            warp::reject::custom(ApiError::new(StatusCode::REQUEST_TIMEOUT, message))
         })??;
     if length > BODY_MAX {
-        return Err(warp::reject::custom(Problem::too_large(BODY_MAX)));
+        return Err(warp::reject::custom(ApiError::too_large(BODY_MAX)));
     }
     Ok(whole.freeze())
 }
@@ -414,7 +416,7 @@ mod tests {
     /// The status that a body which can't be read is answered with.
     async fn refused(body: impl Stream<Item = Result<Bytes, warp::Error>>) -> StatusCode {
         let rejection = read(body).await.unwrap_err();
-        let problem = rejection.find::<Problem>().unwrap().clone();
+        let problem = rejection.find::<ApiError>().unwrap().clone();
         problem.into_response().status()
     }
 

@@ -15,11 +15,12 @@ use warp::http::header::CONTENT_TYPE;
 use super::Call;
 use super::Door;
 use super::bookings::{limit, room_and_tenant};
-use super::reply::{self, Problem, Response};
-use crate::conference::Conference;
-use crate::lifecycle::Pulse;
+use super::error::{self, ApiError, Response};
+use crate::domain::conference::Conference;
+use crate::domain::timestamp;
+use crate::http::health::AcceptLoopHealth;
 use crate::metrics::{self, Snapshot};
-use crate::reservation::{Reservations, timestamp};
+use crate::reservation::Reservations;
 use crate::store::{DecisionFilter, DecisionRow, Deletion};
 
 /// How long a readiness answer holds. Anyone may ask, and each look costs a write to the disk.
@@ -29,13 +30,17 @@ const READY_HOLDS: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Readiness {
     reservations: Reservations,
-    pulse: Pulse,
+    pulse: AcceptLoopHealth,
     stop: CancellationToken,
     store: Mutex<Option<(Instant, bool)>>,
 }
 
 impl Readiness {
-    pub(super) fn new(reservations: Reservations, pulse: Pulse, stop: CancellationToken) -> Self {
+    pub(super) fn new(
+        reservations: Reservations,
+        pulse: AcceptLoopHealth,
+        stop: CancellationToken,
+    ) -> Self {
         Self {
             reservations,
             pulse,
@@ -65,13 +70,13 @@ impl Readiness {
 
 /// `GET /health`: the process is alive. Not authenticated: it tells nothing.
 pub(super) fn health() -> Response {
-    reply::status(StatusCode::OK, "ok")
+    error::status(StatusCode::OK, "ok")
 }
 
 /// `GET /about/version`, as Jitsi's own services have it. Not authenticated: load balancers ask it.
 pub(super) fn version() -> Response {
     let body = json!({ "name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION") });
-    reply::json(StatusCode::OK, &body)
+    error::json(StatusCode::OK, &body)
 }
 
 /// `GET /ready`, and `/about/health`, where Jitsi's services have it: whether it can do its work (write down
@@ -98,10 +103,10 @@ pub(super) async fn ready(call: Call, readiness: &Readiness) -> Response {
         .collect();
     let Some((_, message)) = reasons.first() else {
         let body = json!({ "status": "ready", "reasons": list });
-        return reply::json(StatusCode::OK, &body);
+        return error::json(StatusCode::OK, &body);
     };
     let body = json!({ "status": "not ready", "message": message, "reasons": list });
-    reply::json(StatusCode::SERVICE_UNAVAILABLE, &body)
+    error::json(StatusCode::SERVICE_UNAVAILABLE, &body)
 }
 
 /// `GET /metrics`.
@@ -114,7 +119,7 @@ pub(super) async fn metrics(
     if let Ok((_, pending)) = reservations.outbox(0, 0).await {
         metrics::outbox_pending(pending);
     }
-    let (visitors, live) = door.gate.get().queue.count();
+    let (visitors, live) = door.gate.load_full().queue.count();
     let text = metrics::text(Snapshot {
         visitors,
         live,
@@ -197,7 +202,7 @@ impl<'a> DeletionBody<'a> {
 }
 
 /// `GET /api/v1/outbox`: deletions that the upstream has not heard yet, the oldest first.
-pub(super) async fn outbox(call: Call, reservations: Reservations) -> Result<Response, Problem> {
+pub(super) async fn outbox(call: Call, reservations: Reservations) -> Result<Response, ApiError> {
     let query = call.query()?;
     query.only(&["after", "limit"])?;
     let after = query.number("after", "the \"next\" of the page before")?;
@@ -212,11 +217,14 @@ pub(super) async fn outbox(call: Call, reservations: Reservations) -> Result<Res
     if let Some(last) = rows.last().filter(|_| more) {
         body["next"] = last.id.into();
     }
-    Ok(reply::json(StatusCode::OK, &body))
+    Ok(error::json(StatusCode::OK, &body))
 }
 
 /// `GET /api/v1/decisions`: the newest first.
-pub(super) async fn decisions(call: Call, reservations: Reservations) -> Result<Response, Problem> {
+pub(super) async fn decisions(
+    call: Call,
+    reservations: Reservations,
+) -> Result<Response, ApiError> {
     let query = call.query()?;
     query.only(&["room", "tenant", "before", "limit"])?;
     let (room, tenant) = room_and_tenant(&query)?;
@@ -236,5 +244,5 @@ pub(super) async fn decisions(call: Call, reservations: Reservations) -> Result<
     if let Some(last) = rows.last().filter(|_| more) {
         body["next"] = last.id.into();
     }
-    Ok(reply::json(StatusCode::OK, &body))
+    Ok(error::json(StatusCode::OK, &body))
 }

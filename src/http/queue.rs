@@ -21,15 +21,16 @@ use warp::http::header::{
 use warp::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::Call;
+use super::error::{self, ApiError, Response};
 use super::field::FieldError;
-use super::reply::{self, Problem, Response};
-use crate::conference::{Conference, ConferenceError};
-use crate::current::Current;
+use crate::domain::conference::{Conference, ConferenceError};
+use crate::domain::timestamp;
 use crate::queue::{Queue, Status};
-use crate::reservation::{Reservations, timestamp};
-use crate::session::tally::Counted;
-use crate::session::{Gate, Session};
+use crate::reservation::Reservations;
+use crate::session::limits::LimitGuard;
+use crate::session::{Session, SessionContext};
 use crate::stomp::negotiate::subprotocol;
+use arc_swap::ArcSwap;
 
 /// Longest wait for the connection after the handshake was answered.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -56,7 +57,7 @@ impl Connection {
 #[derive(Clone, Debug)]
 pub struct Door {
     /// What sessions share.
-    pub gate: Current<Gate>,
+    pub gate: Arc<ArcSwap<SessionContext>>,
     /// Where sessions are counted, to wait for them in the end.
     pub sessions: TaskTracker,
     /// Ends all sessions.
@@ -74,21 +75,21 @@ pub(super) fn open(
     upgrade: Option<OnUpgrade>,
     connection: Option<Connection>,
     door: Door,
-) -> Result<Response, Problem> {
+) -> Result<Response, ApiError> {
     let accept = accept_key(&call.headers)?;
     let (Some(upgrade), Some(connection)) = (upgrade, connection) else {
-        return Err(Problem::upgrade_required());
+        return Err(ApiError::upgrade_required());
     };
     // Also while usher stops: the session ends at once then, with a close, which Jitsi Meet's client does not take
     // for an error, as it does a refusal.
     if connection.places_left() < door.kept_places {
         let message = "All places for those who wait are taken; try again later, or raise server.max_connections.";
-        return Err(Problem::turned_away(
+        return Err(ApiError::turned_away(
             StatusCode::SERVICE_UNAVAILABLE,
             message,
         ));
     }
-    let gate = door.gate.get();
+    let gate = door.gate.load_full();
     let address = client_address(&call.headers, connection.peer.ip(), &door.trusted_proxies);
     let caller = address.map(|address| admit(address, &gate)).transpose()?;
     let sessions = door.sessions.clone();
@@ -123,8 +124,8 @@ async fn run(session: Arc<Session>, place: Arc<OwnedSemaphorePermit>) {
 /// The session on what follows the handshake.
 async fn begin(
     upgrade: OnUpgrade,
-    gate: Arc<Gate>,
-    caller: Option<Counted<IpAddr>>,
+    gate: Arc<SessionContext>,
+    caller: Option<LimitGuard<IpAddr>>,
 ) -> Option<Arc<Session>> {
     let Ok(Ok(upgraded)) = tokio::time::timeout(UPGRADE_TIMEOUT, upgrade).await else {
         tracing::debug!("a handshake was not followed by a connection");
@@ -141,43 +142,43 @@ async fn begin(
 }
 
 /// Counts a connection from this address, if there may be one more.
-fn admit(address: IpAddr, gate: &Gate) -> Result<Counted<IpAddr>, Problem> {
+fn admit(address: IpAddr, gate: &SessionContext) -> Result<LimitGuard<IpAddr>, ApiError> {
     let connections = &gate.tallies.connections;
     connections.add(address, gate.max_per_address).ok_or_else(|| {
         let message = "Too many connections are open from this address already; try again later, or raise queue.max_per_address.";
-        Problem::turned_away(StatusCode::TOO_MANY_REQUESTS, message)
+        ApiError::turned_away(StatusCode::TOO_MANY_REQUESTS, message)
     })
 }
 
 /// Checks the client's half of the handshake (RFC 6455, section 4.2.1), and answers its key.
-fn accept_key(headers: &HeaderMap) -> Result<HeaderValue, Problem> {
+fn accept_key(headers: &HeaderMap) -> Result<HeaderValue, ApiError> {
     let says = |name: &HeaderName, word: &str| {
         listed(headers, name)
             .split(',')
             .any(|item| item.trim().eq_ignore_ascii_case(word))
     };
     if !says(&UPGRADE, "websocket") || !says(&CONNECTION, "upgrade") {
-        return Err(Problem::upgrade_required());
+        return Err(ApiError::upgrade_required());
     }
     if headers
         .get(SEC_WEBSOCKET_VERSION)
         .is_none_or(|version| version != "13")
     {
-        return Err(Problem::upgrade_required());
+        return Err(ApiError::upgrade_required());
     }
     if !headers.contains_key(HOST) {
         let message = "A handshake needs the header Host.";
-        return Err(Problem::new(StatusCode::BAD_REQUEST, message));
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, message));
     }
     let key = headers
         .get(SEC_WEBSOCKET_KEY)
         .filter(|key| is_key(key.as_bytes()))
         .ok_or_else(|| {
             let message = "Sec-WebSocket-Key must be sixteen bytes in base64.";
-            Problem::new(StatusCode::BAD_REQUEST, message)
+            ApiError::new(StatusCode::BAD_REQUEST, message)
         })?;
     HeaderValue::from_str(&derive_accept_key(key.as_bytes()))
-        .map_err(|_| Problem::upgrade_required())
+        .map_err(|_| ApiError::upgrade_required())
 }
 
 /// Whether this is sixteen bytes in base64.
@@ -227,13 +228,13 @@ fn hop_address(hop: &str) -> Option<IpAddr> {
 }
 
 /// `POST {path}/golive` and `POST {path}/endlive`.
-pub(super) async fn set_live(call: Call, door: &Door, live: bool) -> Result<Response, Problem> {
+pub(super) async fn set_live(call: Call, door: &Door, live: bool) -> Result<Response, ApiError> {
     let mut members = call.members()?;
     let jid = members
         .text("conference")?
         .flatten()
         .ok_or(FieldError::Missing("conference"))?;
-    let gate = door.gate.get();
+    let gate = door.gate.load_full();
     let conference = conference(&jid, &gate)?;
     if live {
         gate.queue.go_live(&conference, call.now).await?;
@@ -241,7 +242,7 @@ pub(super) async fn set_live(call: Call, door: &Door, live: bool) -> Result<Resp
         gate.queue.end_live(&conference).await?;
     }
     let body = json!({ "conference": conference.jid(&gate.muc_prefix), "live": live });
-    Ok(reply::json(StatusCode::OK, &body))
+    Ok(error::json(StatusCode::OK, &body))
 }
 
 /// `GET {path}/conferences`: who waits and who is live; with `?conference=`, of that one alone.
@@ -249,10 +250,10 @@ pub(super) async fn conferences(
     call: Call,
     door: &Door,
     reservations: &Reservations,
-) -> Result<Response, Problem> {
+) -> Result<Response, ApiError> {
     let query = call.query()?;
     query.only(&["conference"])?;
-    let gate = door.gate.get();
+    let gate = door.gate.load_full();
     let queue: &Queue = &gate.queue;
     let wanted = match query.get("conference")? {
         Some(jid) => vec![queue.status(&conference(jid, &gate)?)],
@@ -263,7 +264,7 @@ pub(super) async fn conferences(
         let waiting_queue = reservations.has_queue(&status.conference, call.now).await?;
         list.push(body(&status, waiting_queue, &gate.muc_prefix));
     }
-    Ok(reply::json(StatusCode::OK, &json!({ "conferences": list })))
+    Ok(error::json(StatusCode::OK, &json!({ "conferences": list })))
 }
 
 fn body(status: &Status, waiting_queue: bool, muc_prefix: &str) -> Value {
@@ -279,13 +280,13 @@ fn body(status: &Status, waiting_queue: bool, muc_prefix: &str) -> Value {
     body
 }
 
-fn conference(jid: &str, gate: &Gate) -> Result<Conference, Problem> {
+fn conference(jid: &str, gate: &SessionContext) -> Result<Conference, ApiError> {
     Conference::from_jid(jid, &gate.muc_prefix, &gate.rules.domain).map_err(|error| {
         let status = match error {
             ConferenceError::Foreign { .. } => StatusCode::FORBIDDEN,
             _ => StatusCode::BAD_REQUEST,
         };
-        Problem::new(status, format!("conference: {error}"))
+        ApiError::new(status, format!("conference: {error}"))
     })
 }
 

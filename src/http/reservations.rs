@@ -10,16 +10,17 @@ use serde_json::json;
 use warp::http::{Method, StatusCode};
 
 use super::Call;
+use super::error::{self, ApiError, Response};
 use super::field::{FieldError, Form};
-use super::reply::{self, Problem, Response};
-use crate::conference::Conference;
+use crate::domain::allocation::{Allocation, AllocationId};
+use crate::domain::booking::Options;
+use crate::domain::conference::Conference;
+use crate::domain::policy;
+use crate::domain::requester::Requester;
+use crate::domain::timestamp;
 use crate::queue::Queue;
-use crate::reservation::allocation::{Allocation, AllocationId};
-use crate::reservation::booking::Options;
-use crate::reservation::policy;
-use crate::reservation::requester::Requester;
-use crate::reservation::upstream::{Granted, Lookup, Upstream, UpstreamId, Verdict};
-use crate::reservation::{Found, Outcome, Request, Reservations, timestamp};
+use crate::reservation::gateway::{Lookup, Upstream, UpstreamConference, UpstreamId, Verdict};
+use crate::reservation::{Found, Outcome, Request, Reservations};
 
 /// Longest bare JID: a node and a host of 1023 bytes each, and the @. Other identity fields are cut here.
 const JID_MAX: usize = 2047;
@@ -101,7 +102,7 @@ impl<'a> ConferenceBody<'a, i64> {
 }
 
 impl<'a> ConferenceBody<'a, &'a UpstreamId> {
-    fn granted(granted: &'a Granted, aside: Aside) -> Self {
+    fn granted(granted: &'a UpstreamConference, aside: Aside) -> Self {
         let window = (granted.start, granted.end);
         let owned = (granted.name.as_str(), granted.mail_owner.as_str());
         Self::new(&granted.id, owned, window, &granted.options, aside)
@@ -153,7 +154,7 @@ pub(super) async fn create(
     queue: &Queue,
     domain: &str,
     clocks: &Clocks,
-) -> Result<Response, Problem> {
+) -> Result<Response, ApiError> {
     let form = call.form("application/x-www-form-urlencoded: name, start_time, mail_owner")?;
     let request = read(&form, domain, clocks, call.now)?;
     let aside = Aside::of(&reservations, queue.is_live(&request.conference), call.now);
@@ -162,16 +163,16 @@ pub(super) async fn create(
     }
     Ok(match reservations.allocate(request, call.now).await? {
         Outcome::Allocated(allocation) => {
-            reply::json(StatusCode::CREATED, &ConferenceBody::of(&allocation, aside))
+            error::json(StatusCode::CREATED, &ConferenceBody::of(&allocation, aside))
         }
         Outcome::Conflict(id) => {
             let message = "The conference is running already; conflict_id tells which.";
             let body = json!({ "conflict_id": id.get(), "message": message });
-            reply::json(StatusCode::CONFLICT, &body)
+            error::json(StatusCode::CONFLICT, &body)
         }
         Outcome::Queued => queued(),
         Outcome::Refused(refusal) => {
-            return Err(Problem::new(StatusCode::FORBIDDEN, refusal.sentence)
+            return Err(ApiError::new(StatusCode::FORBIDDEN, refusal.sentence)
                 .with("reason", refusal.reason.code()));
         }
     })
@@ -180,21 +181,21 @@ pub(super) async fn create(
 fn queued() -> Response {
     let message = "Visitors of this conference wait until it goes live.";
     let body = json!({ "waiting_queue": true, "message": message });
-    reply::json(StatusCode::ACCEPTED, &body)
+    error::json(StatusCode::ACCEPTED, &body)
 }
 
 /// What an upstream made of a `POST /conference`. One that runs already is the answer itself, which spares
 /// Prosody the way by its id.
-fn passed_on(verdict: Verdict, aside: Aside) -> Result<Response, Problem> {
+fn passed_on(verdict: Verdict, aside: Aside) -> Result<Response, ApiError> {
     let conference =
-        |status, granted| reply::json(status, &ConferenceBody::granted(granted, aside));
+        |status, granted| error::json(status, &ConferenceBody::granted(granted, aside));
     Ok(match verdict {
         Verdict::Opened(granted) => conference(StatusCode::CREATED, &granted),
         Verdict::Running(granted) => conference(StatusCode::OK, &granted),
         Verdict::Queued => queued(),
         Verdict::Unasked(allocation) => {
             let body = ConferenceBody::unasked(&allocation, aside);
-            reply::json(StatusCode::CREATED, &body)
+            error::json(StatusCode::CREATED, &body)
         }
         Verdict::Refused(refused) => return Err(refused.into()),
         Verdict::Failed(failure) => return Err(failure.into()),
@@ -207,17 +208,17 @@ async fn one_upstream(
     call: &Call,
     upstream: &Upstream,
     aside: Aside,
-) -> Result<Response, Problem> {
+) -> Result<Response, ApiError> {
     if call.method == Method::DELETE {
         return match upstream.end(id, call.now).await? {
-            true => Ok(reply::nothing()),
+            true => Ok(error::nothing()),
             false => Err(unknown()),
         };
     }
     let ok = StatusCode::OK;
     match upstream.find(id, call.now).await? {
-        Lookup::Running(granted) => Ok(reply::json(ok, &ConferenceBody::granted(&granted, aside))),
-        Lookup::Unasked(allocation) => Ok(reply::json(
+        Lookup::Running(granted) => Ok(error::json(ok, &ConferenceBody::granted(&granted, aside))),
+        Lookup::Unasked(allocation) => Ok(error::json(
             ok,
             &ConferenceBody::unasked(&allocation, aside),
         )),
@@ -228,14 +229,14 @@ async fn one_upstream(
     }
 }
 
-fn unknown() -> Problem {
-    Problem::not_found("There is no conference with this id.")
+fn unknown() -> ApiError {
+    ApiError::not_found("There is no conference with this id.")
 }
 
 /// `ended_at` is ours: it tells our shim a conference that is over from an id it can't know. The message is
 /// for those who are in the room still.
-fn over(ended_at: DateTime<Utc>, message: impl Into<String>) -> Problem {
-    Problem::not_found(message).with("ended_at", timestamp::format(ended_at))
+fn over(ended_at: DateTime<Utc>, message: impl Into<String>) -> ApiError {
+    ApiError::not_found(message).with("ended_at", timestamp::format(ended_at))
 }
 
 /// `GET` and `DELETE /conference/{id}`.
@@ -244,7 +245,7 @@ pub(super) async fn one(
     call: Call,
     reservations: Reservations,
     queue: &Queue,
-) -> Result<Response, Problem> {
+) -> Result<Response, ApiError> {
     // Of an upstream's conference this is said when it is allocated.
     let aside = Aside::of(&reservations, false, call.now);
     if let Some(upstream) = reservations.upstream() {
@@ -253,7 +254,7 @@ pub(super) async fn one(
     let id = AllocationId::parse_path(&id).ok_or_else(unknown)?;
     if call.method == Method::DELETE {
         return if reservations.end(id, call.now).await? {
-            Ok(reply::nothing())
+            Ok(error::nothing())
         } else {
             Err(unknown())
         };
@@ -262,7 +263,7 @@ pub(super) async fn one(
         Found::Running(allocation) => {
             let live = queue.is_live(&allocation.conference);
             let body = ConferenceBody::of(&allocation, Aside { live, ..aside });
-            Ok(reply::json(StatusCode::OK, &body))
+            Ok(error::json(StatusCode::OK, &body))
         }
         Found::Over(ended_at, message) => Err(over(ended_at, message)),
         Found::Unknown => Err(unknown()),

@@ -20,7 +20,7 @@ use warp::http::uri::PathAndQuery;
 
 use super::Api;
 use super::queue::Connection;
-use crate::lifecycle::Pulse;
+use crate::http::health::AcceptLoopHealth;
 
 /// How long a request's head may take to arrive, and an idle connection is kept.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
@@ -56,7 +56,7 @@ pub async fn run(
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
             // What is dropped here is begun again; nothing is lost by it.
-            () = pulse.beat() => continue,
+            () = pulse.tick() => continue,
             accepted = accept(&listener, &places, &pulse) => accepted,
         };
         let Some((stream, peer, place)) = accepted else {
@@ -113,13 +113,13 @@ pub async fn run(
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-    pulse: &Pulse,
+    pulse: &AcceptLoopHealth,
 ) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let place = Arc::clone(places).acquire_owned().await.ok()?;
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                pulse.accepted(Ok(()));
+                pulse.record_accept(Ok(()));
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%error, "TCP_NODELAY was refused");
                 }
@@ -127,7 +127,7 @@ async fn accept(
             }
             // Never a reason to stop serving.
             Err(error) => {
-                pulse.accepted(Err(&error));
+                pulse.record_accept(Err(&error));
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::Seat;
+use super::SubscriberRef;
 use crate::metrics;
 
 /// How many tasks tell a crowd: enough to keep a few cores busy.
@@ -20,7 +20,7 @@ const TELL_IN_A_ROW: usize = 64;
 /// Those who are to be told the same.
 #[derive(Debug)]
 pub(super) struct News {
-    pub(super) seats: Vec<Seat>,
+    pub(super) seats: Vec<SubscriberRef>,
     /// The message.
     pub(super) body: Arc<[u8]>,
     /// Since when they are owed it.
@@ -56,7 +56,7 @@ pub(super) fn spread(all: Vec<News>) {
 
 async fn tell_share(share: Vec<News>) {
     for News { seats, body, since } in share {
-        // Counted once all are told: to count is to wait for whoever else does.
+        // LimitGuard once all are told: to count is to wait for whoever else does.
         let mut times = Vec::with_capacity(seats.len());
         for some in seats.chunks(TELL_IN_A_ROW) {
             for seat in some {

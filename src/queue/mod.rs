@@ -2,15 +2,14 @@
 //!
 //! Who is live is in the store, so that it survives whatever happens to the process; who waits is in
 //! memory only, since those who wait come back by themselves. In the line stands how each visitor is told
-//! ([`Seat`]).
+//! ([`SubscriberRef`]).
 
-mod changes;
-pub mod destination;
+mod conference;
 mod fan_out;
+pub mod line;
+mod live;
 pub mod message;
 mod places;
-pub mod release;
-mod room;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -25,16 +24,16 @@ use tokio::sync::Mutex as TurnMutex;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::batch::Batcher;
 use crate::clock;
-use crate::conference::Conference;
-use crate::current::Current;
+use crate::domain::conference::Conference;
 use crate::metrics::{self, VISITOR_STATES};
-use crate::store::pending::Pending;
 use crate::store::{Store, StoreError};
-use changes::Change;
+use arc_swap::ArcSwap;
+use conference::ConferenceQueue;
 use fan_out::{News, spread};
-use release::{BATCH_MILLIS, Batch, Ticket};
-use room::Room;
+use line::{BATCH_MILLIS, Batch, Ticket};
+use live::Change;
 
 /// How often what nobody needs any more is forgotten, and the store looked at without a hint.
 const HOUSEKEEPING: Duration = Duration::from_secs(30);
@@ -65,7 +64,7 @@ pub struct Settings {
 pub struct TokenKey(pub [u8; 16]);
 
 /// A session that visitors wait in.
-pub trait Teller: fmt::Debug + Send + Sync {
+pub trait Subscriber: fmt::Debug + Send + Sync {
     /// Lets the visitor in this seat in: `body` is the message that says so. Must not wait, nor use the queue
     /// in the same breath.
     fn tell(&self, seat: u32, body: &[u8]);
@@ -73,9 +72,9 @@ pub trait Teller: fmt::Debug + Send + Sync {
 
 /// Where a waiting visitor is told. The session may be gone by then.
 #[derive(Clone, Debug)]
-pub struct Seat {
+pub struct SubscriberRef {
     /// The session.
-    pub teller: Weak<dyn Teller>,
+    pub teller: Weak<dyn Subscriber>,
     /// Which of its visitors.
     pub number: u32,
 }
@@ -123,19 +122,19 @@ pub struct Queue {
 
 #[derive(Debug)]
 struct Inner {
-    settings: Current<Settings>,
+    settings: Arc<ArcSwap<Settings>>,
     store: Store,
     /// Held from a look at the store, or a change in it, until the state says the same: so an older look
     /// never undoes a newer change.
     turn: TurnMutex<()>,
     /// Changes whose turn has not come.
-    changes: Pending<Change, ()>,
+    changes: Batcher<Change, (), StoreError>,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    rooms: HashMap<Arc<Conference>, Room>,
+    rooms: HashMap<Arc<Conference>, ConferenceQueue>,
     /// A tree, as it gives back what a crowd took that came and went.
     by_token: BTreeMap<TokenKey, OfToken>,
     by_address: BTreeMap<IpAddr, u32>,
@@ -166,10 +165,10 @@ impl Queue {
     pub fn new(store: Store, settings: Settings) -> Self {
         Self {
             inner: Arc::new(Inner {
-                settings: Current::new(settings),
+                settings: Arc::new(ArcSwap::from_pointee(settings)),
                 store,
                 turn: TurnMutex::default(),
-                changes: Pending::default(),
+                changes: Batcher::default(),
                 state: Mutex::default(),
             }),
         }
@@ -177,7 +176,7 @@ impl Queue {
 
     /// What the operator decided now.
     pub fn set(&self, settings: Settings) {
-        self.inner.settings.set(settings);
+        self.inner.settings.store(Arc::new(settings));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -198,9 +197,9 @@ impl Queue {
         &self,
         conference: Conference,
         visitor: Visitor,
-        seat: Seat,
+        seat: SubscriberRef,
     ) -> Result<Waiting, Full> {
-        let settings = self.inner.settings.get();
+        let settings = self.inner.settings.load_full();
         let mut state = self.state();
         let State {
             rooms,
@@ -244,7 +243,7 @@ impl Queue {
     }
 
     fn leave(&self, waiting: &Waiting) {
-        let settings = self.inner.settings.get();
+        let settings = self.inner.settings.load_full();
         let mut state = self.state();
         let State {
             rooms,
@@ -289,7 +288,10 @@ impl Queue {
     /// How many wait for `conference`.
     #[must_use]
     pub fn waiting(&self, conference: &Conference) -> usize {
-        self.state().rooms.get(conference).map_or(0, Room::waiting)
+        self.state()
+            .rooms
+            .get(conference)
+            .map_or(0, ConferenceQueue::waiting)
     }
 
     /// What is known of `conference`.
@@ -299,8 +301,8 @@ impl Queue {
         let room = state.rooms.get(conference);
         Status {
             conference: conference.clone(),
-            live_since: room.and_then(Room::live_since),
-            waiting: room.map_or(0, Room::waiting),
+            live_since: room.and_then(ConferenceQueue::live_since),
+            waiting: room.map_or(0, ConferenceQueue::waiting),
         }
     }
 
@@ -309,7 +311,7 @@ impl Queue {
     pub fn is_live(&self, conference: &Conference) -> bool {
         let state = self.state();
         let room = state.rooms.get(conference);
-        room.and_then(Room::live_since).is_some()
+        room.and_then(ConferenceQueue::live_since).is_some()
     }
 
     /// Every conference that is live or waited for, by name.
@@ -351,7 +353,7 @@ impl Queue {
         since: DateTime<Utc>,
         asked: Instant,
     ) -> Option<News> {
-        let settings = self.inner.settings.get();
+        let settings = self.inner.settings.load_full();
         let mut state = self.state();
         let room = state.rooms.entry(Arc::new(conference.clone())).or_default();
         if room.live_since().is_some() {
@@ -364,8 +366,8 @@ impl Queue {
         Some(self.news(conference, batch?, asked))
     }
 
-    fn news(&self, conference: &Conference, batch: Batch<Seat>, since: Instant) -> News {
-        let jid = conference.jid(&self.inner.settings.get().muc_prefix);
+    fn news(&self, conference: &Conference, batch: Batch<SubscriberRef>, since: Instant) -> News {
+        let jid = conference.jid(&self.inner.settings.load_full().muc_prefix);
         News {
             seats: batch.released,
             body: message::live(&jid, batch.delay_millis).into(),
@@ -412,7 +414,7 @@ impl Queue {
             for conference in &due {
                 tracing::info!(conference = conference.node(), "goes live by itself");
             }
-            let until = now + self.inner.settings.get().live_ttl;
+            let until = now + self.inner.settings.load_full().live_ttl;
             tx.set_live(&due.iter().collect::<Vec<_>>(), now, until)
                 .await?;
             tx.commit().await?;
@@ -495,7 +497,7 @@ impl Queue {
                 () = stop.cancelled() => return,
                 _ = second.tick() => {}
             }
-            let per_second = self.inner.settings.get().release_per_second;
+            let per_second = self.inner.settings.load_full().release_per_second;
             let batches: Vec<_> = {
                 let mut state = self.state();
                 let rooms = state.rooms.iter_mut();

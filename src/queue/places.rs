@@ -45,7 +45,7 @@ impl Queue {
         let places = tx.take_places().await?;
         tx.commit().await?;
         let count = places.len();
-        let grace = self.inner.settings.get().reconnect_grace;
+        let grace = self.inner.settings.load_full().reconnect_grace;
         let mut state = self.state();
         for PlaceRow { conference, token } in places {
             let token = TokenKey(token);

@@ -3,13 +3,8 @@
 //! A *booking* is made ahead; an *allocation* is a running conference, made by `POST /conference`.
 //! Each change is one transaction: what the decision read still holds when its outcome is written.
 
-pub mod allocation;
-pub mod booking;
-mod deciding;
-pub mod policy;
-pub mod requester;
-pub mod timestamp;
-pub mod upstream;
+mod allocate;
+pub mod gateway;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,16 +15,17 @@ use tokio::sync::{Mutex, Notify};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::batch::Batcher;
 use crate::clock;
-use crate::conference::Conference;
-use crate::store::pending::Pending;
+use crate::domain::allocation::{Allocation, AllocationId, EndReason};
+use crate::domain::booking::{Booking, BookingId, Draft, DraftError};
+use crate::domain::conference::Conference;
+use crate::domain::policy::{self, Refusal, Settings};
+use crate::domain::requester::Requester;
+use crate::domain::timestamp;
 use crate::store::{BookingFilter, DecisionFilter, DecisionRow, Deletion, Store, StoreError, Tx};
-use allocation::{Allocation, AllocationId, EndReason};
-use booking::{Booking, BookingId, Draft, DraftError};
-use deciding::Undecided;
-use policy::{Refusal, Settings};
-use requester::Requester;
-use upstream::Upstream;
+use allocate::Undecided;
+use gateway::Upstream;
 
 /// The expiry loop comes by so often at least: also how often the logs are purged.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
@@ -60,7 +56,7 @@ struct Inner {
     settings: Settings,
     retention: Retention,
     /// Requests that are not decided yet, and whose turn it is to decide them.
-    undecided: Pending<Undecided, Outcome>,
+    undecided: Batcher<Undecided, Outcome, StoreError>,
     deciding: Mutex<()>,
     /// Wakes the expiry loop: an end may have come nearer.
     ends_changed: Notify,
@@ -146,7 +142,7 @@ impl Reservations {
                 store,
                 settings,
                 retention,
-                undecided: Pending::default(),
+                undecided: Batcher::default(),
                 deciding: Mutex::default(),
                 ends_changed,
             }),

@@ -7,10 +7,11 @@ use chrono::SubsecRound;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
-use super::booking::Options;
-use super::policy::Reason;
 use super::*;
-use crate::config::{PolicyKind, Starters};
+use crate::domain::booking::Options;
+use crate::domain::booking::StartPolicy;
+use crate::domain::policy::PolicyKind;
+use crate::domain::policy::Reason;
 
 /// Longest wait, in real time, for what the loop is to do.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -34,7 +35,7 @@ impl House {
             policy: PolicyKind::Open,
             default_duration: TimeDelta::hours(6),
             early_start: TimeDelta::minutes(10),
-            starters: Starters::Anyone,
+            starters: StartPolicy::Anyone,
             time_zone: chrono_tz::UTC,
         };
         let store = Store::open(&url, "meet.example.com").await.unwrap();
@@ -187,7 +188,7 @@ fn draft(room: &str, owner: Option<&str>, waiting_queue: bool, now: DateTime<Utc
             waiting_queue,
             ..Options::default()
         },
-        starters: owner.map(|_| Starters::Owner),
+        starters: owner.map(|_| StartPolicy::Owner),
         auto_live: None,
     }
 }

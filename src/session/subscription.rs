@@ -2,8 +2,8 @@
 
 use tokio::time::Instant;
 
-use super::tally::Counted;
-use crate::conference::Conference;
+use super::limits::LimitGuard;
+use crate::domain::conference::Conference;
 use crate::queue::{TokenKey, Waiting};
 use crate::stomp::frame::{end, write_header};
 use crate::stomp::{Command, Version};
@@ -42,7 +42,7 @@ pub(super) struct Watch {
     pub(super) told: Option<usize>,
     pub(super) look_at: Instant,
     /// Among those who watch with the same token.
-    pub(super) _counted: Counted<TokenKey>,
+    pub(super) _counted: LimitGuard<TokenKey>,
 }
 
 impl Subscription {
@@ -112,7 +112,7 @@ mod tests {
             conference: Conference::from_names("room", None, "meet.example.com").unwrap(),
             told: None,
             look_at: Instant::now(),
-            _counted: super::super::tally::Tally::default()
+            _counted: super::super::limits::LimitCounter::default()
                 .add(TokenKey([0; 16]), 1)
                 .unwrap(),
         }));

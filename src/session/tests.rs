@@ -5,17 +5,17 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::clock::WRITE_TIMEOUT;
+use super::timer::WRITE_TIMEOUT;
 use super::*;
+use crate::auth;
+use crate::auth::keys::KeySet;
 use crate::queue::Settings;
 use crate::store::Store;
-use crate::token;
-use crate::token::keys::KeySet;
 
 /// More than the clock may be late by.
 const SLACK: Duration = Duration::from_secs(1);
 
-async fn gate(dir: &TempDir) -> Arc<Gate> {
+async fn gate(dir: &TempDir) -> Arc<SessionContext> {
     let url = format!("sqlite:{}", dir.path().join("usher.db").display());
     let store = Store::open(&url, "meet.example.com").await.unwrap();
     let settings = Settings {
@@ -26,9 +26,9 @@ async fn gate(dir: &TempDir) -> Arc<Gate> {
         max_per_address: 10,
         muc_prefix: "conference".into(),
     };
-    Arc::new(Gate {
+    Arc::new(SessionContext {
         queue: Queue::new(store, settings),
-        verifier: Verifier::new(KeySet::new(), token::Rules::default()),
+        verifier: Verifier::new(KeySet::new(), auth::Rules::default()),
         rules: Rules {
             verify_domain: true,
             service_issuers: Vec::new(),
@@ -41,13 +41,13 @@ async fn gate(dir: &TempDir) -> Arc<Gate> {
         max_per_token: 10,
         max_per_address: 10,
         muc_prefix: "conference".into(),
-        tallies: Tallies::default(),
+        tallies: ConnectionLimits::default(),
         rounds: Arc::default(),
     })
 }
 
 /// A session, and the client's end of its connection.
-async fn session(gate: &Arc<Gate>) -> (Arc<Session>, TcpStream) {
+async fn session(gate: &Arc<SessionContext>) -> (Arc<Session>, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap())
         .await

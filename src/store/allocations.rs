@@ -10,10 +10,10 @@ use super::bookings::options;
 use super::{
     ROWS, Result, Store, StoreError, Tx, allocation_id, conference, instant, push_asked, tenant_of,
 };
-use crate::conference::Conference;
-use crate::reservation::allocation::{Allocation, AllocationId, EndReason};
-use crate::reservation::booking::BookingId;
-use crate::reservation::policy::Allowance;
+use crate::domain::allocation::{Allocation, AllocationId, EndReason};
+use crate::domain::booking::BookingId;
+use crate::domain::conference::Conference;
+use crate::domain::policy::Terms;
 
 fn allocation(row: &SqliteRow, domain: &str) -> Result<Allocation> {
     let millis = |column| row.try_get::<i64, _>(column);
@@ -56,7 +56,7 @@ pub(crate) struct Opening<'a> {
     pub(crate) name: &'a str,
     /// Who asked for it, as Prosody wrote it.
     pub(crate) mail_owner: &'a str,
-    pub(crate) allowance: Allowance,
+    pub(crate) allowance: Terms,
 }
 
 impl Store {
@@ -152,7 +152,7 @@ impl Tx {
                   password, waiting_queue, created_at) ",
             );
             insert.push_values(some, |mut row, opening| {
-                let Allowance {
+                let Terms {
                     start,
                     end,
                     options,
@@ -180,11 +180,7 @@ impl Tx {
     }
 
     /// Gives a running allocation another window and other options.
-    pub(crate) async fn revise_allocation(
-        &mut self,
-        id: AllocationId,
-        to: &Allowance,
-    ) -> Result<()> {
+    pub(crate) async fn revise_allocation(&mut self, id: AllocationId, to: &Terms) -> Result<()> {
         sqlx::query(
             "UPDATE allocation
              SET booking_id = $1, starts_at = $2, ends_at = $3, max_occupants = $4, lobby = $5,

@@ -7,9 +7,9 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, SqliteExecutor};
 
 use super::{ROWS, Result, Store, StoreError, Tx, conference, instant, push_asked, tenant_of};
-use crate::conference::Conference;
-use crate::config::Secret;
-use crate::reservation::booking::{Booking, BookingId, Draft, Options};
+use crate::domain::booking::{Booking, BookingId, Draft, Options};
+use crate::domain::conference::Conference;
+use crate::domain::secret::Secret;
 
 /// Which bookings to list; every part that is `None` doesn't narrow.
 #[derive(Clone, Debug, Default)]
@@ -21,7 +21,7 @@ pub struct BookingFilter {
     /// The owner, met as whoever opens a room is ([`Requester::is`]): an address in any case, all else
     /// exactly. The database knows the case of ASCII only.
     ///
-    /// [`Requester::is`]: crate::reservation::requester::Requester::is
+    /// [`Requester::is`]: crate::domain::requester::Requester::is
     pub owner: Option<String>,
     /// Those that end after this instant.
     pub from: Option<DateTime<Utc>>,

@@ -5,10 +5,10 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite};
 
 use super::{ROWS, Result, Store, Tx, allocation_id, conference, instant, tenant_of};
-use crate::conference::Conference;
-use crate::reservation::allocation::{Allocation, AllocationId};
-use crate::reservation::booking::BookingId;
-use crate::reservation::requester::Requester;
+use crate::domain::allocation::{Allocation, AllocationId};
+use crate::domain::booking::BookingId;
+use crate::domain::conference::Conference;
+use crate::domain::requester::Requester;
 
 /// One decision, as it was recorded.
 #[derive(Clone, Debug)]

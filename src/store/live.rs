@@ -5,7 +5,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite};
 
 use super::{ROWS, Result, Store, Tx, conference, instant, push_names, tenant_of};
-use crate::conference::Conference;
+use crate::domain::conference::Conference;
 
 const HOUR_MILLIS: i64 = 3_600_000;
 

@@ -9,7 +9,6 @@ mod bookings;
 mod decisions;
 mod live;
 mod outbox;
-pub(crate) mod pending;
 mod places;
 pub mod sqlite;
 mod writer;
@@ -24,9 +23,10 @@ use tokio::runtime::Handle;
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 
-use crate::conference::Conference;
+use crate::batch::WorkerCrashed;
+use crate::domain::allocation::AllocationId;
+use crate::domain::conference::Conference;
 use crate::metrics;
-use crate::reservation::allocation::AllocationId;
 pub(crate) use allocations::Opening;
 pub use bookings::{BookingFilter, Position};
 pub(crate) use decisions::Entry;
@@ -112,9 +112,10 @@ impl StoreError {
     pub(crate) fn lost() -> Self {
         sqlx::Error::RowNotFound.into()
     }
+}
 
-    /// Whoever was to write is gone, and whether they did is not known.
-    pub(crate) fn broken_off() -> Self {
+impl From<WorkerCrashed> for StoreError {
+    fn from(_: WorkerCrashed) -> Self {
         sqlx::Error::WorkerCrashed.into()
     }
 }

@@ -5,7 +5,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteExecutor};
 
 use super::{Result, Store, StoreError, Tx, conference, instant, tenant_of};
-use crate::conference::Conference;
+use crate::domain::conference::Conference;
 
 /// A conference that was seen to run upstream.
 #[derive(Clone, Debug)]

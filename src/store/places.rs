@@ -3,7 +3,7 @@
 use sqlx::{QueryBuilder, Row, Sqlite};
 
 use super::{ROWS, Result, Tx, conference, tenant_of};
-use crate::conference::Conference;
+use crate::domain::conference::Conference;
 
 /// The most places that are kept: more than one machine has visitors.
 const PLACES_MAX: usize = 200_000;

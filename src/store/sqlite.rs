@@ -176,7 +176,7 @@ mod tests {
 
     use super::super::{BookingFilter, DecisionFilter, Store};
     use super::*;
-    use crate::conference::Conference;
+    use crate::domain::conference::Conference;
 
     /// The first schemas, as databases have them that are in use: the SHA-384 of each file. A change to one is
     /// refused by every such database ("was previously applied but has been modified"); it takes a new file.

@@ -218,7 +218,7 @@ mod tests {
     use tokio::task::JoinHandle;
 
     use super::super::{Result, Store, StoreError, Tx};
-    use crate::conference::Conference;
+    use crate::domain::conference::Conference;
 
     async fn store() -> (TempDir, Store) {
         let dir = tempfile::tempdir().unwrap();

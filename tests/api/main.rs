@@ -14,6 +14,7 @@ mod docs;
 mod harness;
 mod house;
 mod keys;
+mod layers;
 mod metrics;
 mod places;
 mod process;

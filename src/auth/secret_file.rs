@@ -1,0 +1,102 @@
+//! The secret that is made where none is configured: beside the database, for its owner alone.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::domain::secret::Secret;
+
+/// Random bytes in a secret: as many as HS512's digest has.
+const SECRET_BYTES: usize = 64;
+
+/// Where the secret of a database is kept: `usher.db` → `usher.secret`. `None` for a database that is
+/// no file.
+#[must_use]
+pub fn path(database_url: &str) -> Option<PathBuf> {
+    let file = database_url.strip_prefix("sqlite:")?;
+    let file = file
+        .strip_prefix("//")
+        .unwrap_or(file)
+        .split('?')
+        .next()
+        .unwrap_or_default();
+    (!file.is_empty() && file != ":memory:").then(|| Path::new(file).with_extension("secret"))
+}
+
+/// Reads the secret, making it first if there is none; the flag tells whether it was made.
+///
+/// # Errors
+///
+/// When the file can't be read or made.
+pub fn load_or_create(path: &Path) -> io::Result<(Secret, bool)> {
+    match std::fs::read_to_string(path) {
+        Ok(text) if text.trim().is_empty() => {
+            let message = "it is empty; remove it, and a new one is made";
+            Err(io::Error::new(io::ErrorKind::InvalidData, message))
+        }
+        Ok(text) => Ok((Secret::new(text.trim().to_owned()), false)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let mut bytes = [0; SECRET_BYTES];
+            aws_lc_rs::rand::fill(&mut bytes)
+                .map_err(|_| io::Error::other("the system gives no random bytes"))?;
+            let secret: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(path)?;
+            writeln!(file, "{secret}")?;
+            file.sync_all()?;
+            Ok((Secret::new(secret), true))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn the_secret_lies_beside_the_database() {
+        for (url, secret) in [
+            ("sqlite:usher.db", "usher.secret"),
+            (
+                "sqlite:///var/lib/usher/usher.db?mode=rwc",
+                "/var/lib/usher/usher.secret",
+            ),
+            ("sqlite:/a/b.sqlite", "/a/b.secret"),
+        ] {
+            assert_eq!(path(url), Some(PathBuf::from(secret)), "{url}");
+        }
+        assert_eq!(path("sqlite::memory:"), None);
+        assert_eq!(path("postgres://localhost/usher"), None);
+    }
+
+    #[test]
+    fn a_secret_is_made_once_and_for_its_owner_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("usher.secret");
+        let (made, new) = load_or_create(&path).unwrap();
+        assert!(new);
+        assert_eq!(made.expose().len(), 2 * SECRET_BYTES);
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        let (read, new) = load_or_create(&path).unwrap();
+        assert!(!new);
+        assert_eq!(read.expose(), made.expose());
+    }
+
+    #[test]
+    fn an_empty_secret_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("usher.secret");
+        std::fs::write(&path, "\n").unwrap();
+        assert_eq!(
+            load_or_create(&path).unwrap_err().kind(),
+            io::ErrorKind::InvalidData
+        );
+    }
+}

@@ -1,0 +1,283 @@
+//! Allocations: running conferences, as `POST /conference` makes them.
+
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+
+use super::booking::{BookingId, Options};
+use super::conference::Conference;
+
+/// Ids are below this. Lua's `%.14g`, with which Prosody 0.12 puts them into URLs, keeps 14 digits.
+const ID_LIMIT: i64 = 100_000_000_000_000;
+
+/// The longest spelling read, in bytes: more than Lua ever writes.
+const MAX_PATH_BYTES: usize = 32;
+
+/// The id of an allocation: the `id` and `conflict_id` on the wire. From 1 to below 10^14.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AllocationId(i64);
+
+impl AllocationId {
+    /// The id of this number; `None` outside 1 to 10^14 - 1.
+    pub fn new(id: i64) -> Option<Self> {
+        (1..ID_LIMIT).contains(&id).then_some(Self(id))
+    }
+
+    /// The number, for JSON and the store.
+    pub fn get(self) -> i64 {
+        self.0
+    }
+
+    /// Reads the id out of a path, as the stock module writes it: under Lua 5.4 JSON numbers are floats,
+    /// so `7` comes back as `7.0` and `10000000000000` as `1e+13`. All spellings of a whole number in
+    /// range are taken, by decimal arithmetic, without rounding; `None` for everything else.
+    pub fn parse_path(text: &str) -> Option<Self> {
+        if text.len() > MAX_PATH_BYTES {
+            return None;
+        }
+        let (mantissa, exponent) = match text.split_once(['e', 'E']) {
+            Some((mantissa, exponent)) => (mantissa, exponent_of(exponent)?),
+            None => (text, 0),
+        };
+        let (whole, fraction) = match mantissa.split_once('.') {
+            Some((whole, fraction)) => (digits(whole)?, digits(fraction)?),
+            None => (digits(mantissa)?, ""),
+        };
+        // The number is all the digits, with the point `places` digits from their left end.
+        let places = whole.len().checked_add_signed(exponent)?;
+        let all = || whole.bytes().chain(fraction.bytes());
+        if all().skip(places).any(|digit| digit != b'0') {
+            return None;
+        }
+        let id = all()
+            .chain(std::iter::repeat(b'0'))
+            .take(places)
+            .try_fold(0_i64, |id, digit| {
+                Some(id * 10 + i64::from(digit - b'0')).filter(|id| *id < ID_LIMIT)
+            })?;
+        Self::new(id)
+    }
+}
+
+impl fmt::Display for AllocationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A conference that runs, or did.
+#[derive(Clone, Debug)]
+pub struct Allocation {
+    /// Its id on the wire.
+    pub id: AllocationId,
+    /// Which conference.
+    pub conference: Conference,
+    /// The room's node as Prosody wrote it in the request: stock Prosody rejects an answer that
+    /// doesn't echo it.
+    pub name: String,
+    /// Who opened it, as Prosody wrote it; may be empty.
+    pub mail_owner: String,
+    /// The booking it follows, if any.
+    pub booking: Option<BookingId>,
+    /// What the wire calls `start_time`: the booked start, or the opening.
+    pub start: DateTime<Utc>,
+    /// The moment the room must close.
+    pub end: DateTime<Utc>,
+    /// What Prosody applies.
+    pub options: Options,
+    /// When it ended, if somebody or something ended it.
+    pub ended_at: Option<DateTime<Utc>>,
+    /// And why.
+    pub end_reason: Option<EndReason>,
+}
+
+impl Allocation {
+    /// Whether it is over at `now`, be it ended or past its end.
+    #[must_use]
+    pub fn is_over(&self, now: DateTime<Utc>) -> bool {
+        self.ended_at.is_some() || self.end <= now
+    }
+}
+
+/// Why an allocation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndReason {
+    /// Its room was destroyed (DELETE).
+    Destroyed,
+    /// Its time was up.
+    Expired,
+    /// Its booking was cancelled or moved away.
+    Cancelled,
+}
+
+impl EndReason {
+    /// The word in the store.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Destroyed => "destroyed",
+            Self::Expired => "expired",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// The reason of this word.
+    #[must_use]
+    pub fn of_code(code: &str) -> Option<Self> {
+        let all = [Self::Destroyed, Self::Expired, Self::Cancelled];
+        all.into_iter().find(|reason| reason.code() == code)
+    }
+}
+
+/// One digit or more.
+fn digits(text: &str) -> Option<&str> {
+    (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())).then_some(text)
+}
+
+/// A signed exponent of one to three digits, so that nothing overflows and nothing takes long.
+fn exponent_of(text: &str) -> Option<isize> {
+    let (sign, text) = match text.strip_prefix('-') {
+        Some(text) => (-1, text),
+        None => (1, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let exponent: isize = digits(text).filter(|text| text.len() <= 3)?.parse().ok()?;
+    Some(sign * exponent)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn every_spelling_lua_has_for_an_id_is_that_id() {
+        for (text, id) in [
+            ("7", 7),
+            ("7.0", 7),
+            ("007", 7),
+            ("7.000", 7),
+            ("70e-1", 7),
+            ("0.7e1", 7),
+            ("364758328", 364_758_328),
+            ("364758328.0", 364_758_328),
+            ("3.64758328e+08", 364_758_328),
+            ("3.64758328E8", 364_758_328),
+            ("1e+13", 10_000_000_000_000),
+            ("99999999999999", 99_999_999_999_999),
+            ("9.9999999999999e+13", 99_999_999_999_999),
+            ("99999999999999.0", 99_999_999_999_999),
+        ] {
+            assert_eq!(
+                AllocationId::parse_path(text).map(AllocationId::get),
+                Some(id),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn everything_else_is_no_id() {
+        let long = "7".repeat(400);
+        for text in [
+            "",
+            "0",
+            "0.0",
+            "-0",
+            "7.5",
+            "abc",
+            "-1",
+            "+7",
+            "0x7",
+            "0x1p3",
+            "inf",
+            "nan",
+            "-nan",
+            " 7",
+            "7 ",
+            "1e400",
+            "1e999",
+            "0e999",
+            "1e9999999999999999999",
+            "7.",
+            ".7",
+            ".",
+            "e",
+            "1e",
+            "1e+",
+            "1e+-1",
+            "e5",
+            "7.0.0",
+            "7e1e1",
+            "7e1.0",
+            "1e14",
+            "100000000000000",
+            "99999999999999.5",
+            "9.99999999999995e13",
+            "7e-1",
+            "1_000",
+            "1,0",
+            "７",
+            "7%2e0",
+            "7/",
+            "NULL",
+            &long,
+        ] {
+            assert_eq!(AllocationId::parse_path(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn ids_have_a_range() {
+        assert_eq!(AllocationId::new(0), None);
+        assert_eq!(AllocationId::new(-7), None);
+        assert_eq!(AllocationId::new(ID_LIMIT), None);
+        assert_eq!(
+            AllocationId::new(ID_LIMIT - 1).unwrap().to_string(),
+            "99999999999999"
+        );
+    }
+
+    /// C's `%.14g` of a whole number below 10^14, which has at most 14 digits.
+    fn lua_float(id: i64) -> String {
+        format!("{id}.0")
+    }
+
+    /// The same with an exponent, as `%.{n}g` writes it when digits run out.
+    fn with_exponent(id: i64, mark: char) -> String {
+        let digits = id.to_string();
+        let (first, rest) = digits.split_at(1);
+        let rest = rest.trim_end_matches('0');
+        let point = if rest.is_empty() { "" } else { "." };
+        format!("{first}{point}{rest}{mark}+{:02}", digits.len() - 1)
+    }
+
+    proptest! {
+        #[test]
+        fn an_id_comes_back_from_lua(id in 1..ID_LIMIT, short in 1..1_000_000_i64) {
+            for id in [id, short, short * 100_000_000 % ID_LIMIT] {
+                prop_assume!(id > 0);
+                let expected = AllocationId::new(id);
+                prop_assert_eq!(AllocationId::parse_path(&id.to_string()), expected);
+                prop_assert_eq!(AllocationId::parse_path(&lua_float(id)), expected);
+                prop_assert_eq!(AllocationId::parse_path(&with_exponent(id, 'e')), expected);
+                prop_assert_eq!(AllocationId::parse_path(&with_exponent(id, 'E')), expected);
+            }
+        }
+
+        #[test]
+        fn what_is_read_is_the_number_that_was_written(text in "[0-9]{1,5}(\\.[0-9]{1,5})?([eE][-+]?[0-9]{1,2})?") {
+            if let Some(id) = AllocationId::parse_path(&text) {
+                let number: f64 = text.parse().unwrap();
+                let read = id.get() as f64;
+                prop_assert!((number - read).abs() <= read * 1e-12, "{} {}", number, read);
+            }
+        }
+
+        #[test]
+        fn nothing_makes_it_panic(text in any::<String>(), near in "[0-9.eE+-]{0,40}") {
+            let _ = AllocationId::parse_path(&text);
+            let _ = AllocationId::parse_path(&near);
+        }
+    }
+}

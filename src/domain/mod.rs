@@ -1,0 +1,9 @@
+//! The nouns of the service, as pure values: no I/O, no clock, no configuration file.
+
+pub mod allocation;
+pub mod booking;
+pub mod conference;
+pub mod policy;
+pub mod requester;
+pub mod secret;
+pub mod timestamp;

@@ -1,0 +1,332 @@
+//! The decision, pure: may this room be opened now, by whom, and until when.
+//!
+//! Everything it depends on is an argument: the request, the bookings of the room that are not over,
+//! the allocation that runs, the settings and the instant.
+
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
+use chrono_tz::Tz;
+
+use super::allocation::{Allocation, AllocationId, EndReason};
+use super::booking::{Booking, BookingId, Options, StartPolicy};
+use super::conference::Conference;
+use super::requester::Requester;
+
+/// Whether a conference needs a booking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PolicyKind {
+    /// `open`: no; a booking only reserves its room for its time.
+    Open,
+    /// `booked`: yes.
+    Booked,
+}
+
+/// What the API is told for a booking without an end, counted from the opening: it demands a
+/// duration, and a conference that lasts a year is as good as one without an end.
+pub const PERMANENT: TimeDelta = TimeDelta::days(365);
+
+/// What the operator decided, from `[reservations]`.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Whether rooms without a booking may run at all.
+    pub policy: PolicyKind,
+    /// How long an unbooked conference may last.
+    pub default_duration: TimeDelta,
+    /// How long before its start a booked room can be opened.
+    pub early_start: TimeDelta,
+    /// Who may open a booked room, where the booking doesn't say.
+    pub starters: StartPolicy,
+    /// The zone that times in sentences are given in.
+    pub time_zone: Tz,
+}
+
+/// What is decided.
+#[derive(Clone, Debug)]
+pub enum Decision {
+    /// The conference may run.
+    Allow(Terms),
+    /// It runs already; the asker is let in under the allocation that is there.
+    Conflict(AllocationId),
+    /// A visitor, and a booking whose visitors wait: nothing is allocated, and the request may go on
+    /// to the focus, which sends the visitor to the queue (`contract`: a 403 would show an error
+    /// instead of the queue).
+    Queue(BookingId),
+    /// It may not.
+    Refuse(Refusal),
+}
+
+/// For how long, and with which options.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// The booked start, or the opening where nothing is booked.
+    pub start: DateTime<Utc>,
+    /// The moment the room must close.
+    pub end: DateTime<Utc>,
+    /// What Prosody applies.
+    pub options: Options,
+    /// The booking behind it.
+    pub booking: Option<BookingId>,
+}
+
+/// Why not, for programs and for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// For programs and the decision log.
+    pub reason: Reason,
+    /// For the person who asked: the room, the time with its zone, and what to do.
+    pub sentence: String,
+    /// The booking that stands in the way.
+    pub booking: Option<BookingId>,
+}
+
+/// Why a request is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// `policy = "booked"`, and nobody booked the room.
+    NotBooked,
+    /// The room is booked, for later.
+    TooEarly,
+    /// The room is booked, and only its owner may open it.
+    NotOwner,
+}
+
+impl Reason {
+    /// The code in the decision log.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::NotBooked => "not_booked",
+            Self::TooEarly => "too_early",
+            Self::NotOwner => "not_owner",
+        }
+    }
+}
+
+/// Decides on a request for `conference`.
+///
+/// `next` is the first booking of this room that is not over at `now`, and `running` its running allocation,
+/// if there are any.
+#[must_use]
+pub fn decide(
+    conference: &Conference,
+    requester: &Requester,
+    next: Option<&Booking>,
+    running: Option<&Allocation>,
+    settings: &Settings,
+    now: DateTime<Utc>,
+) -> Decision {
+    if let Some(allocation) = running.filter(|allocation| !allocation.is_over(now)) {
+        return Decision::Conflict(allocation.id);
+    }
+    if let Some(booking) = next
+        && requester.visitor
+        && booking.draft.options.waiting_queue
+    {
+        return Decision::Queue(booking.id);
+    }
+    match next {
+        Some(booking) if booking.opens_at(settings.early_start) <= now => {
+            open_booked(conference, requester, booking, settings, now)
+        }
+        next => open_unbooked(conference, next, settings, now),
+    }
+}
+
+fn open_booked(
+    conference: &Conference,
+    requester: &Requester,
+    booking: &Booking,
+    settings: &Settings,
+    now: DateTime<Utc>,
+) -> Decision {
+    let owner_only = booking.draft.starters.unwrap_or(settings.starters) == StartPolicy::Owner;
+    let owner = booking.draft.owner.as_deref().unwrap_or_default();
+    if owner_only && !requester.is(owner) {
+        return Decision::Refuse(Refusal {
+            reason: Reason::NotOwner,
+            sentence: format!(
+                "\"{}\" is booked, and only the person who booked it can open it. Wait for them, then try again{}.",
+                conference.display_name(),
+                until(booking, settings, now),
+            ),
+            booking: Some(booking.id),
+        });
+    }
+    Decision::Allow(follow(booking, now))
+}
+
+fn open_unbooked(
+    conference: &Conference,
+    next: Option<&Booking>,
+    settings: &Settings,
+    now: DateTime<Utc>,
+) -> Decision {
+    let start = now.trunc_subsecs(0);
+    match (settings.policy, next) {
+        (PolicyKind::Open, next) => {
+            let booked_from = next.map(|booking| booking.opens_at(settings.early_start));
+            let end = start + settings.default_duration;
+            let end = booked_from.map_or(end, |limit| end.min(limit));
+            Decision::Allow(Terms {
+                start,
+                end,
+                options: Options::default(),
+                booking: None,
+            })
+        }
+        (PolicyKind::Booked, Some(booking)) => {
+            Decision::Refuse(too_early(conference, booking, settings, now))
+        }
+        (PolicyKind::Booked, None) => Decision::Refuse(Refusal {
+            reason: Reason::NotBooked,
+            sentence: format!(
+                "\"{}\" is not booked, and only booked rooms can be opened here. Book it, then open it again.",
+                conference.display_name()
+            ),
+            booking: None,
+        }),
+    }
+}
+
+fn too_early(
+    conference: &Conference,
+    booking: &Booking,
+    settings: &Settings,
+    now: DateTime<Utc>,
+) -> Refusal {
+    let opens = booking.opens_at(settings.early_start);
+    let from = moment(booking.draft.start, settings.time_zone, now);
+    let can_open = if opens == booking.draft.start {
+        "you can open it then".to_owned()
+    } else {
+        format!(
+            "you can open it from {}",
+            moment(opens, settings.time_zone, now)
+        )
+    };
+    Refusal {
+        reason: Reason::TooEarly,
+        sentence: format!(
+            "\"{}\" is booked from {from}; {can_open}.",
+            conference.display_name()
+        ),
+        booking: Some(booking.id),
+    }
+}
+
+/// What a booking allows at `now`.
+fn follow(booking: &Booking, now: DateTime<Utc>) -> Terms {
+    let (start, end) = match booking.draft.end {
+        Some(end) => (booking.draft.start, end),
+        None => (now.trunc_subsecs(0), now.trunc_subsecs(0) + PERMANENT),
+    };
+    Terms {
+        start,
+        end,
+        options: booking.draft.options.clone(),
+        booking: Some(booking.id),
+    }
+}
+
+/// What a running allocation becomes after the room's bookings changed; `None`: it ends now.
+///
+/// * One that follows a booking goes on following it, and ends if the booking was cancelled or moved
+///   away.
+/// * One without a booking gives way to the next booking, and is taken over by a booking whose own
+///   time has begun: people who book the room they sit in stay in it.
+#[must_use]
+pub fn revise(
+    allocation: &Allocation,
+    bookings: &[Booking],
+    settings: &Settings,
+    now: DateTime<Utc>,
+) -> Option<Terms> {
+    let mut current = bookings.iter().filter(|booking| !booking.is_over(now));
+    if let Some(id) = allocation.booking {
+        let booking = current.find(|booking| booking.id == id)?;
+        if booking.opens_at(settings.early_start) > now {
+            return None;
+        }
+        let allowance = follow(booking, now);
+        return Some(match booking.draft.end {
+            Some(_) => allowance,
+            None => {
+                // A permanent booking was measured from the opening; measure it from there still. One
+                // that had an end until now may have begun more than that ago: its room stays open.
+                let end = allocation.start.max(booking.draft.start) + PERMANENT;
+                Terms {
+                    start: allocation.start,
+                    end: end.max(allocation.end),
+                    ..allowance
+                }
+            }
+        });
+    }
+    let whole = allocation.start + settings.default_duration;
+    let end = match current.next() {
+        Some(booking) if booking.draft.start <= now => return Some(follow(booking, now)),
+        Some(booking) => {
+            let opens = booking.opens_at(settings.early_start);
+            whole.min(if opens > now {
+                opens
+            } else {
+                booking.draft.start
+            })
+        }
+        None => whole,
+    };
+    (end > now).then(|| Terms {
+        start: allocation.start,
+        end,
+        options: Options::default(),
+        booking: None,
+    })
+}
+
+/// Why an allocation is over, for people who are in its room still.
+#[must_use]
+pub fn farewell(
+    allocation: &Allocation,
+    ended_at: DateTime<Utc>,
+    settings: &Settings,
+    now: DateTime<Utc>,
+) -> String {
+    let why = match allocation.end_reason.unwrap_or(EndReason::Expired) {
+        EndReason::Destroyed => "its room was closed".to_owned(),
+        EndReason::Expired => {
+            let end = moment(ended_at, settings.time_zone, now);
+            format!("its time was up at {end}")
+        }
+        EndReason::Cancelled => "its booking was cancelled, or is for another time now".to_owned(),
+    };
+    let room = allocation.conference.display_name();
+    format!("The conference in \"{room}\" is over: {why}.")
+}
+
+/// A time as people read it: with its zone, and the day where it isn't today's.
+#[must_use]
+pub fn moment(instant: DateTime<Utc>, zone: Tz, now: DateTime<Utc>) -> String {
+    let (local, today) = (instant.with_timezone(&zone), now.with_timezone(&zone));
+    let seconds = if local.timestamp() % 60 == 0 {
+        ""
+    } else {
+        ":%S"
+    };
+    let day = if local.date_naive() == today.date_naive() {
+        ""
+    } else {
+        " on %A, %-d %B %Y"
+    };
+    local.format(&format!("%H:%M{seconds} %Z{day}")).to_string()
+}
+
+fn until(booking: &Booking, settings: &Settings, now: DateTime<Utc>) -> String {
+    booking.draft.end.map_or_else(String::new, |end| {
+        format!(
+            " (the booking ends at {})",
+            moment(end, settings.time_zone, now)
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,284 @@
+//! What goes out: the one JSON error body, and the one table from errors to status codes.
+//!
+//! Stock Prosody shows `message` to the user and chokes on anything in it but a string, so every body
+//! with an error status is `{"message": "a sentence"}`, the framework's own refusals included.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use warp::http::header::{
+    ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
+};
+use warp::http::{HeaderName, HeaderValue, Method, StatusCode};
+use warp::reject::Reject;
+use warp::{Rejection, Reply};
+
+use super::field::FieldError;
+use crate::auth::service_token::Refusal;
+use crate::reservation::BookingError;
+use crate::reservation::gateway::{self, Failure};
+use crate::store::StoreError;
+
+/// A response of ours.
+pub(super) type Response = warp::reply::Response;
+
+/// Seconds after which a caller may try again what failed for want of the database or of a key.
+const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("5");
+
+/// An answer that says no.
+#[derive(Clone, Debug)]
+pub(super) struct ApiError {
+    status: StatusCode,
+    body: Map<String, Value>,
+    header: Option<(HeaderName, HeaderValue)>,
+}
+
+impl Reject for ApiError {}
+
+impl ApiError {
+    pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        let body = Map::from_iter([("message".to_owned(), Value::String(message.into()))]);
+        Self {
+            status,
+            body,
+            header: None,
+        }
+    }
+
+    /// Adds a key to the body.
+    pub(super) fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.body.insert(key.to_owned(), value.into());
+        self
+    }
+
+    fn header(self, name: HeaderName, value: HeaderValue) -> Self {
+        Self {
+            header: Some((name, value)),
+            ..self
+        }
+    }
+
+    pub(super) fn not_found(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, message)
+    }
+
+    pub(super) fn no_such_path() -> Self {
+        Self::not_found(
+            "There is nothing at this path; the README lists the paths that are served.",
+        )
+    }
+
+    /// For a caller who isn't let in; `to_users` is the status for a good token, but a user's.
+    pub(super) fn refused(refusal: &Refusal, to_users: StatusCode) -> Self {
+        let message = refusal.to_string();
+        match refusal {
+            Refusal::Token(error) if error.is_temporary() => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
+                    .header(RETRY_AFTER, RETRY_SECONDS)
+            }
+            Refusal::NotAService => Self::new(to_users, message).challenged(),
+            Refusal::Missing | Refusal::NotBearer | Refusal::NotConfigured | Refusal::Token(_) => {
+                Self::new(StatusCode::UNAUTHORIZED, message).challenged()
+            }
+        }
+    }
+
+    /// Says what kind of token would do (RFC 9110, section 11.6.1).
+    fn challenged(self) -> Self {
+        self.header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+    }
+
+    pub(super) fn wrong_method(allowed: &[Method]) -> Self {
+        let allowed = allowed
+            .iter()
+            .map(Method::as_str)
+            .collect::<Vec<_>>()
+            .join(", ");
+        let message = format!("This path takes {allowed} only.");
+        let problem = Self::new(StatusCode::METHOD_NOT_ALLOWED, message);
+        match HeaderValue::from_str(&allowed) {
+            Ok(allowed) => problem.header(ALLOW, allowed),
+            Err(_) => problem,
+        }
+    }
+
+    pub(super) fn upgrade_required() -> Self {
+        let message =
+            "This path takes WebSockets only: version 13, with Upgrade and Connection headers.";
+        Self::new(StatusCode::UPGRADE_REQUIRED, message)
+            .header(UPGRADE, HeaderValue::from_static("websocket"))
+            .header(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"))
+    }
+
+    /// For a caller for whom there is no room. Their connection is not kept: it takes some, too.
+    pub(super) fn turned_away(status: StatusCode, message: &str) -> Self {
+        Self::new(status, message).header(CONNECTION, HeaderValue::from_static("close"))
+    }
+
+    pub(super) fn too_large(limit: usize) -> Self {
+        let message = format!("The body is larger than {limit} bytes; send less.");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, message)
+    }
+
+    pub(super) fn wrong_type(wanted: &str) -> Self {
+        let message = format!("The body must be {wanted}; send it so, and say so in Content-Type.");
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message)
+    }
+}
+
+impl From<FieldError> for ApiError {
+    fn from(error: FieldError) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, error.to_string())
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        Self::from(&error)
+    }
+}
+
+/// Several may have asked for the one thing that failed.
+impl From<Arc<StoreError>> for ApiError {
+    fn from(error: Arc<StoreError>) -> Self {
+        Self::from(&*error)
+    }
+}
+
+impl From<&StoreError> for ApiError {
+    fn from(error: &StoreError) -> Self {
+        match error {
+            StoreError::Overlap => Self::new(
+                StatusCode::CONFLICT,
+                "The room was booked in this very moment; try again.",
+            ),
+            StoreError::OutboxFull => {
+                tracing::error!(%error, "a deletion is not accepted");
+                Self::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "Too many conferences wait to be deleted in the reservation system already. Try again later, and see why it takes none: /api/v1/outbox.",
+                )
+                .header(RETRY_AFTER, RETRY_SECONDS)
+            }
+            StoreError::Unavailable(_) => {
+                tracing::error!(%error, "the database can't be used");
+                Self::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "The reservation service can't write down its answer right now. Try again in a few seconds.",
+                )
+                .header(RETRY_AFTER, RETRY_SECONDS)
+            }
+            StoreError::Backup { .. }
+            | StoreError::Corrupt(_)
+            | StoreError::Migration(_)
+            | StoreError::Url(_)
+            | StoreError::Other(_) => {
+                tracing::error!(%error, "a request failed");
+                Self::new(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "The reservation service failed; its log says why.",
+                )
+            }
+        }
+    }
+}
+
+impl From<BookingError> for ApiError {
+    fn from(error: BookingError) -> Self {
+        let status = match error {
+            BookingError::Store(error) => return error.into(),
+            BookingError::Draft(_) | BookingError::Over { .. } => StatusCode::BAD_REQUEST,
+            BookingError::Unknown(_) => StatusCode::NOT_FOUND,
+            BookingError::Overlap(_) => StatusCode::CONFLICT,
+            BookingError::Elsewhere => StatusCode::FORBIDDEN,
+        };
+        let problem = Self::new(status, error.to_string());
+        match error {
+            BookingError::Overlap(booking) => problem.with("conflicting_booking", booking.id.0),
+            _ => problem,
+        }
+    }
+}
+
+impl From<gateway::Refused> for ApiError {
+    fn from(refused: gateway::Refused) -> Self {
+        let status = StatusCode::from_u16(refused.status).unwrap_or(StatusCode::FORBIDDEN);
+        Self::new(status, refused.message)
+    }
+}
+
+impl From<Failure> for ApiError {
+    fn from(failure: Failure) -> Self {
+        let status = match failure {
+            Failure::Unreachable
+            | Failure::Failing(_)
+            | Failure::Unusable(_)
+            | Failure::TooLong => StatusCode::BAD_GATEWAY,
+            Failure::TooSlow => StatusCode::GATEWAY_TIMEOUT,
+            Failure::Resting | Failure::Busy | Failure::NotWritten => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+        };
+        let problem = Self::new(status, failure.to_string()).with("reason", failure.code());
+        problem.header(RETRY_AFTER, RETRY_SECONDS)
+    }
+}
+
+impl Reply for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = json(self.status, &self.body);
+        if let Some((name, value)) = self.header {
+            response.headers_mut().insert(name, value);
+        }
+        response
+    }
+}
+
+/// A JSON answer.
+pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response {
+    warp::reply::with_status(warp::reply::json(body), status).into_response()
+}
+
+/// An answer without a body.
+pub(super) fn nothing() -> Response {
+    StatusCode::NO_CONTENT.into_response()
+}
+
+/// Turns a handler's outcome into the answer.
+pub(super) fn settle(outcome: Result<Response, ApiError>) -> Response {
+    outcome.unwrap_or_else(ApiError::into_response)
+}
+
+/// Answers what no route took: the only place where the framework's rejections become answers.
+pub(super) async fn recover(rejection: Rejection) -> Result<Response, Infallible> {
+    let problem = match rejection.find::<ApiError>() {
+        Some(problem) => problem.clone(),
+        None if rejection.is_not_found() => ApiError::no_such_path(),
+        None => {
+            tracing::debug!(?rejection, "rejected");
+            ApiError::new(StatusCode::BAD_REQUEST, "The request can't be understood.")
+        }
+    };
+    Ok(problem.into_response())
+}
+
+/// Whether a `Content-Type` is `wanted`, whatever its parameters. None at all is taken as `wanted`.
+pub(super) fn is_type(headers: &warp::http::HeaderMap, wanted: &str) -> bool {
+    let Some(value) = headers.get(CONTENT_TYPE) else {
+        return true;
+    };
+    let essence = value
+        .to_str()
+        .unwrap_or_default()
+        .split(';')
+        .next()
+        .unwrap_or_default();
+    essence.trim().eq_ignore_ascii_case(wanted)
+}
+
+/// The body of a health answer.
+pub(super) fn status(status: StatusCode, word: &str) -> Response {
+    json(status, &json!({ "status": word }))
+}

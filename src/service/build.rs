@@ -1,0 +1,308 @@
+//! Makes the parts of the service from the configuration.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use thiserror::Error;
+
+use crate::auth::grant::Rules as GrantRules;
+use crate::auth::key_server::{KeyServerError, KeyServers};
+use crate::auth::keys::{KeyError, KeySet, PublicKey};
+use crate::auth::secret_file;
+use crate::auth::service_token::ServiceAuth;
+use crate::auth::{Rules, ServiceTokens, Verifier};
+use crate::config::{Backend, Config};
+use crate::domain::policy::Settings;
+use crate::domain::secret::Secret;
+use crate::queue::Queue;
+use crate::reservation::gateway::{Upstream, UpstreamError};
+use crate::reservation::{Reservations, Retention};
+use crate::session::SessionContext;
+use crate::session::limits::ConnectionLimits;
+use crate::session::timer_wheel::TimerWheel;
+use crate::store::{Store, StoreError};
+use crate::{queue, store};
+
+/// Why the service could not start.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// The database can't be used.
+    #[error("the database at {url}: {error}")]
+    Store {
+        /// `database.url`.
+        url: String,
+        /// What is wrong with it.
+        error: StoreError,
+    },
+    /// The secret that is made where none is configured can't be made or read.
+    #[error("the secret file {path}: {error}; make its directory writable, or set auth.secret")]
+    Secret {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: std::io::Error,
+    },
+    /// The upstream can't be asked.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+    /// A key can't be used.
+    #[error("{key}: {error}")]
+    Key {
+        /// The key of the configuration.
+        key: String,
+        /// What is wrong with it.
+        error: String,
+    },
+}
+
+/// The reservations that `config` describes, on their database.
+///
+/// # Errors
+///
+/// [`ServeError::Store`] if the database can't be used, [`ServeError::Upstream`] if the upstream can't.
+pub async fn open(config: &Config) -> Result<Reservations, ServeError> {
+    reservations(config, open_store(config).await?)
+}
+
+/// Copies the database that `config` names to `file`, as it is: a database of an earlier version isn't brought
+/// up to date.
+///
+/// # Errors
+///
+/// [`ServeError::Store`], and nothing is left of the file.
+pub async fn back_up(config: &Config, file: &Path) -> Result<(), ServeError> {
+    let url = &config.database.url;
+    store::back_up(url, file)
+        .await
+        .map_err(|error| ServeError::Store {
+            url: url.clone(),
+            error,
+        })
+}
+
+pub(super) async fn open_store(config: &Config) -> Result<Store, ServeError> {
+    let url = &config.database.url;
+    Store::open(url, &config.xmpp.domain)
+        .await
+        .map_err(|error| ServeError::Store {
+            url: url.clone(),
+            error,
+        })
+}
+
+/// A duration in whole seconds, as the wire counts them.
+fn span(duration: Duration) -> TimeDelta {
+    let seconds = i64::try_from(duration.as_secs())
+        .ok()
+        .and_then(TimeDelta::try_seconds);
+    seconds.unwrap_or(TimeDelta::MAX)
+}
+
+pub(super) fn reservations(config: &Config, store: Store) -> Result<Reservations, ServeError> {
+    let settings = &config.reservations;
+    let retention = Retention {
+        kept: span(settings.decisions_kept),
+        decisions_max: settings.decisions_max,
+    };
+    let reservations = Reservations::new(
+        store.clone(),
+        Settings {
+            policy: settings.policy,
+            default_duration: span(settings.default_duration),
+            early_start: span(settings.early_start),
+            starters: settings.starters,
+            time_zone: settings.time_zone,
+        },
+        retention,
+    );
+    if settings.backend == Backend::Local {
+        return Ok(reservations);
+    }
+    let unasked = span(settings.default_duration);
+    let upstream = Upstream::new(store, settings, unasked, retention)?;
+    Ok(reservations.with_upstream(upstream))
+}
+
+pub(super) fn queue_settings(config: &Config) -> queue::Settings {
+    let settings = &config.queue;
+    queue::Settings {
+        release_per_second: settings.release_per_second,
+        live_ttl: TimeDelta::from_std(settings.live_ttl).unwrap_or(TimeDelta::MAX),
+        reconnect_grace: settings.reconnect_grace,
+        max_per_token: settings.max_per_token,
+        max_per_address: settings.max_per_address,
+        muc_prefix: config.xmpp.muc_prefix.clone(),
+    }
+}
+
+pub(super) fn gate(
+    config: &Config,
+    queue: Queue,
+    guard: &ServiceAuth,
+    tallies: ConnectionLimits,
+    rounds: Arc<TimerWheel>,
+) -> SessionContext {
+    SessionContext {
+        queue,
+        verifier: guard.verifier.clone(),
+        rules: guard.rules.clone(),
+        state_interval: config.queue.state_interval,
+        heart_beat: config.queue.heart_beat,
+        connect_timeout: config.queue.connect_timeout,
+        max_per_token: config.queue.max_per_token,
+        max_per_address: config.queue.max_per_address,
+        muc_prefix: config.xmpp.muc_prefix.clone(),
+        tallies,
+        rounds,
+    }
+}
+
+/// The shared secret: the configured one, or, where no key is configured at all, one that is made
+/// beside the database.
+///
+/// # Errors
+///
+/// [`ServeError::Secret`] if its file can't be read or made.
+pub fn secret(config: &Config) -> Result<Option<Secret>, ServeError> {
+    if config.auth.any_key() {
+        return Ok(config.auth.secret.clone());
+    }
+    let Some(path) = secret_file::path(&config.database.url) else {
+        return Ok(None);
+    };
+    let (secret, made) =
+        secret_file::load_or_create(&path).map_err(|error| ServeError::Secret {
+            path: path.clone(),
+            error,
+        })?;
+    if made {
+        tracing::info!(file = %path.display(), "no key is configured: made a random secret");
+    }
+    Ok(Some(secret))
+}
+
+/// Where [`secret`] would make one, if it would.
+#[must_use]
+pub fn secret_to_be_made(config: &Config) -> Option<PathBuf> {
+    let path = secret_file::path(&config.database.url)?;
+    (!config.auth.any_key() && !path.exists()).then_some(path)
+}
+
+/// The same as [`secret`], for those who only look: none, where it would be made.
+///
+/// # Errors
+///
+/// [`ServeError::Secret`] if its file can't be read.
+pub fn kept_secret(config: &Config) -> Result<Option<Secret>, ServeError> {
+    match secret_to_be_made(config) {
+        Some(_) => Ok(None),
+        None => secret(config),
+    }
+}
+
+/// The shared secret and the keys that `config` names.
+///
+/// # Errors
+///
+/// [`ServeError::Key`] for a file that holds no usable public key, or a secret that can't be one.
+pub fn keys(config: &Config, secret: Option<&Secret>) -> Result<KeySet, ServeError> {
+    let mut keys = KeySet::new();
+    if let Some(secret) = secret {
+        let failed = |error: KeyError| ServeError::Key {
+            key: "auth.secret".into(),
+            error: error.to_string(),
+        };
+        keys = keys.with_secret(secret.expose()).map_err(failed)?;
+    }
+    for (kid, file) in &config.auth.public_keys {
+        let failed = |error: &dyn std::fmt::Display| ServeError::Key {
+            key: format!("auth.public_keys.{kid}"),
+            error: format!("{}: {error}", file.display()),
+        };
+        let pem = std::fs::read_to_string(file).map_err(|error| failed(&error))?;
+        let key = PublicKey::from_pem(&pem).map_err(|error| failed(&error))?;
+        keys = keys.with_public_key(kid, key);
+    }
+    Ok(keys)
+}
+
+/// The servers that `config` has keys fetched from, if any.
+///
+/// # Errors
+///
+/// [`ServeError::Key`] for one that can't be asked.
+pub fn remote(config: &Config) -> Result<Option<KeyServers>, ServeError> {
+    let auth = &config.auth;
+    let failed = |key: &str| {
+        let key = key.to_owned();
+        |error: KeyServerError| ServeError::Key {
+            key,
+            error: error.to_string(),
+        }
+    };
+    let mut remote = KeyServers::new(auth.key_cache);
+    if let Some(url) = &auth.key_server {
+        let with = remote.with_key_server(url);
+        remote = with.map_err(failed("auth.key_server"))?;
+    }
+    if let Some(url) = &auth.jwks_url {
+        remote = remote.with_jwks(url).map_err(failed("auth.jwks_url"))?;
+    }
+    let any = auth.key_server.is_some() || auth.jwks_url.is_some();
+    Ok(any.then_some(remote))
+}
+
+/// What judges the tokens that are presented, as `config` says: whether they are genuine, and what
+/// they allow.
+///
+/// # Errors
+///
+/// Those of [`keys`] and [`remote`].
+pub fn verifier(
+    config: &Config,
+    secret: Option<&Secret>,
+) -> Result<(Verifier, GrantRules), ServeError> {
+    let auth = &config.auth;
+    let verifier = Verifier::new(
+        keys(config, secret)?,
+        Rules {
+            issuers: auth.accepted_issuers.clone(),
+            audiences: auth.accepted_audiences.clone(),
+            leeway: auth.leeway,
+        },
+    );
+    let verifier = match remote(config)? {
+        Some(remote) => verifier.with_remote(remote),
+        None => verifier,
+    };
+    let rules = GrantRules {
+        verify_domain: auth.verify_domain,
+        service_issuers: auth.service.issuers.clone(),
+        domain: config.xmpp.domain.as_str().into(),
+    };
+    Ok((verifier, rules))
+}
+
+/// Who may call the service's own endpoints, as `config` says.
+///
+/// # Errors
+///
+/// Those of [`verifier`].
+pub fn guard(config: &Config, secret: Option<&Secret>) -> Result<ServiceAuth, ServeError> {
+    let auth = &config.auth;
+    let (verifier, rules) = verifier(config, secret)?;
+    let tokens = &auth.service.tokens;
+    Ok(ServiceAuth {
+        tokens: ServiceTokens::new(
+            tokens
+                .iter()
+                .map(|token| token.expose().to_owned())
+                .collect(),
+        ),
+        verifier,
+        rules,
+        open: tokens.is_empty() && !auth.any_key(),
+    })
+}

@@ -1,0 +1,169 @@
+//! The clock of all sessions: one task looks at each of them when its time has come.
+//!
+//! A timer for each session costs memory and wakes its task for nothing but a byte. Here a session stands, as
+//! one pointer, in the one slot of time in which it next matters; what has ended stands nowhere, as the pointer
+//! would keep its memory.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::Session;
+
+/// Length of a slot. Sessions are looked at so much too late, at most, and a busy machine's more.
+const SLOT: Duration = Duration::from_millis(50);
+/// How many are looked at before other tasks have their turn.
+const IN_A_ROW: usize = 64;
+
+/// A slot of time, counted from the beginning of the service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Slot(u32);
+
+impl Slot {
+    /// Later than all others; no session stands here.
+    pub(super) const NEVER: Self = Self(u32::MAX);
+}
+
+/// The sessions, by when they are to be looked at.
+#[derive(Debug)]
+pub struct TimerWheel {
+    begun: Instant,
+    due: Mutex<Due>,
+    added: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Due {
+    slots: BTreeMap<Slot, Vec<Weak<Session>>>,
+    stopped: bool,
+}
+
+impl Default for TimerWheel {
+    fn default() -> Self {
+        Self {
+            begun: Instant::now(),
+            due: Mutex::default(),
+            added: Notify::new(),
+        }
+    }
+}
+
+impl TimerWheel {
+    /// The slot to be looked at in when it is `deadline`: the first that begins then or later.
+    pub(super) fn slot(&self, deadline: Instant) -> Slot {
+        let since = deadline.saturating_duration_since(self.begun).as_nanos();
+        let slot = since.div_ceil(SLOT.as_nanos());
+        Slot(u32::try_from(slot).unwrap_or(u32::MAX - 1))
+    }
+
+    /// The last slot that has begun.
+    fn current(&self, now: Instant) -> Slot {
+        let since = now.saturating_duration_since(self.begun).as_nanos();
+        Slot(u32::try_from(since / SLOT.as_nanos()).unwrap_or(u32::MAX - 1))
+    }
+
+    /// Has a session looked at in `slot`; says whether it will be: not after the stop. It must stand in no other.
+    pub(super) fn add(&self, slot: Slot, session: &Arc<Session>) -> bool {
+        let mut due = self.due();
+        if due.stopped {
+            return false;
+        }
+        let was_empty = due.slots.is_empty();
+        due.slots
+            .entry(slot)
+            .or_default()
+            .push(Arc::downgrade(session));
+        drop(due);
+        if was_empty {
+            self.added.notify_one();
+        }
+        true
+    }
+
+    /// Takes a session out of `slot`, if it stands there.
+    pub(super) fn remove(&self, slot: Slot, session: &Session) {
+        let mut due = self.due();
+        let Entry::Occupied(mut sessions) = due.slots.entry(slot) else {
+            return;
+        };
+        let is_it = |other: &Weak<Session>| std::ptr::eq(other.as_ptr(), session);
+        if let Some(place) = sessions.get().iter().position(is_it) {
+            sessions.get_mut().swap_remove(place);
+        }
+        if sessions.get().is_empty() {
+            sessions.remove();
+        }
+    }
+
+    fn due(&self) -> MutexGuard<'_, Due> {
+        self.due.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Goes the rounds until `stop`, and then ends every session.
+    pub async fn go(&self, stop: CancellationToken) {
+        let mut tick = interval(SLOT);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !stop.is_cancelled() {
+            let is_idle = self.due().slots.is_empty();
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = self.added.notified(), if is_idle => {}
+                _ = tick.tick(), if !is_idle => self.look(Instant::now()).await,
+            }
+        }
+        self.due().stopped = true;
+        self.stop_all().await;
+    }
+
+    async fn look(&self, now: Instant) {
+        let current = self.current(now);
+        while let Some((slot, sessions)) = self.take_first(|slot| slot <= current) {
+            for some in sessions.chunks(IN_A_ROW) {
+                for session in some.iter().filter_map(Weak::upgrade) {
+                    session.look(slot, now);
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    async fn stop_all(&self) {
+        while let Some((_, sessions)) = self.take_first(|_| true) {
+            for some in sessions.chunks(IN_A_ROW) {
+                for session in some.iter().filter_map(Weak::upgrade) {
+                    session.stop();
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    fn take_first(&self, wanted: impl FnOnce(Slot) -> bool) -> Option<(Slot, Vec<Weak<Session>>)> {
+        let mut due = self.due();
+        let first = due.slots.first_entry()?;
+        wanted(*first.key()).then(|| first.remove_entry())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Else a session is looked at too early, has nothing to do, and asks for the same slot for ever.
+    #[test]
+    fn no_slot_begins_before_its_deadline() {
+        let rounds = TimerWheel::default();
+        for nanos in [0, 1, 49_999_999, 50_000_000, 50_000_001, 100_700_000] {
+            let deadline = rounds.begun + Duration::from_nanos(nanos);
+            let slot = rounds.slot(deadline);
+            let before = deadline - Duration::from_nanos(1);
+            assert!(nanos == 0 || rounds.current(before) < slot, "{nanos}");
+            assert!(slot.0 <= rounds.current(deadline).0 + 1, "{nanos}");
+        }
+    }
+}
