@@ -16,7 +16,7 @@ def next_package(tmp_path_factory):
 @pytest.fixture(scope="session")
 def root(tmp_path_factory):
     directory = tmp_path_factory.mktemp("root")
-    # Prosody's user has to get through.
+    # Prosody's user needs access to the directory.
     for parent in [directory, *directory.parents][:3]:
         parent.chmod(0o755)
     return Root(directory)

@@ -1,4 +1,4 @@
-"""A scratch Debian to install the package into, and the package itself."""
+"""A scratch Debian system and the package to install into it."""
 
 import hashlib
 import json
@@ -11,32 +11,32 @@ import time
 HERE = pathlib.Path(__file__).parent
 PROJECT = HERE.parent.parent
 
-# What usher meets on a Jitsi server, and what its package depends on: apt needs no network in the tests.
+# Packages of a Jitsi server and dependencies of the package, so that apt needs no network in the tests.
 PACKAGES = "adduser,ca-certificates,debconf,init-system-helpers,man-db,nginx-light,openssl,procps,prosody,systemd"
 
-# Mounts and processes end with the command; where that isn't permitted, a plain chroot has to do.
-APART = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
+# Namespaces, so that mounts and processes end with the command. Without the permission a plain chroot is used.
+NAMESPACES = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
 ENTER = """
 mount -t proc proc "$0/proc" 2>/dev/null; mount --bind /dev "$0/dev" 2>/dev/null
-# Not by exec: this shell is the first of its processes, and takes all others with it when it is ended.
+# Without exec: this shell is the first process of its namespace, and its end kills all others.
 chroot "$0" "$@"; exit $?
 """
 
 
-def until(condition, what, timeout=20):
+def until(condition, description, timeout=20):
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         found = condition()
         if found:
             return found
         time.sleep(0.05)
-    raise AssertionError(f"waited in vain for {what}")
+    raise AssertionError(f"timed out after {timeout} s waiting for {description}")
 
 
 def output(command, **options):
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
-    assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout}"
-    return done.stdout
+    process = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+    assert process.returncode == 0, f"{command} exited with {process.returncode}:\n{process.stdout}"
+    return process.stdout
 
 
 def target():
@@ -49,14 +49,14 @@ def binary():
 
 
 def build(directory, version):
-    """The package of the debug build. Packed without compression, which takes longer than all the rest."""
+    """Builds the package from the debug binary, without compression, which is slow."""
     command = [PROJECT / "packaging" / "build-deb", "--binary", binary(), "--version", version, "--output", directory]
     environment = {**os.environ, "DPKG_DEB_COMPRESSOR_TYPE": "none"}
     return pathlib.Path(output(command, env=environment).splitlines()[-1])
 
 
 def sources():
-    """Where this machine's apt has Debian from, as sources.list has it."""
+    """The Debian sources of this machine in the format of sources.list."""
     lines = subprocess.check_output(
         ["apt-get", "indextargets", "--format", "$(ORIGIN) $(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages"],
         text=True,
@@ -73,13 +73,13 @@ def codename():
 
 
 def image():
-    """An archive of a small Debian, made once."""
+    """An archive of a small Debian, created once."""
     key = hashlib.sha256(f"{codename()} {PACKAGES} and prosody's package".encode()).hexdigest()[:12]
     archive = target() / f"package-root-{key}.tar"
     if not archive.exists():
         archive.parent.mkdir(parents=True, exist_ok=True)
         unfinished = archive.with_suffix(".part.tar")
-        # For the tests in which it comes later.
+        # For the tests that install Prosody later.
         prosody = 'cd "$1/root" && APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get download prosody'
         command = [
             "mmdebstrap", "--variant=apt", f"--include={PACKAGES}", f"--customize-hook={prosody}", codename(), unfinished, "-",
@@ -93,12 +93,12 @@ class Root:
     def __init__(self, directory):
         self.path = directory
         output(["tar", "-xf", image(), "-C", directory])
-        # Nothing may be fetched: what is missing has to be noticed.
+        # Without sources a missing package is an error.
         (directory / "etc/apt/sources.list").write_text("")
-        self.apart = APART if subprocess.run([*APART, "true"], stderr=subprocess.DEVNULL).returncode == 0 else []
+        self.namespaces = NAMESPACES if subprocess.run([*NAMESPACES, "true"], stderr=subprocess.DEVNULL).returncode == 0 else []
 
     def command(self, *command):
-        return [*self.apart, "sh", "-c", ENTER, str(self.path), *map(str, command)]
+        return [*self.namespaces, "sh", "-c", ENTER, str(self.path), *map(str, command)]
 
     def run(self, *command, **environment):
         clean = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
@@ -112,14 +112,14 @@ class Root:
         )  # fmt: skip
 
     def processes(self):
-        """What still runs in it."""
+        """Command lines of the processes that run in it."""
         found = []
         for process in pathlib.Path("/proc").glob("[0-9]*"):
             try:
                 if os.readlink(process / "root").startswith(str(self.path)):
                     found.append((process / "cmdline").read_text().replace("\0", " "))
             except OSError:
-                pass  # it has ended meanwhile
+                pass  # the process has exited
         return found
 
     def install(self, package):
@@ -127,14 +127,14 @@ class Root:
         return self.run("apt-get", "install", "-y", f"/root/{package.name}")
 
     def files(self):
-        """All that is there, but for what dpkg, apt and systemd's helpers keep about packages."""
-        theirs = ("var/lib/dpkg", "var/log", "var/cache", "var/lib/apt", "var/lib/systemd", "root", "tmp", "proc", "dev", "run")
+        """All files except the package state of dpkg, apt and systemd."""
+        ignored = ("var/lib/dpkg", "var/log", "var/cache", "var/lib/apt", "var/lib/systemd", "root", "tmp", "proc", "dev", "run")
         found = set()
         for directory, names, files in os.walk(self.path):
             below = pathlib.Path(directory).relative_to(self.path)
-            names[:] = [name for name in names if str(below / name) not in theirs]
+            names[:] = [name for name in names if str(below / name) not in ignored]
             found.update(str(below / name) for name in [*names, *files])
-        # adduser, debconf: copies that they make of what they change.
+        # Backup copies of adduser and debconf.
         return {name for name in found if not name.endswith(("-", "-old"))}
 
     def read(self, name):

@@ -1,4 +1,4 @@
-"""A scratch Debian with systemd as its first process, in namespaces of its own: units run as they do on a server."""
+"""A scratch Debian with systemd as its first process, in its own namespaces, so that units run as on a server."""
 
 import os
 import pathlib
@@ -9,21 +9,21 @@ import uuid
 
 from debian import Root, output
 
-# Everything of its own but the kernel. What is mounted here, and all processes, end with the first one.
-APART = ["unshare", "--mount", "--pid", "--uts", "--ipc", "--net", "--fork", "--kill-child"]
+# Mounts and processes end with the first process.
+NAMESPACES = ["unshare", "--mount", "--pid", "--uts", "--ipc", "--net", "--fork", "--kill-child"]
 BOOT = """
 set -e
 echo $$ > "$1/cgroup.procs"
 mount --make-rprivate /
 mount --bind "$0" "$0"
 mount -t proc proc "$0/proc"; mount -t sysfs sysfs "$0/sys"
-for place in run tmp dev; do mount -t tmpfs tmpfs "$0/$place"; done
+for directory in run tmp dev; do mount -t tmpfs tmpfs "$0/$directory"; done
 mkdir -p "$0/run/lock" "$0/dev/pts" "$0/dev/shm"
 for device in null zero full random urandom tty; do touch "$0/dev/$device"; mount --bind "/dev/$device" "$0/dev/$device"; done
 ln -s /proc/self/fd "$0/dev/fd"; ln -s pts/ptmx "$0/dev/ptmx"
 mount -t devpts -o newinstance,ptmxmode=0666,mode=620 devpts "$0/dev/pts"
 unshare --cgroup mount -t cgroup2 cgroup2 "$0/sys/fs/cgroup"
-# Not by chroot: systemd makes mounts for its units, which a root that is none would be in the way of.
+# Not chroot: systemd creates mounts for its units, which requires a real root.
 cd "$0"
 pivot_root . .
 umount -l .
@@ -33,23 +33,23 @@ exec unshare --cgroup env -i container=other PATH=/usr/sbin:/usr/bin:/sbin:/bin 
 
 
 class NotPermitted(Exception):
-    """No namespaces, or no control groups, for whoever runs the tests."""
+    """The user of the tests may not create namespaces or control groups."""
 
 
 def control_groups():
     for line in pathlib.Path("/proc/mounts").read_text().splitlines():
-        _, place, kind, *_ = line.split()
+        _, directory, kind, *_ = line.split()
         if kind == "cgroup2":
-            return pathlib.Path(place)
+            return pathlib.Path(directory)
     raise NotPermitted("there is no cgroup2")
 
 
 class Machine(Root):
-    """A Debian that is up and running."""
+    """A booted Debian."""
 
     def __init__(self, directory):
         super().__init__(directory)
-        # Nothing of this belongs to the machine that is tried.
+        # Services that the tests do not need.
         for unit in ["nginx", "prosody", "apt-daily.timer", "apt-daily-upgrade.timer", "man-db.timer", "dpkg-db-backup.timer"]:
             output(["systemctl", f"--root={directory}", "mask", "--quiet", unit])
         self.group = control_groups() / f"usher-test-{uuid.uuid4().hex[:8]}"
@@ -58,7 +58,7 @@ class Machine(Root):
         except OSError as error:
             raise NotPermitted(str(error)) from error
         self.shell = subprocess.Popen(
-            [*APART, "sh", "-c", BOOT, str(directory), str(self.group)], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
+            [*NAMESPACES, "sh", "-c", BOOT, str(directory), str(self.group)], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
         try:
             self.first = self.boot()
@@ -76,7 +76,7 @@ class Machine(Root):
             if first and self.state(first) in ("running", "degraded"):
                 return first
             time.sleep(0.1)
-        raise AssertionError("systemd doesn't come up")
+        raise AssertionError("systemd does not finish booting")
 
     @staticmethod
     def state(first):
@@ -96,7 +96,7 @@ class Machine(Root):
         return self.run("journalctl", "--no-pager", "--output=cat", "--unit", unit)
 
     def curl(self, *arguments):
-        """curl of this machine on that one's network: the answer's body, and its status in the last line."""
+        """Runs the curl of this machine in the network of the other. The last line of output is the status."""
         command = ["nsenter", "-t", self.first, "-n", "curl", "-sS", "--max-time", "20", "-w", "\n%{http_code}", *arguments]
         return subprocess.run(command, capture_output=True, text=True)
 
@@ -110,4 +110,4 @@ class Machine(Root):
                 try:
                     os.rmdir(directory)
                 except OSError:
-                    time.sleep(0.05)  # the last processes still end
+                    time.sleep(0.05)  # the last processes are still exiting

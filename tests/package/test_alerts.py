@@ -1,4 +1,4 @@
-"""Each alert fires where it should and only there: promtool plays figures to the rules."""
+"""Alert rules, tested with promtool: each fires for a failing machine and for no other."""
 
 import json
 
@@ -10,9 +10,9 @@ from debian import PROJECT, output
 RULES = PROJECT / "packaging" / "prometheus" / "usher.rules.yml"
 ALERTS = {rule["alert"]: rule for rule in yaml.safe_load(RULES.read_text())["groups"][0]["rules"]}
 
-# How often there is a figure, in seconds.
-EVERY = 15
-MINUTE = 60 // EVERY
+# Scrape interval in seconds.
+INTERVAL = 15
+MINUTE = 60 // INTERVAL
 
 
 def steady(value, minutes=60):
@@ -23,8 +23,8 @@ def growing(per_minute, minutes=60, start=0):
     return f"{start}+{per_minute / MINUTE:g}x{minutes * MINUTE}"
 
 
-def buckets(name, labels, slow_per_minute, fast_per_minute):
-    """A histogram's figures: observations under a millisecond, and some that take longer than any bucket."""
+def histogram(name, labels, slow_per_minute, fast_per_minute):
+    """Samples of a histogram with observations below one millisecond and above the largest bucket."""
     return {
         f'{name}_bucket{{le="0.001"{labels}}}': growing(fast_per_minute),
         f'{name}_bucket{{le="8"{labels}}}': growing(fast_per_minute),
@@ -33,12 +33,12 @@ def buckets(name, labels, slow_per_minute, fast_per_minute):
 
 
 def upstream(ok, unreachable):
-    """Calls in a minute, by what became of them."""
+    """Calls per minute by outcome."""
     name = "usher_upstream_call_seconds_count"
     return {f'{name}{{outcome="ok"}}': growing(ok), f'{name}{{outcome="unreachable"}}': growing(unreachable)}
 
 
-# What the alert is about, the figures that make it fire, and those of a machine that is well enough.
+# Alert, samples of a failing machine, samples of a healthy machine.
 CASES = [
     ("UsherDown", {"up": steady(0)}, {"up": steady(1)}),
     (
@@ -48,8 +48,8 @@ CASES = [
     ),
     (
         "UsherDatabaseSlow",
-        buckets("usher_store_seconds", ',step="commit"', 5, 95),
-        buckets("usher_store_seconds", ',step="commit"', 0, 100),
+        histogram("usher_store_seconds", ',step="commit"', 5, 95),
+        histogram("usher_store_seconds", ',step="commit"', 0, 100),
     ),
     (
         "UsherConnectionsNearlyFull",
@@ -61,7 +61,7 @@ CASES = [
         {"process_open_fds": steady(95), "process_max_fds": steady(100)},
         {"process_open_fds": steady(85), "process_max_fds": steady(100)},
     ),
-    ("UsherToldLate", buckets("usher_golive_told_seconds", "", 5, 95), buckets("usher_golive_told_seconds", "", 0, 100)),
+    ("UsherToldLate", histogram("usher_golive_told_seconds", "", 5, 95), histogram("usher_golive_told_seconds", "", 0, 100)),
     (
         "UsherSlowClients",
         {'usher_sessions_ended_total{reason="slow"}': growing(120)},
@@ -85,7 +85,7 @@ CASES = [
     ),
     ("UsherReloadRefused", {"usher_reload_successful": steady(0)}, {"usher_reload_successful": steady(1)}),
     ("UsherUpstreamFails", upstream(ok=60, unreachable=60), upstream(ok=60, unreachable=2)),
-    # Left alone: nothing but a probe every ten seconds, or even every minute; and nobody asked at all.
+    # Idle: only health checks, every ten seconds or every minute; and no calls at all.
     ("UsherUpstreamFails", upstream(ok=0, unreachable=6), upstream(ok=0, unreachable=0)),
     ("UsherUpstreamFails", upstream(ok=0, unreachable=1), upstream(ok=1, unreachable=0)),
     ("UsherOutboxGrows", {"usher_outbox_pending": steady(11)}, {"usher_outbox_pending": steady(10)}),
@@ -97,42 +97,42 @@ CASES = [
 ]
 
 
-def at(instance, figures):
-    """The figures as they are scraped from one machine."""
-    for sample, values in figures.items():
+def series_of(instance, samples):
+    """The samples as scraped from one machine."""
+    for sample, values in samples.items():
         name, _, labels = sample.rstrip("}").partition("{")
         labels = ",".join(filter(None, [f'instance="{instance}"', 'job="usher"', labels]))
         yield {"series": f"{name}{{{labels}}}", "values": values}
 
 
-def play(tmp_path, alert, figures, expected):
-    """What promtool says when half an hour has gone by."""
+def run_promtool(tmp_path, alert, machines, expected):
+    """Runs promtool for the state after half an hour."""
     test = {
         "rule_files": [str(RULES)],
         "evaluation_interval": "15s",
         "tests": [
             {
-                "interval": f"{EVERY}s",
-                "input_series": [series for machine, of_it in figures.items() for series in at(machine, of_it)],
+                "interval": f"{INTERVAL}s",
+                "input_series": [series for machine, samples in machines.items() for series in series_of(machine, samples)],
                 "alert_rule_test": [{"eval_time": "30m", "alertname": alert, "exp_alerts": expected}],
             }
         ],
     }
     file = tmp_path / "test.yml"
-    file.write_text(json.dumps(test))  # which is YAML, too
+    file.write_text(json.dumps(test))  # JSON is valid YAML
     return output(["promtool", "test", "rules", file])
 
 
-@pytest.mark.parametrize("alert, ill, well", CASES, ids=[f"{case[0]}-{n}" for n, case in enumerate(CASES)])
-def test_alert_is_raised_for_the_machine_that_is_ill_and_for_no_other(tmp_path, alert, ill, well):
-    # Where the rule adds figures up, only the machine is left of the labels.
-    left = {"instance": "ill"} if "sum by (instance" in ALERTS[alert]["expr"] else {"instance": "ill", "job": "usher"}
-    fires = {
-        "exp_labels": {**left, **ALERTS[alert]["labels"]},
+@pytest.mark.parametrize("alert, failing, healthy", CASES, ids=[f"{case[0]}-{n}" for n, case in enumerate(CASES)])
+def test_alert_fires_for_the_failing_machine_only(tmp_path, alert, failing, healthy):
+    # A rule that sums over series keeps only the label of the machine.
+    labels = {"instance": "failing"} if "sum by (instance" in ALERTS[alert]["expr"] else {"instance": "failing", "job": "usher"}
+    expected = {
+        "exp_labels": {**labels, **ALERTS[alert]["labels"]},
         "exp_annotations": ALERTS[alert]["annotations"],
     }
-    play(tmp_path, alert, {"ill": ill, "well": well}, [fires])
+    run_promtool(tmp_path, alert, {"failing": failing, "healthy": healthy}, [expected])
 
 
-def test_every_alert_is_tried():
+def test_every_alert_has_a_case():
     assert {case[0] for case in CASES} == set(ALERTS)

@@ -1,4 +1,4 @@
-"""The package as it lies there: what lintian, man, bash and systemd say of it."""
+"""The contents of the package, checked with lintian, man, bash and systemd."""
 
 import gzip
 import re
@@ -21,13 +21,13 @@ def manual(unpacked, name):
     return gzip.decompress(path.read_bytes()).decode().replace("\\-", "-")
 
 
-def test_lintian_finds_nothing_unexplained(package):
-    # Only the tests leave the compression out.
-    ours = "uses-no-compression-for-control-tarball,uses-no-compression-for-data-tarball"
-    assert output(["lintian", "--allow-root", "--fail-on", "error,warning", "--suppress-tags", ours, package]) == ""
+def test_lintian_reports_nothing(package):
+    # Only the tests build without compression.
+    suppressed = "uses-no-compression-for-control-tarball,uses-no-compression-for-data-tarball"
+    assert output(["lintian", "--allow-root", "--fail-on", "error,warning", "--suppress-tags", suppressed, package]) == ""
 
 
-def test_the_documents_are_installed(unpacked):
+def test_documents_are_installed(unpacked):
     documents = unpacked / "usr/share/doc/usher"
     assert (documents / "README.md.gz").is_file()
     for page in (PROJECT / "docs").iterdir():
@@ -35,7 +35,7 @@ def test_the_documents_are_installed(unpacked):
         assert (documents / name).is_file() or (documents / f"{name}.gz").is_file(), name
 
 
-def test_the_examples_of_the_documents_are_installed(unpacked):
+def test_examples_in_the_documents_are_installed(unpacked):
     examples = unpacked / "usr/share/doc/usher/examples"
     for name in ["config.toml", "grafana/usher.json", "prometheus/usher.rules.yml"]:
         assert (examples / name).is_file()
@@ -43,21 +43,21 @@ def test_the_examples_of_the_documents_are_installed(unpacked):
     assert gzip.decompress(changes.read_bytes()).startswith(b"# Changelog")
 
 
-def test_manual_names_every_option_of_every_command(unpacked):
-    text, seen, waiting = manual(unpacked, "usher.1"), set(), [[]]
-    while waiting:
-        path = waiting.pop()
-        told = output([binary(), *path, "--help"])
-        seen.update(re.findall(r"^ {2,6}(?:-\w, )?(--[\w-]+)", told, re.M))
-        listed = re.search(r"^Commands:\n((?:  .*\n)+)", told, re.M)
-        names = re.findall(r"^  (\w+)", listed[1], re.M) if listed else []
-        waiting += [[*path, name] for name in names]
+def test_manual_documents_every_option_of_every_command(unpacked):
+    text, options, remaining = manual(unpacked, "usher.1"), set(), [[]]
+    while remaining:
+        path = remaining.pop()
+        usage = output([binary(), *path, "--help"])
+        options.update(re.findall(r"^ {2,6}(?:-\w, )?(--[\w-]+)", usage, re.M))
+        commands = re.search(r"^Commands:\n((?:  .*\n)+)", usage, re.M)
+        names = re.findall(r"^  (\w+)", commands[1], re.M) if commands else []
+        remaining += [[*path, name] for name in names]
         assert " ".join(["usher", *path]) in text
-    assert len(seen) > 20
-    assert [option for option in seen if option not in text] == []
+    assert len(options) > 20
+    assert [option for option in options if option not in text] == []
 
 
-def test_manual_of_the_configuration_names_every_key(unpacked):
+def test_configuration_manual_documents_every_key(unpacked):
     text = manual(unpacked, "usher-config.5")
     keys = re.findall(r"^# ?([a-z_]+) = ", (PROJECT / "config.toml").read_text(), re.M)
     assert len(keys) > 30
@@ -65,14 +65,14 @@ def test_manual_of_the_configuration_names_every_key(unpacked):
 
 
 @pytest.mark.parametrize("page", ["usher.1", "usher-config.5"])
-def test_manuals_are_typeset_without_a_warning(unpacked, page, tmp_path):
+def test_manuals_are_typeset_without_warnings(unpacked, page, tmp_path):
     (tmp_path / page).write_text(manual(unpacked, page))
-    done = subprocess.run(["man", "--warnings", "-l", tmp_path / page], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
+    process = subprocess.run(["man", "--warnings", "-l", tmp_path / page], capture_output=True, text=True)
+    assert (process.returncode, process.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(
-    "typed, wanted",
+    "typed, expected",
     [
         ("usher ch", "check"),
         ("usher bookings ca", "cancel"),
@@ -81,7 +81,7 @@ def test_manuals_are_typeset_without_a_warning(unpacked, page, tmp_path):
         ("usher token --ttl ", ""),
     ],
 )
-def test_bash_completes_commands_and_options(unpacked, typed, wanted):
+def test_bash_completes_commands_and_options(unpacked, typed, expected):
     script = """
     source /usr/share/bash-completion/bash_completion; source "$1"
     COMP_LINE=$2 COMP_POINT=${#2}; read -ra COMP_WORDS <<< "$2"; [[ $2 == *" " ]] && COMP_WORDS+=("")
@@ -89,10 +89,10 @@ def test_bash_completes_commands_and_options(unpacked, typed, wanted):
     echo "${COMPREPLY[*]}"
     """
     completion = unpacked / "usr/share/bash-completion/completions/usher"
-    assert output(["bash", "-c", script, "bash", completion, typed]).strip() == wanted
+    assert output(["bash", "-c", script, "bash", completion, typed]).strip() == expected
 
 
-def test_units_in_the_documents_are_those_of_the_package(unpacked):
+def test_units_in_the_documents_match_the_package(unpacked):
     [printed] = re.findall(r"^```ini\n(.*?)^```", (PROJECT / "docs/operations.md").read_text(), re.M | re.S)
     units = re.split(r"^# (usher\.\w+)\n", printed, flags=re.M)[1:]
     assert units[::2] == ["usher.socket", "usher.service"]
@@ -102,7 +102,7 @@ def test_units_in_the_documents_are_those_of_the_package(unpacked):
         assert lines and [line for line in lines if line not in packaged] == []
 
 
-def test_service_is_exposed_as_little_as_can_be(unpacked):
+def test_service_has_a_low_exposure_score(unpacked):
     unit = unpacked / "lib/systemd/system/usher.service"
-    # In tenths: under 2.0.
+    # The unit of the threshold is 0.1: the score must be below 2.0.
     output(["systemd-analyze", "security", "--offline=true", "--threshold=19", "--no-pager", unit])

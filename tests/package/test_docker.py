@@ -1,4 +1,4 @@
-"""The overlay for docker-jitsi-meet, as far as it can be tried without Docker."""
+"""The overlay for docker-jitsi-meet, as far as it can be tested without Docker."""
 
 import json
 import pathlib
@@ -15,7 +15,7 @@ ENVIRONMENT = {"USHER_TOKEN": "a" * 64, "JWT_APP_SECRET": "b" * 64, "TZ": "Europ
 
 
 def expand(text):
-    """${NAME:-default} and ${NAME:?complaint}, as compose does."""
+    """Replaces ${NAME:-default} and ${NAME:?message} as compose does."""
     return re.sub(r"\$\{(\w+)(?::[-?]([^}]*))?\}", lambda found: ENVIRONMENT.get(found[1], found[2]), text)
 
 
@@ -23,19 +23,19 @@ def overlay():
     return yaml.safe_load((DOCKER / "usher.yml").read_text())
 
 
-def test_usher_takes_every_variable_of_the_overlay(tmp_path):
+def test_usher_accepts_every_variable_of_the_overlay(tmp_path):
     service = overlay()["services"]["usher"]
     variables = dict(expand(line).split("=", 1) for line in service["environment"])
     assert variables["USHER_XMPP__DOMAIN"] == "meet.jitsi.test" and len(variables) > 8
-    # The container's /data is a scratch directory here.
+    # A scratch directory replaces /data of the container.
     variables["USHER_DATABASE__URL"] = f"sqlite:{tmp_path}/usher.db"
-    done = subprocess.run([binary(), "check", "--json"], cwd=tmp_path, env=variables, capture_output=True, text=True)
-    findings = {finding["about"]: finding for finding in json.loads(done.stdout)["findings"]}
+    process = subprocess.run([binary(), "check", "--json"], cwd=tmp_path, env=variables, capture_output=True, text=True)
+    findings = {finding["about"]: finding for finding in json.loads(process.stdout)["findings"]}
     assert findings["configuration"]["state"] == "ok", findings
     assert findings["database"]["state"] == "ok", findings
 
 
-def test_service_is_known_by_one_name_and_writes_to_its_volume_only():
+def test_service_has_one_alias_and_writes_to_its_volume_only():
     service = overlay()["services"]["usher"]
     assert service["networks"]["meet.jitsi"]["aliases"] == ["usher.meet.jitsi"]
     assert service["read_only"] is True and service["cap_drop"] == ["ALL"]
@@ -44,24 +44,24 @@ def test_service_is_known_by_one_name_and_writes_to_its_volume_only():
     assert "set $usher usher.meet.jitsi;" in (DOCKER / "nginx.conf").read_text()
 
 
-def test_nginx_takes_its_location_though_usher_is_not_there_yet(root):
+def test_nginx_accepts_the_location_while_usher_cannot_be_resolved(root):
     server = f"events {{}} http {{ server {{ listen 127.0.0.1:9081; {(DOCKER / 'nginx.conf').read_text()} }} }}"
     root.write("/root/docker-nginx.conf", server)
     assert "test is successful" in root.run("sh", "-c", "nginx -t -c /root/docker-nginx.conf 2>&1")
 
 
-def test_prosody_s_part_is_lua():
+def test_prosody_drop_in_is_valid_lua():
     output(["luac5.4", "-p", DOCKER / "prosody.cfg.lua"])
 
 
-def test_linter_of_dockerfiles_has_nothing_to_say():
-    # DL3008, pinned versions: a rebuild is there to get Debian's security updates.
+def test_dockerfile_passes_the_linter():
+    # DL3008 wants pinned versions, but a rebuild must install Debian's security updates.
     hadolint = pathlib.Path(sys.executable).parent / "hadolint"
     assert output([hadolint, "--no-color", "--ignore", "DL3008", DOCKER / "Dockerfile"]) == ""
 
 
-def test_image_copies_only_what_it_is_given():
-    given = set(re.findall(r"^!(\S+)", (DOCKER / "Dockerfile.dockerignore").read_text(), re.M))
+def test_image_copies_only_files_of_the_build_context():
+    context = set(re.findall(r"^!(\S+)", (DOCKER / "Dockerfile.dockerignore").read_text(), re.M))
     copied = re.findall(r"^COPY (?!--from)(.*) \S+$", (DOCKER / "Dockerfile").read_text(), re.M)
-    assert {name for line in copied for name in line.split()} == given
-    assert all((PROJECT / name).exists() for name in given)
+    assert {name for line in copied for name in line.split()} == context
+    assert all((PROJECT / name).exists() for name in context)

@@ -4,10 +4,10 @@ from recorder import Recorder
 from services import DOMAIN, MUC, Prosody, Usher, until
 from xmpp import Focus, Loop, Participant
 
-# Events keep their handlers to themselves, but each handler knows the file it was made in.
+# Prosody does not list the handlers of an event by module, but each function knows its source file.
 COUNT_HOOKS = """
 local count = 0;
-local function look(events)
+local function count_handlers(events)
 	for _, handlers in pairs(events._event_map or {}) do
 		for handler in pairs(handlers) do
 			if type(handler) == "function" and debug.getinfo(handler, "S").source:find("usher_[%w_.]+lua$") then
@@ -16,16 +16,16 @@ local function look(events)
 		end
 	end
 end
-look(prosody.events);
+count_handlers(prosody.events);
 for _, host in pairs(prosody.hosts) do
-	look(host.events);
+	count_handlers(host.events);
 end
 return count;
 """
 
 
 def settings_of(request, name, **defaults):
-    """What the markers of a test say, each more than those of its file."""
+    """The settings of the markers of a test. They override those of its file."""
     for marker in reversed(list(request.node.iter_markers(name))):
         defaults.update(marker.kwargs)
     return defaults
@@ -40,7 +40,7 @@ def loop():
 
 @pytest.fixture
 def usher(request, tmp_path):
-    """usher, answering for booked rooms alone unless the test says otherwise."""
+    """A running usher. Its policy is "booked" unless a marker changes it."""
     usher = Usher(tmp_path, settings_of(request, "usher", policy="booked"), settings_of(request, "queue"))
     usher.start()
     yield usher
@@ -48,20 +48,20 @@ def usher(request, tmp_path):
 
 
 @pytest.fixture
-def wire(usher):
-    """What Prosody says to usher, and what it is told."""
+def recorder(usher):
+    """Records the HTTP exchanges between Prosody and usher."""
     recorder = Recorder(usher)
     yield recorder
     recorder.close()
 
 
 @pytest.fixture
-def prosody(request, tmp_path, wire):
-    prosody = Prosody(tmp_path, wire.url, settings_of(request, "prosody"))
+def prosody(request, tmp_path, recorder):
+    prosody = Prosody(tmp_path, recorder.url, settings_of(request, "prosody"))
     prosody.start()
     yield prosody
     errors = prosody.errors()
-    # Nothing is asked of Prosody's way to shut down, which takes seconds while clients are just leaving.
+    # Killed because an orderly stop takes seconds while clients disconnect.
     prosody.kill()
     assert errors == []
 
@@ -74,23 +74,23 @@ def focus(loop, prosody):
 
 
 @pytest.fixture
-def people(loop, prosody):
-    """Makes participants: people(), or people(user={"email": "…"}, group="…", tenant="…")."""
-    made = []
+def new_participant(loop, prosody):
+    """Connects participants: new_participant() or new_participant(user={"email": "…"}, group="…", tenant="…")."""
+    participants = []
 
     def make(**identity):
-        made.append(Participant(loop, prosody, **identity))
-        return made[-1]
+        participants.append(Participant(loop, prosody, **identity))
+        return participants[-1]
 
     yield make
-    for participant in made:
+    for participant in participants:
         participant.disconnect()
 
 
 @pytest.fixture
-def console(people, wire):
-    """A way to look into Prosody."""
-    participant = people()
+def console(new_participant, recorder):
+    """Access to the inside of Prosody."""
+    participant = new_participant()
 
     class Console:
         lua = staticmethod(participant.lua)
@@ -106,13 +106,13 @@ def console(people, wire):
 
         @staticmethod
         def hooks():
-            """Handlers of the shim that any event in Prosody still has."""
+            """The number of event handlers of the shim in Prosody."""
             return participant.lua(COUNT_HOOKS)
 
         @staticmethod
         def pending():
-            """Requests to usher that are not answered yet."""
-            return wire.pending
+            """The number of requests to usher without a response."""
+            return recorder.pending
 
     return Console
 

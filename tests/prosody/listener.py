@@ -1,18 +1,18 @@
-"""An HTTP server on a free loopback port, in threads of its own: what stands in for a peer, or in its way."""
+"""An HTTP server on a free loopback port, in its own threads."""
 
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Listener:
-    """Hands every GET, POST and DELETE to `handle`, as the standard library's handler of that request."""
+    """Calls `handle` with the request handler of each GET, POST and DELETE."""
 
     def __init__(self, handle):
         class Handler(BaseHTTPRequestHandler):
-            def hand_over(self):
+            def dispatch(self):
                 handle(self)
 
-            do_GET = do_POST = do_DELETE = hand_over
+            do_GET = do_POST = do_DELETE = dispatch
 
             def log_message(self, *_):
                 pass
@@ -21,7 +21,7 @@ class Listener:
             daemon_threads = True
 
             def handle_error(self, *_):
-                """Who asks hangs up at its time-out; nothing to report."""
+                """Clients disconnect at their time-outs, which is no error."""
 
         self.server = Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"

@@ -1,4 +1,4 @@
-"""Stands between Prosody and usher: passes every request on, and remembers what was asked and answered."""
+"""A proxy between Prosody and usher that forwards and records all requests and responses."""
 
 import http.client
 import json
@@ -8,20 +8,20 @@ from urllib.parse import parse_qs
 from listener import Listener
 
 
-def read(answer):
+def parse(body):
     try:
-        return json.loads(answer) if answer else None
+        return json.loads(body) if body else None
     except ValueError:
-        return answer.decode()
+        return body.decode()
 
 
 class Exchange:
     def __init__(self, method, path, headers, form):
         self.method, self.path, self.headers, self.form = method, path, headers, form
-        self.status, self.answer = None, None
+        self.status, self.response = None, None
 
     def __repr__(self):
-        return f"{self.method} {self.path} {self.form} -> {self.status} {self.answer}"
+        return f"{self.method} {self.path} {self.form} -> {self.status} {self.response}"
 
 
 class Recorder:
@@ -30,39 +30,40 @@ class Recorder:
         self.exchanges = []
         self.changed = threading.Condition()
         self.pending = 0
-        self.hang_up_on = lambda exchange: False
-        # What a proxy in the way answers by itself: a status and a text; usher is not asked then.
-        self.answer_instead = lambda exchange: None
-        self.listener = Listener(self.pass_on)
+        # Returns true for exchanges whose connection is closed without a request to usher.
+        self.disconnect_on = lambda exchange: False
+        # Returns a status and a text that the client receives instead of the response of usher.
+        self.override_response = lambda exchange: None
+        self.listener = Listener(self.forward)
         self.url = self.listener.url
 
     def close(self):
         self.listener.close()
 
-    def pass_on(self, handler):
+    def forward(self, handler):
         body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
         if handler.headers.get("Content-Type") == "application/json":
             form = json.loads(body)
         else:
             form = {name: values[0] for name, values in parse_qs(body.decode(), keep_blank_values=True).items()}
         exchange = Exchange(handler.command, handler.path, dict(handler.headers), form)
-        status, answer = None, b""
+        status, content = None, b""
         with self.changed:
             self.pending += 1
-        instead = self.answer_instead(exchange)
-        if instead:
-            status, answer = instead[0], instead[1].encode()
-        elif not self.hang_up_on(exchange):
+        override = self.override_response(exchange)
+        if override:
+            status, content = override[0], override[1].encode()
+        elif not self.disconnect_on(exchange):
             try:
                 connection = http.client.HTTPConnection("127.0.0.1", self.usher.port, timeout=20)
                 connection.request(handler.command, handler.path, body, dict(handler.headers))
                 response = connection.getresponse()
-                status, answer = response.status, response.read()
+                status, content = response.status, response.read()
                 connection.close()
             except OSError:
                 status = None
         exchange.status = status
-        exchange.answer = read(answer)
+        exchange.response = parse(content)
         with self.changed:
             self.pending -= 1
             self.exchanges.append(exchange)
@@ -72,35 +73,35 @@ class Recorder:
             return
         handler.send_response(status)
         handler.send_header("Content-Type", "application/json")
-        handler.send_header("Content-Length", str(len(answer)))
+        handler.send_header("Content-Length", str(len(content)))
         handler.end_headers()
-        handler.wfile.write(answer)
+        handler.wfile.write(content)
 
     def seen(self, method, status=None):
         return [e for e in self.exchanges if e.method == method and (status is None or e.status == status)]
 
     def wait(self, method, status=None, count=1, timeout=10):
-        """Until so many such requests were answered; the last of them."""
+        """Waits for this number of responses and returns the last exchange."""
         with self.changed:
             found = self.changed.wait_for(lambda: len(self.seen(method, status)) >= count, timeout)
             assert found, f"no {count} × {method} {status or ''} within {timeout} s; seen: {self.exchanges}"
             return self.seen(method, status)[-1]
 
-    def told(self, what, conference=None):
-        """The golives or endlives that usher took, of one conference or of all."""
+    def accepted(self, action, conference=None):
+        """The golive or endlive requests that usher accepted."""
         return [
             e for e in self.seen("POST", 200)
-            if e.path.endswith("/" + what) and conference in (None, e.form.get("conference"))
+            if e.path.endswith("/" + action) and conference in (None, e.form.get("conference"))
         ]
 
-    def wait_told(self, what, conference, count=1, timeout=10):
+    def wait_accepted(self, action, conference, count=1, timeout=10):
         with self.changed:
-            found = self.changed.wait_for(lambda: len(self.told(what, conference)) >= count, timeout)
-            assert found, f"no {count} × {what} of {conference} within {timeout} s; seen: {self.exchanges}"
-            return self.told(what, conference)[-1]
+            found = self.changed.wait_for(lambda: len(self.accepted(action, conference)) >= count, timeout)
+            assert found, f"no {count} × {action} of {conference} within {timeout} s; seen: {self.exchanges}"
+            return self.accepted(action, conference)[-1]
 
     def wait_for_status(self, method, statuses, timeout=10):
-        """Until such a request was answered with one of these; all of them."""
+        """Waits for a response with one of these statuses and returns all such exchanges."""
         def found():
             return [e for e in self.seen(method) if e.status in statuses]
 

@@ -1,4 +1,4 @@
-"""The two processes under test: usher and Prosody, each on scratch files and free loopback ports."""
+"""The processes under test: usher and Prosody, with scratch files and free loopback ports."""
 
 import http.client
 import json
@@ -21,7 +21,7 @@ SECRET = "a-secret-for-tests-only-of-some-length"
 
 
 def free_ports(count):
-    """So many different ones."""
+    """Different free ports."""
     probes = [socket.socket() for _ in range(count)]
     for probe in probes:
         probe.bind(("127.0.0.1", 0))
@@ -31,19 +31,19 @@ def free_ports(count):
     return ports
 
 
-def until(condition, timeout=10, what="the condition"):
-    """Waits for what can only be looked at, and returns it; everything that announces itself is awaited elsewhere."""
+def until(condition, timeout=10, description="the condition"):
+    """Polls a condition and returns its value. Events are awaited elsewhere, without polling."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         found = condition()
         if found:
             return found
         time.sleep(0.05)
-    raise AssertionError(f"{what} did not come about within {timeout} s")
+    raise AssertionError(f"timed out after {timeout} s waiting for {description}")
 
 
 class Service:
-    """A process of ours: ended by its own id, and never left behind."""
+    """A child process that is ended by its id."""
 
     process = None
 
@@ -53,14 +53,14 @@ class Service:
 
     def is_open(self, port):
         if self.process.poll() is not None:
-            raise AssertionError(f"{type(self).__name__} ended at once:\n{self.log.read_text()}")
+            raise AssertionError(f"{type(self).__name__} exited at its start:\n{self.log.read_text()}")
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", port)) == 0
 
     def signal(self, number):
         self.process.send_signal(number)
 
-    def end(self, number):
+    def terminate(self, number):
         if self.process is None or self.process.poll() is not None:
             return
         self.process.send_signal(signal.SIGCONT)
@@ -72,10 +72,10 @@ class Service:
             self.process.wait(10)
 
     def stop(self):
-        self.end(signal.SIGTERM)
+        self.terminate(signal.SIGTERM)
 
     def kill(self):
-        self.end(signal.SIGKILL)
+        self.terminate(signal.SIGKILL)
 
 
 class Usher(Service):
@@ -117,65 +117,65 @@ tokens = ["{TOKEN}"]
 
     def start(self):
         self.launch([self.binary, "serve", "--config", str(self.config)], self.log)
-        until(lambda: self.is_open(self.port), what="usher's port")
+        until(lambda: self.is_open(self.port), description="usher's port")
 
-    def forget_everything(self):
-        """As when the database was replaced."""
+    def delete_database(self):
+        """Restarts usher with an empty database."""
         self.stop()
         for file in self.directory.glob("usher.db*"):
             file.unlink()
         self.start()
 
-    def call(self, method, path, body=None, content_type="application/json", headers=None):
+    def request(self, method, path, body=None, content_type="application/json", headers=None):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        sent = {"Authorization": f"Bearer {TOKEN}"}
+        defaults = {"Authorization": f"Bearer {TOKEN}"}
         if body is not None:
-            sent["Content-Type"] = content_type
-        connection.request(method, path, body, {**sent, **(headers or {})})
-        answer = connection.getresponse()
-        text = answer.read()
+            defaults["Content-Type"] = content_type
+        connection.request(method, path, body, {**defaults, **(headers or {})})
+        response = connection.getresponse()
+        text = response.read()
         connection.close()
-        return answer.status, json.loads(text) if text else None
+        return response.status, json.loads(text) if text else None
 
     def book(self, room, seconds=3600, **fields):
-        """A booking that began a minute ago and ends in so many seconds, at a full second; its id and its end."""
+        """Creates a booking that started a minute ago and ends at a full second. Returns its id and its end."""
         end = at_second(time.time() + seconds)
         body = {"room": room, "start": iso(end - seconds - 60), "end": iso(end), **fields}
-        status, booking = self.call("POST", "/api/v1/bookings", json.dumps(body))
+        status, booking = self.request("POST", "/api/v1/bookings", json.dumps(body))
         assert status == 201, booking
         return booking["id"], end
 
     def change(self, booking, **fields):
-        status, answer = self.call("PATCH", f"/api/v1/bookings/{booking}", json.dumps(fields))
+        status, answer = self.request("PATCH", f"/api/v1/bookings/{booking}", json.dumps(fields))
         assert status == 200, answer
 
     def cancel(self, booking):
-        status, answer = self.call("DELETE", f"/api/v1/bookings/{booking}")
+        status, answer = self.request("DELETE", f"/api/v1/bookings/{booking}")
         assert status in (200, 204), answer
 
     def post(self, **form):
-        return self.call("POST", "/conference", urlencode(form), "application/x-www-form-urlencoded")
+        return self.request("POST", "/conference", urlencode(form), "application/x-www-form-urlencoded")
 
     def token(self, *arguments):
-        """A token as usher itself makes them."""
+        """A token from `usher token`."""
         command = [self.binary, "token", "--config", str(self.config), *arguments]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
     def golive(self, conference):
-        """As somebody else than the shim says it."""
-        status, answer = self.call("POST", "/waiting-queue/golive", json.dumps({"conference": conference}))
+        """Sends go-live directly, not through the shim."""
+        status, answer = self.request("POST", "/waiting-queue/golive", json.dumps({"conference": conference}))
         assert status == 200, answer
 
     def conference(self, conference):
-        status, answer = self.call("GET", f"/waiting-queue/conferences?conference={quote(conference)}")
+        status, answer = self.request("GET", f"/waiting-queue/conferences?conference={quote(conference)}")
         assert status == 200, answer
         return answer["conferences"][0]
 
     def is_live(self, conference):
         return self.conference(conference)["live"]
 
-    def ended(self, allocation):
-        status, answer = self.call("GET", f"/conference/{allocation}")
+    def has_ended(self, allocation):
+        status, answer = self.request("GET", f"/conference/{allocation}")
         return status == 404 and "ended_at" in answer
 
 
@@ -206,7 +206,7 @@ class Prosody(Service):
         options = dict(options)
         storage = options.pop("storage", "memory")
         modules = ", ".join(f'"{name}"' for name in options.pop("modules", ["usher_reservations"]))
-        # A stand-in for Jitsi's component of that name; Prosody alone has none.
+        # A replacement for Jitsi's component of that name, which Prosody does not contain.
         metadata = f'Component "metadata.{DOMAIN}" "room_metadata_component"' if options.pop("metadata", False) else ""
         settings = {"usher_url": usher_url, "usher_token": TOKEN, "usher_refresh": 1, "usher_warn_before": 0, **options}
         shim = "\n\t".join(f"{name} = {lua(value)};" for name, value in settings.items())
@@ -254,17 +254,17 @@ Component "focus.{DOMAIN}"
         program = shutil.which("prosody")
         assert program, "prosody is not installed"
         self.launch([program, "--config", str(self.config), "-F"], self.directory / "prosody.out")
-        until(lambda: self.is_open(self.port) and self.is_open(self.component_port), what="Prosody's ports")
+        until(lambda: self.is_open(self.port) and self.is_open(self.component_port), description="Prosody's ports")
 
-    def logged(self, level, text=""):
-        """Lines of the shim at this level."""
+    def log_lines(self, level, text=""):
+        """Log lines of the shim at this level."""
         lines = self.log.read_text().splitlines() if self.log.exists() else []
         return [line for line in lines if ":usher_" in line and f"\t{level}\t" in line and text in line]
 
     def errors(self):
-        """Everything Prosody logged as an error, but for a fault of its own: 0.12 may unbind a client's session twice
-        when its host goes while it leaves (`destroy_session`, sessionmanager.lua). An entry that names a shim counts
-        whatever it is."""
+        """All errors in the log except for a bug of Prosody 0.12, which may unbind a client's session twice when its
+        host is removed while the client disconnects (`destroy_session`, sessionmanager.lua). An entry that names a
+        shim always counts."""
         entries = []
         for line in self.log.read_text().splitlines() if self.log.exists() else []:
             if entries and line[:1].isspace():
@@ -276,5 +276,5 @@ Component "focus.{DOMAIN}"
 
     @staticmethod
     def is_error(text):
-        own_fault = "ondisconnect: /usr/lib/prosody/core/sessionmanager.lua" in text and "usher" not in text
-        return ("\terror\t" in text or "traceback" in text.lower()) and not own_fault
+        prosody_bug = "ondisconnect: /usr/lib/prosody/core/sessionmanager.lua" in text and "usher" not in text
+        return ("\terror\t" in text or "traceback" in text.lower()) and not prosody_bug

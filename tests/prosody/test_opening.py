@@ -1,75 +1,75 @@
-"""A conference is asked for over XMPP, as Jitsi Meet's clients do."""
+"""Conference requests over XMPP, as Jitsi Meet's clients send them."""
 
 import threading
 
 import pytest
 
 from services import DOMAIN, MUC, TOKEN
-from xmpp import Refused
+from xmpp import StanzaError
 
 
-def test_a_booked_room_opens_through_prosody(usher, wire, focus, people, room):
+def test_booked_room_opens(usher, recorder, focus, new_participant, room):
     usher.book("room1")
-    alice = people()
+    alice = new_participant()
     alice.start(room)
-    asked = wire.wait("POST", 201)
-    assert asked.headers["Authorization"] == f"Bearer {TOKEN}"
-    assert asked.form["name"] == "room1"
-    assert asked.form["mail_owner"] == alice.jid
-    assert asked.form["start_time"].endswith(".000Z")
-    assert len(wire.seen("POST")) == 1
+    request = recorder.wait("POST", 201)
+    assert request.headers["Authorization"] == f"Bearer {TOKEN}"
+    assert request.form["name"] == "room1"
+    assert request.form["mail_owner"] == alice.jid
+    assert request.form["start_time"].endswith(".000Z")
+    assert len(recorder.seen("POST")) == 1
 
 
-def test_a_refusal_shows_its_sentence_to_the_client(usher, wire, focus, people, room):
-    with pytest.raises(Refused) as refused:
-        people().request(room)
+def test_client_receives_the_message_of_a_refusal(usher, recorder, focus, new_participant, room):
+    with pytest.raises(StanzaError) as refused:
+        new_participant().request(room)
     error = refused.value
     assert (error.type, error.condition, error.code) == ("cancel", "service-unavailable", "403")
-    assert error.text == wire.wait("POST", 403).answer["message"]
+    assert error.text == recorder.wait("POST", 403).response["message"]
     assert focus.requests == []
 
 
-def test_guest_is_refused_and_the_owner_let_in_at_once(usher, focus, people, room):
+def test_guest_is_refused_until_the_owner_opens_the_room(usher, focus, new_participant, room):
     usher.book("room1", owner="alice@example.com", starters="owner")
-    guest, owner = people(user={"email": "bob@example.com"}), people(user={"email": "alice@example.com"})
-    with pytest.raises(Refused):
+    guest, owner = new_participant(user={"email": "bob@example.com"}), new_participant(user={"email": "alice@example.com"})
+    with pytest.raises(StanzaError):
         guest.request(room)
     assert owner.request(room)
     assert guest.request(room)
 
 
-def test_owner_and_guest_at_the_same_moment_are_decided_each_on_their_own(usher, wire, prosody, people, room):
+def test_owner_and_guest_are_decided_separately(usher, recorder, prosody, new_participant, room):
     usher.book("room1", owner="alice@example.com", starters="owner")
-    # No focus is connected yet, so that neither request makes the room exist before the other is decided.
-    guest, owner = people(user={"email": "bob@example.com"}), people(user={"email": "alice@example.com"})
-    with pytest.raises(Refused) as first:
+    # Without a connected focus no request creates the room before the other one is decided.
+    guest, owner = new_participant(user={"email": "bob@example.com"}), new_participant(user={"email": "alice@example.com"})
+    with pytest.raises(StanzaError) as first:
         guest.request(room)
     assert first.value.code == "403"
     for participant, status in ((owner, 201), (guest, 409)):
-        with pytest.raises(Refused) as passed_on:
+        with pytest.raises(StanzaError) as forwarded:
             participant.request(room)
-        assert passed_on.value.condition == "remote-server-timeout", "came from the focus, not from the shim"
-        wire.wait("POST", status)
+        assert forwarded.value.condition == "remote-server-timeout", "the error is not from the focus"
+        recorder.wait("POST", status)
 
 
-def test_many_requests_at_once_for_one_room_are_all_let_in(usher, wire, focus, people, room):
+def test_simultaneous_requests_for_one_room_all_succeed_with_one_allocation(usher, recorder, focus, new_participant, room):
     usher.book("room1")
-    everyone = [people() for _ in range(8)]
+    participants = [new_participant() for _ in range(8)]
     ready = []
-    threads = [threading.Thread(target=lambda p=p: ready.append(p.request(room))) for p in everyone]
+    threads = [threading.Thread(target=lambda p=p: ready.append(p.request(room))) for p in participants]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(15)
     assert ready == [True] * 8
-    assert len(wire.seen("POST", 201)) == 1
+    assert len(recorder.seen("POST", 201)) == 1
 
 
-def test_identity_of_the_token_reaches_usher(usher, wire, focus, people, room):
+def test_request_contains_the_identity_from_the_token(usher, recorder, focus, new_participant, room):
     user = {"id": "u-17", "email": "alice@example.com", "name": "Alice Ä", "moderator": True, "role": "visitor"}
     usher.book("room1")
-    people(user=user, group="staff").request(room)
-    form = wire.wait("POST").form
+    new_participant(user=user, group="staff").request(room)
+    form = recorder.wait("POST").form
     assert form["user_id"] == "u-17"
     assert form["user_email"] == "alice@example.com"
     assert form["user_name"] == "Alice Ä"
@@ -78,69 +78,69 @@ def test_identity_of_the_token_reaches_usher(usher, wire, focus, people, room):
     assert form["role"] == "visitor"
 
 
-def test_without_a_token_nothing_is_made_up(usher, wire, focus, people, room):
+def test_request_without_a_token_contains_no_identity(usher, recorder, focus, new_participant, room):
     usher.book("room1")
-    people().request(room)
-    assert set(wire.wait("POST").form) == {"name", "mail_owner", "start_time"}
+    new_participant().request(room)
+    assert set(recorder.wait("POST").form) == {"name", "mail_owner", "start_time"}
 
 
-def test_a_request_for_a_room_that_is_there_is_not_asked_about(usher, wire, focus, people, room):
+def test_request_for_an_existing_room_is_not_sent_to_usher(usher, recorder, focus, new_participant, room):
     usher.book("room1")
-    people().start(room)
-    assert people().request(room)
-    assert len(wire.seen("POST")) == 1
+    new_participant().start(room)
+    assert new_participant().request(room)
+    assert len(recorder.seen("POST")) == 1
 
 
-def test_a_tenants_room_is_asked_for_by_its_real_name(usher, wire, focus, people):
+def test_request_for_a_tenant_room_contains_room_and_tenant(usher, recorder, focus, new_participant):
     usher.book("room1", tenant="acme")
-    alice = people()
+    alice = new_participant()
     assert alice.request(f"Room1@conference.acme.{DOMAIN}")
     alice.join(f"[acme]room1@{MUC}", "alice")
-    form = wire.wait("POST", 201).form
+    form = recorder.wait("POST", 201).form
     assert (form["name"], form["tenant"]) == ("[acme]room1", "acme")
 
 
-def test_another_tenants_room_of_the_same_name_is_another_room(usher, focus, people):
+def test_booking_does_not_apply_to_the_same_room_name_of_another_tenant(usher, focus, new_participant):
     usher.book("room1", tenant="acme")
-    with pytest.raises(Refused):
-        people().request(f"room1@conference.umbrella.{DOMAIN}")
+    with pytest.raises(StanzaError):
+        new_participant().request(f"room1@conference.umbrella.{DOMAIN}")
 
 
-def test_a_room_name_with_escapes_keeps_them(usher, wire, focus, people):
+def test_percent_encoded_room_name_is_sent_unchanged(usher, recorder, focus, new_participant):
     usher.book("Café")
-    assert people().request(f"caf%c3%a9@{MUC}")
-    assert wire.wait("POST", 201).form["name"] == "caf%c3%a9"
+    assert new_participant().request(f"caf%c3%a9@{MUC}")
+    assert recorder.wait("POST", 201).form["name"] == "caf%c3%a9"
 
 
-def test_health_checks_and_breakout_rooms_are_not_asked_about(usher, wire, focus, people, console):
+def test_health_checks_and_breakout_rooms_are_not_sent_to_usher(usher, recorder, focus, new_participant, console):
     focus.create(f"__jicofo-health-check-1@{MUC}")
     focus.create(f"room1@breakout.{DOMAIN}")
-    assert people().request(f"room2@breakout.{DOMAIN}") is not None
+    assert new_participant().request(f"room2@breakout.{DOMAIN}") is not None
     assert console.room_exists(f"__jicofo-health-check-1@{MUC}")
-    assert wire.exchanges == []
+    assert recorder.exchanges == []
 
 
-def test_a_visitors_request_goes_on_to_the_focus_when_the_booking_has_a_queue(usher, wire, focus, people, room):
+def test_visitor_request_is_forwarded_to_the_focus_if_the_booking_has_a_waiting_queue(usher, recorder, focus, new_participant, room):
     usher.book("room1", owner="alice@example.com", starters="owner", waiting_queue=True)
-    focus.parked = (room,)
-    visitor = people(user={"id": "v", "role": "visitor"})
-    assert visitor.request(room) is False, "the focus sends them to the queue"
-    assert wire.wait("POST").status == 202
+    focus.redirected = (room,)
+    visitor = new_participant(user={"id": "v", "role": "visitor"})
+    assert visitor.request(room) is False, "the focus did not redirect the visitor to the queue"
+    assert recorder.wait("POST").status == 202
     assert focus.requests == [room]
 
 
-def test_a_visitor_let_through_to_the_focus_opens_nothing(usher, wire, focus, people, console, room):
+def test_forwarded_visitor_request_does_not_create_the_room(usher, recorder, focus, new_participant, console, room):
     usher.book("room1", owner="alice@example.com", starters="owner", waiting_queue=True)
-    visitor = people(user={"id": "v", "role": "visitor"})
+    visitor = new_participant(user={"id": "v", "role": "visitor"})
     assert visitor.request(room) is False
     assert not console.room_exists(room)
 
 
 @pytest.mark.prosody(usher_create_timeout=1)
-def test_an_approval_that_is_not_used_is_given_back(usher, wire, focus, people, room):
+def test_unused_allocation_is_deleted(usher, recorder, focus, new_participant, room):
     usher.book("room1")
-    focus.parked = (room,)
-    assert people().request(room) is False
-    allocation = wire.wait("POST", 201).answer["id"]
-    assert wire.wait("DELETE").path == f"/conference/{allocation}"
-    assert usher.ended(allocation)
+    focus.redirected = (room,)
+    assert new_participant().request(room) is False
+    allocation = recorder.wait("POST", 201).response["id"]
+    assert recorder.wait("DELETE").path == f"/conference/{allocation}"
+    assert usher.has_ended(allocation)

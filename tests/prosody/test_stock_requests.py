@@ -1,4 +1,4 @@
-"""Requests exactly as Prosody's stock mod_reservations sends them, byte by byte, without Prosody."""
+"""Requests byte by byte as Prosody's mod_reservations sends them, without Prosody."""
 
 import pytest
 
@@ -9,20 +9,20 @@ FORM = "application/x-www-form-urlencoded"
 
 
 class Stock:
-    """The stock module's side of the contract; under Lua 5.4 it takes ids for floats, and writes them so into URLs."""
+    """The client side of mod_reservations. Under Lua 5.4 it decodes ids as floats and writes them so into URLs."""
 
     def __init__(self, usher):
         self.usher = usher
 
     def post(self, name="room1", path="/conference"):
         body = f"start_time=2026-11-21T22%3a21%3a26.000Z&name={name}&mail_owner=abc%40meet.localhost"
-        return self.usher.call("POST", path, body, FORM, STOCK)
+        return self.usher.request("POST", path, body, FORM, STOCK)
 
     def get(self, number):
-        return self.usher.call("GET", f"/conference/{float(number)}", headers=STOCK)
+        return self.usher.request("GET", f"/conference/{float(number)}", headers=STOCK)
 
     def delete(self, number):
-        return self.usher.call("DELETE", f"/conference/{float(number)}", headers=STOCK)
+        return self.usher.request("DELETE", f"/conference/{float(number)}", headers=STOCK)
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def stock(usher):
 
 
 def assert_stock_accepts(conference, node):
-    """What the module checks before it lets anybody in."""
+    """The checks of mod_reservations before it opens a room."""
     assert conference["name"].lower() == node
     assert isinstance(conference["mail_owner"], str)
     assert conference["start_time"][10] == "T"
@@ -42,7 +42,7 @@ def assert_stock_accepts(conference, node):
     assert None not in conference.values()
 
 
-def test_a_booked_room_is_allocated(usher, stock):
+def test_booked_room_is_allocated(usher, stock):
     usher.book("room1", max_occupants=3, password="sesame", lobby=True)
     status, conference = stock.post()
     assert status == 201
@@ -50,20 +50,20 @@ def test_a_booked_room_is_allocated(usher, stock):
     assert (conference["max_occupants"], conference["password"], conference["lobby"]) == (3, "sesame", True)
 
 
-def test_what_is_not_set_is_left_out(usher, stock):
+def test_unset_options_are_omitted(usher, stock):
     usher.book("room1")
     _, conference = stock.post()
     assert not {"max_occupants", "password"} & set(conference)
     assert_stock_accepts(conference, "room1")
 
 
-def test_a_refusal_has_a_sentence(stock):
+def test_refusal_has_a_message(stock):
     status, answer = stock.post()
     assert status == 403
     assert isinstance(answer["message"], str) and answer["message"]
 
 
-def test_a_running_conference_is_found_by_its_conflict_id_as_a_float(usher, stock):
+def test_running_conference_is_found_by_a_float_conflict_id(usher, stock):
     usher.book("room1")
     _, first = stock.post()
     status, conflict = stock.post()
@@ -74,7 +74,7 @@ def test_a_running_conference_is_found_by_its_conflict_id_as_a_float(usher, stoc
     assert again == first
 
 
-def test_an_emptied_room_is_deleted_by_a_float_and_opens_again(usher, stock):
+def test_empty_room_is_deleted_by_a_float_id_and_opens_again(usher, stock):
     usher.book("room1")
     _, first = stock.post()
     for _ in range(2):
@@ -87,25 +87,25 @@ def test_an_emptied_room_is_deleted_by_a_float_and_opens_again(usher, stock):
 
 
 @pytest.mark.parametrize("number", ["7.5", "abc", "-1", "9" * 400, ""])
-def test_no_id_breaks_usher(usher, number):
-    status, answer = usher.call("GET", f"/conference/{number}", headers=STOCK)
+def test_invalid_ids_are_refused(usher, number):
+    status, answer = usher.request("GET", f"/conference/{number}", headers=STOCK)
     assert status in (404, 405)
     assert isinstance(answer["message"], str)
 
 
-def test_a_prefix_that_ends_in_a_slash_works(usher, stock):
+def test_prefix_with_a_trailing_slash_works(usher, stock):
     usher.book("room1")
     assert stock.post(path="//conference")[0] == 201
 
 
-def test_a_tenants_room_is_echoed_byte_for_byte(usher, stock):
+def test_tenant_room_name_is_returned_unchanged(usher, stock):
     usher.book("room1", tenant="acme")
     status, conference = stock.post(name="%5bacme%5droom1")
     assert status == 201
     assert_stock_accepts(conference, "[acme]room1")
 
 
-def test_a_canonicalised_room_name_is_echoed_byte_for_byte(usher, stock):
+def test_canonicalised_room_name_is_returned_unchanged(usher, stock):
     usher.book("Été 2026")
     status, conference = stock.post(name="%25c3%25a9t%25c3%25a9%25202026")
     assert status == 201
@@ -113,7 +113,7 @@ def test_a_canonicalised_room_name_is_echoed_byte_for_byte(usher, stock):
 
 
 @pytest.mark.usher(policy="open")
-def test_an_allocation_survives_a_kill_of_usher(usher: Usher, stock):
+def test_allocation_survives_a_kill_of_usher(usher: Usher, stock):
     _, first = stock.post()
     usher.kill()
     usher.start()

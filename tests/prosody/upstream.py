@@ -1,4 +1,4 @@
-"""A reservation system behind usher: answers as a test says, and remembers what it was asked."""
+"""A scripted reservation system behind usher that records its requests."""
 
 import json
 import threading
@@ -15,30 +15,30 @@ def conference(identifier, name, seconds=3600, **fields):
 
 
 class Upstream:
-    """`says` takes (method, path, form) and gives (status, body), or None: nothing is answered until the end."""
+    """`handler` maps (method, path, form) to (status, body). None: no response until the test ends."""
 
     def __init__(self):
-        self.asked, self.changed, self.over = [], threading.Condition(), threading.Event()
-        self.says = lambda method, path, form: (404, {"message": "nothing here"})
-        self.listener = Listener(self.answer)
+        self.requests, self.changed, self.closing = [], threading.Condition(), threading.Event()
+        self.handler = lambda method, path, form: (404, {"message": "not found"})
+        self.listener = Listener(self.respond)
         self.url = self.listener.url
 
     def close(self):
-        self.over.set()
+        self.closing.set()
         self.listener.close()
 
-    def answer(self, handler):
+    def respond(self, handler):
         body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0)).decode()
         form = {name: values[0] for name, values in parse_qs(body, keep_blank_values=True).items()}
         with self.changed:
-            answer = self.says(handler.command, handler.path, form)
-            self.asked.append((handler.command, handler.path, form))
+            response = self.handler(handler.command, handler.path, form)
+            self.requests.append((handler.command, handler.path, form))
             self.changed.notify_all()
-        if answer is None:
-            self.over.wait()
+        if response is None:
+            self.closing.wait()
             handler.close_connection = True
             return
-        status, content = answer
+        status, content = response
         content = content.encode() if isinstance(content, str) else json.dumps(content).encode()
         handler.send_response(status)
         handler.send_header("Content-Length", str(len(content)))
@@ -46,9 +46,9 @@ class Upstream:
         handler.wfile.write(content)
 
     def seen(self, method, path=None):
-        return [asked for asked in self.asked if asked[0] == method and path in (None, asked[1])]
+        return [request for request in self.requests if request[0] == method and path in (None, request[1])]
 
     def wait(self, method, path=None, count=1, timeout=15):
         with self.changed:
             found = self.changed.wait_for(lambda: len(self.seen(method, path)) >= count, timeout)
-            assert found, f"no {count} × {method} {path or ''}; asked: {self.asked}"
+            assert found, f"no {count} × {method} {path or ''}; requests: {self.requests}"

@@ -1,4 +1,4 @@
-"""XMPP from outside: a participant, and a stand-in for the focus. Every call blocks until it is answered, or fails."""
+"""XMPP clients: a participant and a simulated focus. Each call blocks until its response or fails."""
 
 import asyncio
 import itertools
@@ -22,7 +22,7 @@ ids = itertools.count(1)
 
 
 class Loop:
-    """slixmpp lives in a thread of its own, so that tests read from top to bottom."""
+    """Runs slixmpp in its own thread so that tests can be synchronous."""
 
     def __init__(self):
         self.loop = asyncio.new_event_loop()
@@ -45,8 +45,8 @@ class Loop:
         self.loop.close()
 
 
-class Refused(Exception):
-    """An error stanza, taken apart."""
+class StanzaError(Exception):
+    """A received error stanza."""
 
     def __init__(self, xml):
         error = next(child for child in xml if child.tag.endswith("}error"))
@@ -58,7 +58,7 @@ class Refused(Exception):
         super().__init__(f"{self.type} {self.condition} {self.code}: {self.text}")
 
 
-class Heard:
+class Stanza:
     def __init__(self, xml):
         self.xml, self.at = xml, time.time()
         self.name = xml.tag.split("}")[1]
@@ -81,8 +81,8 @@ class Heard:
         return None if message is None else json.loads(message.text)
 
     @property
-    def destroyed_because(self):
-        """The reason given when the room was destroyed; None if this says nothing of the kind."""
+    def destroy_reason(self):
+        """The reason in a notification that the room was destroyed; None for other stanzas."""
         x = self.child("x", USER_NS)
         destroy = None if x is None else x.find(f"{{{USER_NS}}}destroy")
         if self.type != "unavailable" or destroy is None:
@@ -91,17 +91,17 @@ class Heard:
 
 
 class Entity:
-    """What participants and the focus have in common: they send, and remember all they hear."""
+    """Common base of participants and the focus: sends stanzas and records those received."""
 
     def __init__(self, loop):
-        self.loop, self.heard, self.changed = loop, [], threading.Condition()
+        self.loop, self.stanzas, self.changed = loop, [], threading.Condition()
         self.connected, self.closing = threading.Event(), False
 
     def connect(self, make, port):
         async def start():
             self.stream = make()
             self.stream.add_event_handler("session_start", lambda _: self.connected.set())
-            self.stream.add_filter("in", self.take)
+            self.stream.add_filter("in", self.receive)
             if isinstance(self.stream, ComponentXMPP):
                 self.stream.connect()
             else:
@@ -114,80 +114,80 @@ class Entity:
     def disconnect(self):
         async def stop():
             self.stream.abort()
-            # slixmpp leaves this task to the garbage collector, which complains.
+            # slixmpp never cancels this task, which causes a warning of the garbage collector.
             self.stream._run_out_filters.cancel()
 
         if not self.closing:
             self.closing = True
             self.loop.run(stop())
 
-    def take(self, stanza):
-        xml = getattr(stanza, "xml", None)
+    def receive(self, element):
+        xml = getattr(element, "xml", None)
         if not self.connected.is_set() or xml is None or not xml.tag.endswith(("}iq", "}message", "}presence")):
-            return stanza
-        heard = Heard(ET.fromstring(ET.tostring(xml)))
+            return element
+        stanza = Stanza(ET.fromstring(ET.tostring(xml)))
         with self.changed:
-            self.heard.append(heard)
+            self.stanzas.append(stanza)
             self.changed.notify_all()
-        self.react(heard)
+        self.handle(stanza)
         return None
 
-    def react(self, heard):
-        """Nothing; the focus does more."""
+    def handle(self, stanza):
+        """Overridden by the focus."""
 
     def send(self, text):
         self.loop.loop.call_soon_threadsafe(self.stream.send_raw, text)
 
-    def wait(self, condition, timeout=TIMEOUT, what="what was waited for"):
+    def wait(self, condition, timeout=TIMEOUT, description="the stanza"):
         with self.changed:
-            found = self.changed.wait_for(lambda: next((h for h in self.heard if condition(h)), None), timeout)
-        assert found, f"{what} did not come within {timeout} s; heard: {[ET.tostring(h.xml).decode() for h in self.heard[-5:]]}"
+            found = self.changed.wait_for(lambda: next((h for h in self.stanzas if condition(h)), None), timeout)
+        assert found, f"{description} was not received within {timeout} s; received: {[ET.tostring(h.xml).decode() for h in self.stanzas[-5:]]}"
         return found
 
     def iq(self, payload, to=DOMAIN, timeout=TIMEOUT):
         identifier = f"t{next(ids)}"
         self.send(f"<iq type='set' id='{identifier}' to={quoteattr(to)}>{payload}</iq>")
-        answer = self.wait(lambda h: h.name == "iq" and h.id == identifier, timeout, f"an answer to {payload}")
-        if answer.type == "error":
-            raise Refused(answer.xml)
-        return answer
+        response = self.wait(lambda h: h.name == "iq" and h.id == identifier, timeout, f"a response to {payload}")
+        if response.type == "error":
+            raise StanzaError(response.xml)
+        return response
 
     def join(self, address, nick, password=None, timeout=TIMEOUT, wait=True, sender=None):
         secret = "" if password is None else f"<password>{escape(password)}</password>"
-        since = len(self.heard)
+        since = len(self.stanzas)
         origin = "" if sender is None else f" from={quoteattr(sender)}"
         to = f"{address}/{nick}"
         self.send(f"<presence{origin} to={quoteattr(to)}><x xmlns='{MUC_NS}'>{secret}</x></presence>")
 
-        def is_answer(h):
-            mine = h in self.heard[since:] and h.name == "presence" and h.sender in (to, address)
-            return mine and (h.type == "error" or h.type is None and "110" in h.statuses())
+        def is_response(h):
+            matches = h in self.stanzas[since:] and h.name == "presence" and h.sender in (to, address)
+            return matches and (h.type == "error" or h.type is None and "110" in h.statuses())
 
         if not wait:
             return None
-        answer = self.wait(is_answer, timeout, f"an answer to joining {address}")
-        if answer.type == "error":
-            raise Refused(answer.xml)
-        return answer
+        response = self.wait(is_response, timeout, f"a response to joining {address}")
+        if response.type == "error":
+            raise StanzaError(response.xml)
+        return response
 
     def leave(self, address, nick, sender=None):
         origin = "" if sender is None else f" from={quoteattr(sender)}"
         self.send(f"<presence{origin} type='unavailable' to={quoteattr(address + '/' + nick)}/>")
 
     def wait_end(self, address, timeout=TIMEOUT):
-        """Until the room is destroyed: when, and with what reason."""
+        """Waits until the room is destroyed. Returns the time and the reason."""
         def is_end(h):
-            return h.name == "presence" and h.sender.startswith(address) and h.destroyed_because is not None
+            return h.name == "presence" and h.sender.startswith(address) and h.destroy_reason is not None
 
         end = self.wait(is_end, timeout, f"the end of {address}")
-        return end.at, end.destroyed_because
+        return end.at, end.destroy_reason
 
-    def has_been_thrown_out_of(self, address):
-        return any(h.sender.startswith(address) and h.destroyed_because is not None for h in self.heard)
+    def was_removed_from(self, address):
+        return any(h.sender.startswith(address) and h.destroy_reason is not None for h in self.stanzas)
 
 
 class Participant(Entity):
-    """An anonymous XMPP client; with an identity, as if it had presented a verified token."""
+    """An anonymous XMPP client. An identity stands for the claims of a verified token."""
 
     def __init__(self, loop, prosody, **identity):
         super().__init__(loop)
@@ -205,13 +205,13 @@ class Participant(Entity):
         return self.stream.boundjid.bare
 
     def request(self, address, timeout=TIMEOUT):
-        """Asks the focus for a conference; whether it says that the conference is ready."""
+        """Sends a conference request to the focus. Returns whether the conference is ready."""
         payload = f"<conference xmlns='{FOCUS_NS}' room={quoteattr(address)} machine-uid='m'/>"
         answer = self.iq(payload, f"focus.{DOMAIN}", timeout)
         return answer.child("conference", FOCUS_NS).get("ready") == "true"
 
-    def start(self, address, nick="someone", password=None):
-        """What a Jitsi client does: ask the focus, then join."""
+    def start(self, address, nick="participant", password=None):
+        """Sends the conference request and joins the room, as a Jitsi client does."""
         assert self.request(address)
         self.join(address, nick, password)
         return self
@@ -225,7 +225,7 @@ class Participant(Entity):
 
 
 class Focus(Entity):
-    """Does what jicofo does, as far as Prosody can see: joins first, and answers when the room is there."""
+    """Behaves like jicofo towards Prosody: joins the room first and answers the request when the room exists."""
 
     jid = f"focus@focus.{DOMAIN}/one"
 
@@ -234,43 +234,43 @@ class Focus(Entity):
         self.requests, self.pending = [], {}
         self.connect(lambda: ComponentXMPP(f"focus.{DOMAIN}", "secret", "127.0.0.1", prosody.component_port), None)
 
-    def real(self, address):
+    def room_jid(self, address):
         node, host = address.lower().split("@")
         if host == MUC or not host.startswith("conference."):
             return f"{node}@{host}"
         tenant = host.removeprefix("conference.").removesuffix(f".{DOMAIN}")
         return f"[{tenant}]{node}@{MUC}"
 
-    def react(self, heard):
-        conference = heard.child("conference", FOCUS_NS)
-        if heard.name == "iq" and heard.type == "set" and conference is not None:
+    def handle(self, stanza):
+        conference = stanza.child("conference", FOCUS_NS)
+        if stanza.name == "iq" and stanza.type == "set" and conference is not None:
             address = conference.get("room")
             self.requests.append(address)
-            if self.is_parked(heard):
-                self.answer(heard.sender, heard.id, address, False)
+            if self.is_redirected(stanza):
+                self.answer(stanza.sender, stanza.id, address, False)
                 return
-            self.pending.setdefault(self.real(address), []).append((heard.sender, heard.id, address))
-            self.enter(self.real(address))
-        elif heard.name == "presence" and (heard.type == "error" or "110" in heard.statuses()):
-            for sender, identifier, address in self.pending.pop(heard.sender.split("/")[0], []):
-                self.answer(sender, identifier, address, heard.type is None)
+            self.pending.setdefault(self.room_jid(address), []).append((stanza.sender, stanza.id, address))
+            self.send_join(self.room_jid(address))
+        elif stanza.name == "presence" and (stanza.type == "error" or "110" in stanza.statuses()):
+            for sender, identifier, address in self.pending.pop(stanza.sender.split("/")[0], []):
+                self.answer(sender, identifier, address, stanza.type is None)
 
-    def is_parked(self, heard):
-        """With enable-live-room, jicofo sends a visitor to the queue without making a room."""
-        return heard.child("conference", FOCUS_NS).get("room") in self.parked
+    def is_redirected(self, stanza):
+        """With enable-live-room, jicofo redirects a visitor to the queue and creates no room."""
+        return stanza.child("conference", FOCUS_NS).get("room") in self.redirected
 
-    parked = ()
+    redirected = ()
 
     def answer(self, to, identifier, address, ready):
         payload = f"<conference xmlns='{FOCUS_NS}' room={quoteattr(address)} ready='{str(ready).lower()}'/>"
         self.send(f"<iq type='result' from='focus.{DOMAIN}' to={quoteattr(to)} id={quoteattr(identifier)}>{payload}</iq>")
 
-    def enter(self, address):
+    def send_join(self, address):
         self.join(address, "focus", sender=self.jid, wait=False)
 
     def create(self, address):
-        """As on a conference request over HTTP: Prosody sees no more than this join."""
+        """As after a conference request over HTTP, of which Prosody sees this join only."""
         return self.join(address, "focus", sender=self.jid)
 
-    def go(self, address):
+    def leave_room(self, address):
         self.leave(address, "focus", sender=self.jid)

@@ -1,11 +1,11 @@
--- For the tests alone: stands in for Jitsi's component of this name, and notes what metadata it would send out.
+-- For tests only: replaces Jitsi's component of this name and records the metadata that it would send.
 
 local json = require "util.json";
 
 local muc_host = "conference."..module.host:gsub("^[^.]+%.", "");
 local sent = module:shared("sent");
 
-local function note(room)
+local function record(room)
 	table.insert(sent, { room = room.jid; metadata = json.decode(json.encode(room.jitsiMetadata)) });
 end
 
@@ -13,10 +13,10 @@ local function watch_rooms()
 	local muc = module:context(muc_host);
 	muc:hook("muc-room-created", function (event)
 		event.room.jitsiMetadata = event.room.jitsiMetadata or {};
-		note(event.room);
+		record(event.room);
 	end, -1);
 	muc:hook("room-metadata-changed", function (event)
-		note(event.room);
+		record(event.room);
 	end);
 end
 

@@ -1,4 +1,4 @@
--- For the tests alone: gives a session the identity a verified token would, and runs a piece of Lua inside Prosody.
+-- For tests only: gives a session the identity of a verified token, and runs Lua code inside Prosody.
 
 local json = require "util.json";
 local st = require "util.stanza";

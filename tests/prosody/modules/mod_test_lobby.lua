@@ -1,4 +1,4 @@
--- For the tests alone: counts the rooms for which a lobby was asked for, and notes whether they existed already.
+-- For tests only: records the rooms for which a lobby was requested, and whether they existed already.
 
 local lobbies = module:shared("/*/test_lobby/lobbies");
 

@@ -1,4 +1,4 @@
-"""Somebody who waits at usher's door: STOMP over a WebSocket, no more of it than Jitsi Meet's client uses."""
+"""A client of the waiting queue: the part of STOMP over WebSocket that Jitsi Meet's client uses."""
 
 import json
 import time
@@ -6,11 +6,11 @@ import time
 from websockets.sync.client import connect
 
 
-class Waiting:
-    """A subscription to one of a conference's topics; remembers what it is told, and when."""
+class QueueClient:
+    """A subscription to one topic of a conference that records its messages."""
 
     def __init__(self, usher, conference, topic, token):
-        self.heard = []
+        self.messages = []
         url = f"ws://127.0.0.1:{usher.port}/waiting-queue/visitor/websocket"
         self.socket = connect(url, subprotocols=["v12.stomp"], compression=None, open_timeout=10, proxy=None)
         self.send("CONNECT", {"accept-version": "1.2", "heart-beat": "0,0", "Authorization": f"Bearer {token}"})
@@ -26,7 +26,7 @@ class Waiting:
         self.socket.send(f"{command}\n{lines}\n\0".encode())
 
     def receive(self, timeout):
-        """The next frame: its command, headers and body."""
+        """Returns command, headers and body of the next frame."""
         deadline = time.monotonic() + timeout
         while True:
             message = self.socket.recv(max(0, deadline - time.monotonic()))
@@ -37,33 +37,33 @@ class Waiting:
         command, *lines = head.split("\n")
         headers = dict(line.split(":", 1) for line in lines)
         if command == "MESSAGE":
-            self.heard.append(json.loads(body))
+            self.messages.append(json.loads(body))
         return command, headers, body
 
     def wait(self, condition, timeout=10):
-        """Until a message is the one that is waited for, which may have been heard already."""
+        """Waits for a matching message. Earlier messages count."""
         deadline = time.monotonic() + timeout
         while True:
-            found = next((message for message in self.heard if condition(message)), None)
+            found = next((message for message in self.messages if condition(message)), None)
             if found:
                 return found
             left = deadline - time.monotonic()
-            assert left > 0, f"not told within {timeout} s; heard: {self.heard}"
+            assert left > 0, f"no matching message within {timeout} s; received: {self.messages}"
             try:
                 self.receive(left)
             except TimeoutError:
                 pass
 
-    def is_told(self, timeout=10):
+    def wait_live(self, timeout=10):
         return self.wait(lambda m: m.get("status") == "live", timeout)
 
-    def sees(self, count, timeout=10):
+    def wait_count(self, count, timeout=10):
         return self.wait(lambda m: m.get("visitorsWaiting") == count, timeout)
 
-    def has_been_told(self, within=0.3):
-        """What does not come has no event to wait for: a moment is the proof."""
+    def receives_live(self, within=0.3):
+        """Whether the live message arrives within this time."""
         try:
-            self.is_told(within)
+            self.wait_live(within)
         except AssertionError:
             return False
         return True

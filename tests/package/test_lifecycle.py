@@ -1,6 +1,6 @@
-"""The package's life in a scratch Debian with Prosody and nginx, from its installation to its purge.
+"""Installation, upgrade, removal and purge of the package in a scratch Debian with Prosody and nginx.
 
-The tests share one root and build on each other, in the order they stand in."""
+The tests share one root and depend on their order."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def free_port():
 
 
 def end(process):
-    """With all that it started: it is the first of its session."""
+    """Ends a process and its children, which share its session."""
     os.killpg(process.pid, signal.SIGTERM)
     try:
         process.wait(10)
@@ -36,11 +36,11 @@ def end(process):
 
 @pytest.fixture(scope="module")
 def before(root):
-    """What Jitsi's packages were told, and all files from before usher came."""
+    """Presets Jitsi's debconf answers. Returns all files before the installation of usher."""
     answer = "jitsi-meet-prosody jitsi-meet-prosody/jvb-hostname string meet.jitsi.test\n"
     root.write("/root/answers", answer)
     root.run("debconf-set-selections", "/root/answers")
-    root.run("nginx", "-t")  # which makes directories of its own
+    root.run("nginx", "-t")  # creates directories
     return root.files()
 
 
@@ -49,17 +49,17 @@ def installed(root, before, package):
     return root.install(package)
 
 
-def test_installation_says_what_is_left_to_do(installed):
+def test_installation_prints_the_remaining_steps(installed):
     assert "usher check" in installed
     assert "systemctl reload nginx" in installed
 
 
-def test_user_has_no_shell_and_the_group_of_jitsi(root, installed):
+def test_user_has_no_shell_and_belongs_to_group_jitsi(root, installed):
     assert root.run("getent", "passwd", "usher").strip().split(":")[5:] == ["/var/lib/usher", "/usr/sbin/nologin"]
     assert root.run("id", "-gn", "usher").strip() == "jitsi"
 
 
-def test_secrets_are_for_those_who_need_them(root, installed):
+def test_secrets_are_readable_by_their_users_only(root, installed):
     assert root.access(TOKEN) == "usher:prosody 640"
     assert root.access("/etc/jitsi/usher/config.toml") == "usher:jitsi 600"
     assert root.access("/var/lib/usher") == "usher:jitsi 700"
@@ -71,12 +71,12 @@ def test_secrets_are_for_those_who_need_them(root, installed):
     assert root.read(TOKEN).strip() not in installed
 
 
-def test_domain_is_what_jitsi_was_told(root, installed):
+def test_domain_is_taken_from_jitsis_debconf_answer(root, installed):
     assert root.read("/etc/jitsi/usher/domain") == "meet.jitsi.test\n"
 
 
 def test_units_are_valid_and_enabled(root, installed):
-    # From outside: inside it finds no control groups. The manual is looked at elsewhere.
+    # Run outside of the root, which has no control groups. Another test checks the manual.
     command = ["systemd-analyze", "verify", "--man=no", f"--root={root.path}", "usher.service", "usher.socket"]
     assert output(command) == ""
     for unit in ["sockets.target.wants/usher.socket", "multi-user.target.wants/usher.service"]:
@@ -100,7 +100,7 @@ def test_service_answers_as_its_user_from_the_installed_paths(root, installed, t
             return False
 
     try:
-        until(healthy, "usher to be ready")
+        until(healthy, "readiness of usher")
         assert any("usher serve" in process for process in root.processes())
         token = root.read(TOKEN).strip()
         request = urllib.request.Request(
@@ -116,7 +116,7 @@ def test_service_answers_as_its_user_from_the_installed_paths(root, installed, t
 
 @pytest.fixture(scope="class")
 def site(root, installed):
-    """nginx and config.js as Jitsi's packages set them up."""
+    """nginx and config.js as Jitsi's packages configure them."""
     root.run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=meet.jitsi.test",
              "-keyout", "/root/site.key", "-out", "/root/site.crt")  # fmt: skip
     site = r"""
@@ -142,7 +142,7 @@ def site(root, installed):
 
 @pytest.fixture(scope="class")
 def prosody(root, installed, tmp_path_factory):
-    """A running Prosody with the drop-in, and its log."""
+    """A running Prosody with the drop-in. Returns the path of its log."""
     config = f"""
     log = {{ {{ levels = {{ min = "debug" }}, to = "console" }} }}
     pidfile = "/tmp/prosody.pid"; data_path = "/tmp/prosody"; certificates = "/etc/prosody/certs"
@@ -168,14 +168,14 @@ def prosody(root, installed, tmp_path_factory):
 
 def check(root, *arguments):
     command = root.command("usher", "check", "--json", *arguments)
-    done = subprocess.run(command, capture_output=True, text=True)
-    report = json.loads(done.stdout)
-    assert report["sound"] == (done.returncode == 0)
-    assert APP_SECRET not in done.stdout and root.read(TOKEN).strip() not in done.stdout
+    process = subprocess.run(command, capture_output=True, text=True)
+    report = json.loads(process.stdout)
+    assert report["sound"] == (process.returncode == 0)
+    assert APP_SECRET not in process.stdout and root.read(TOKEN).strip() not in process.stdout
     return {finding["about"]: finding for finding in report["findings"]}
 
 
-def broken(root, name, old, new):
+def replace_in_file(root, name, old, new):
     text = root.read(name)
     assert old in text
     root.write(name, text.replace(old, new))
@@ -183,19 +183,19 @@ def broken(root, name, old, new):
 
 
 class TestBesideJitsi:
-    def test_nginx_takes_the_snippet_where_jitsis_site_includes_it(self, root, site):
+    def test_nginx_accepts_the_snippet_that_jitsis_site_includes(self, root, site):
         assert "test is successful" in root.run("nginx", "-t")
         assert "location ^~ /waiting-queue/" in root.run("nginx", "-T")
 
     def test_prosody_finds_the_modules_and_reads_the_token(self, prosody):
-        # What it says when it can't reach usher, which doesn't run: it was loaded, and asks.
-        until(lambda: "usher at http://127.0.0.1:8060 fails" in prosody.read_text(), "the module to speak")
-        said = prosody.read_text()
-        assert "Cannot read usher_token_file" not in said
-        assert not [line for line in said.splitlines() if "\terror\t" in line or "Unable to load" in line]
+        # usher is not running: the message shows that the module is loaded and sends requests.
+        until(lambda: "usher at http://127.0.0.1:8060 fails" in prosody.read_text(), "a log line of the module")
+        log = prosody.read_text()
+        assert "Cannot read usher_token_file" not in log
+        assert not [line for line in log.splitlines() if "\terror\t" in line or "Unable to load" in line]
 
-    def test_check_sees_what_nginx_and_prosody_do(self, root, site, prosody):
-        until(lambda: "usher at http://127.0.0.1:8060 fails" in prosody.read_text(), "the module to speak")
+    def test_check_reports_nginx_and_prosody(self, root, site, prosody):
+        until(lambda: "usher at http://127.0.0.1:8060 fails" in prosody.read_text(), "a log line of the module")
         findings = check(root, "--prosody", "/tmp/prosody.cfg.lua")
         for about in ["nginx", "Prosody", "Prosody's service token", "Prosody's loaded modules", "conference requests over HTTP"]:
             assert findings[about]["state"] == "ok", findings
@@ -216,16 +216,15 @@ class TestBesideJitsi:
             ("/tmp/prosody.cfg.lua", "app_secret", 'usher_token_file = "/etc/hostname"; app_secret', "Prosody's service token"),
         ],
     )
-    def test_check_names_what_is_broken_and_the_remedy(self, root, site, prosody, file, old, new, about):
-        text = broken(root, file, old, new)
+    def test_check_reports_each_fault_with_a_remedy(self, root, site, prosody, file, old, new, about):
+        text = replace_in_file(root, file, old, new)
         try:
             finding = check(root, "--prosody", "/tmp/prosody.cfg.lua")[about]
         finally:
             root.write(file, text)
         assert finding["state"] == "failed" and finding["remedy"], finding
 
-
-    def test_check_sees_that_the_way_around_prosody_is_closed(self, root, site, prosody):
+    def test_check_reports_that_conference_requests_over_http_are_blocked(self, root, site, prosody):
         text = root.read("/etc/jitsi/meet/jaas/usher.conf")
         head, found, override = text.partition("#location ^~ /conference-request/v1")
         assert found
@@ -241,38 +240,38 @@ class TestBesideJitsi:
 def test_upgrade_keeps_configuration_secrets_and_bookings(root, installed, next_package):
     config = root.read("/etc/jitsi/usher/config.toml") + '\n[queue]\nstate_interval = "20s"\n'
     (root.path / "etc/jitsi/usher/config.toml").write_text(config)
-    # By root, who must not take the database away from the service.
+    # Root must not change the owner of the database.
     root.run("usher", "bookings", "add", "--room", "Board Meeting", "--for", "1h")
-    kept = [TOKEN, "/etc/jitsi/usher/domain", "/etc/jitsi/usher/keys/jitsi.pem", ASAP_KEY]
-    contents = [root.read(name) for name in kept]
-    accesses = [root.access(name) for name in kept]
+    files = [TOKEN, "/etc/jitsi/usher/domain", "/etc/jitsi/usher/keys/jitsi.pem", ASAP_KEY]
+    contents = [root.read(name) for name in files]
+    accesses = [root.access(name) for name in files]
 
-    said = root.install(next_package)
+    output = root.install(next_package)
 
-    assert "systemctl restart prosody" in said
+    assert "systemctl restart prosody" in output
     assert root.read("/etc/jitsi/usher/config.toml") == config
     assert root.access("/etc/jitsi/usher/config.toml") == "usher:jitsi 600"
-    assert [root.read(name) for name in kept] == contents
-    assert [root.access(name) for name in kept] == accesses
+    assert [root.read(name) for name in files] == contents
+    assert [root.access(name) for name in files] == accesses
     for name in root.run("sh", "-c", "ls -d /var/lib/usher/*").split():
         assert root.access(name) == "usher:jitsi 600"
     assert "board meeting" in root.run("usher", "bookings", "list").lower()
 
 
-def test_key_that_can_not_be_read_keeps_usher_from_nothing(root, installed):
+def test_unreadable_asap_key_does_not_break_usher(root, installed):
     public = "/etc/jitsi/usher/keys/jitsi.pem"
-    key, there = root.read(ASAP_KEY), root.read(public)
+    key, original = root.read(ASAP_KEY), root.read(public)
     (root.path / ASAP_KEY.lstrip("/")).write_text("garbage\n")
-    # As an earlier package left it.
+    # An earlier version of the package created an empty file.
     (root.path / public.lstrip("/")).write_text("")
-    said = root.run("sh", "-c", "dpkg-reconfigure usher 2>&1")
-    assert f"openssl cannot read {ASAP_KEY}" in said
+    output = root.run("sh", "-c", "dpkg-reconfigure usher 2>&1")
+    assert f"openssl cannot read {ASAP_KEY}" in output
     assert root.run("ls", "/etc/jitsi/usher/keys") == ""
     assert check(root)["keys"]["state"] == "ok"
 
     (root.path / ASAP_KEY.lstrip("/")).write_text(key)
     root.run("dpkg-reconfigure", "usher")
-    assert root.read(public) == there
+    assert root.read(public) == original
     assert root.access(public) == "root:root 644"
 
 
@@ -283,12 +282,12 @@ def test_removal_keeps_configuration_and_data(root, installed):
         assert (root.path / name).exists()
 
 
-def test_nothing_runs_on_after_the_tests(root, installed):
-    until(lambda: not root.processes(), "the last process to end")
+def test_no_process_is_left_running(root, installed):
+    until(lambda: not root.processes(), "the end of the last process")
 
 
 def test_purge_leaves_nothing(root, installed, before):
-    # As the README has it, by which Prosody would not start once the file is gone.
+    # As documented. Prosody would not start if this link had no target.
     root.run("ln", "-s", "../conf.avail/usher.cfg.lua", "/etc/prosody/conf.d/")
     assert "usher_url" in root.run("cat", "/etc/prosody/conf.d/usher.cfg.lua")
     root.run("apt-get", "purge", "-y", "usher")
@@ -300,12 +299,12 @@ def test_purge_leaves_nothing(root, installed, before):
         assert f"{name}:" not in root.run("getent", database)
 
 
-def test_key_pair_of_somebody_else_stays_what_it_is(root, before, next_package):
+def test_existing_key_pair_is_kept(root, before, next_package):
     root.run("openssl", "genrsa", "-out", ASAP_KEY, "2048")
-    theirs = root.read(ASAP_KEY)
+    existing = root.read(ASAP_KEY)
     root.install(next_package)
-    assert root.read(ASAP_KEY) == theirs
+    assert root.read(ASAP_KEY) == existing
     public = root.run("openssl", "pkey", "-in", ASAP_KEY, "-pubout")
     assert root.read("/etc/jitsi/usher/keys/jitsi.pem") == public
     root.run("apt-get", "purge", "-y", "usher")
-    assert root.read(ASAP_KEY) == theirs
+    assert root.read(ASAP_KEY) == existing
