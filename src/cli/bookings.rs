@@ -176,7 +176,7 @@ fn draft(add: Add, config: &Config, now: DateTime<Utc>) -> anyhow::Result<Draft>
             password: password.map(Secret::new),
             waiting_queue: add.waiting_queue,
         },
-        starters: add.starters,
+        start_policy: add.starters,
         auto_live: add.auto_live,
     })
 }

@@ -216,13 +216,13 @@ pub struct Reservations {
     /// `24h`.
     pub early_start: Duration,
     /// Who may open a booked conference, where the booking itself doesn't say; default `anyone`.
-    pub starters: StartPolicy,
+    pub start_policy: StartPolicy,
     /// The IANA time zone in which times are told to people; default `UTC`. What goes over the
     /// wire to programs is UTC whatever this says.
     pub time_zone: Tz,
     /// How long the record of a decision is kept; default `30d`. It holds room names and who
     /// asked: keep it no longer than you need it.
-    pub decisions_kept: Duration,
+    pub decision_retention: Duration,
     /// How many decisions are kept, the oldest going first; default 100000, some tens of MB.
     pub decisions_max: u64,
     /// `[reservations.upstream]`, if its URL is set.
@@ -268,7 +268,7 @@ pub struct Upstream {
     /// How often to look whether it is back then; default `10s`.
     pub probe_interval: Duration,
     /// How long to try to deliver a DELETE; default `7d`.
-    pub outbox_kept: Duration,
+    pub outbox_retention: Duration,
     /// How many DELETEs may wait for delivery; default 10000.
     pub outbox_max: u32,
 }

@@ -43,13 +43,13 @@ pub(super) fn reservations(read: &mut Reader<'_>) -> Reservations {
             defaults::EARLY_START,
             Duration::ZERO..=DAY,
         ),
-        starters: read.choice(
+        start_policy: read.choice(
             "reservations.starters",
             defaults::STARTERS,
             &StartPolicy::NAMES,
         ),
         time_zone: time_zone(read),
-        decisions_kept: read.duration(
+        decision_retention: read.duration(
             "reservations.decisions_kept",
             defaults::DECISIONS_KEPT,
             SECOND..=3_650 * DAY,
@@ -150,7 +150,7 @@ fn upstream(read: &mut Reader<'_>) -> Option<Upstream> {
         defaults::PROBE_INTERVAL,
         NONZERO..=10 * MINUTE,
     );
-    let outbox_kept = read.duration(
+    let outbox_retention = read.duration(
         "reservations.upstream.outbox_kept",
         defaults::OUTBOX_KEPT,
         SECOND..=365 * DAY,
@@ -173,7 +173,7 @@ fn upstream(read: &mut Reader<'_>) -> Option<Upstream> {
         on_failure,
         failures_max,
         probe_interval,
-        outbox_kept,
+        outbox_retention,
         outbox_max,
     })
 }

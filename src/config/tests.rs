@@ -153,10 +153,10 @@ fn nothing_configured_gives_the_documented_defaults() {
         Duration::from_secs(21_600)
     );
     assert_eq!(config.reservations.early_start, Duration::from_secs(600));
-    assert_eq!(config.reservations.starters, StartPolicy::Anyone);
+    assert_eq!(config.reservations.start_policy, StartPolicy::Anyone);
     assert_eq!(config.reservations.time_zone, Tz::UTC);
     assert_eq!(
-        config.reservations.decisions_kept,
+        config.reservations.decision_retention,
         Duration::from_secs(2_592_000)
     );
     assert_eq!(config.reservations.decisions_max, 100_000);
@@ -207,7 +207,7 @@ fn values_of_the_file_replace_the_defaults() {
     assert_eq!(config.auth.leeway, Duration::ZERO);
     assert!(config.auth.service.issuers.is_empty());
     assert_eq!(config.reservations.policy, PolicyKind::Booked);
-    assert_eq!(config.reservations.starters, StartPolicy::Owner);
+    assert_eq!(config.reservations.start_policy, StartPolicy::Owner);
     assert_eq!(config.reservations.default_duration, Duration::from_secs(1));
     assert_eq!(config.reservations.time_zone, Tz::Europe__Berlin);
     assert_eq!(config.queue.path, "/a/b");
@@ -234,7 +234,7 @@ fn upstream_is_there_once_its_url_is() {
     assert_eq!(upstream.on_failure, OnFailure::Deny);
     assert_eq!(upstream.failures_max, 3);
     assert_eq!(upstream.probe_interval, Duration::from_secs(10));
-    assert_eq!(upstream.outbox_kept, Duration::from_secs(604_800));
+    assert_eq!(upstream.outbox_retention, Duration::from_secs(604_800));
     assert_eq!(upstream.outbox_max, 10_000);
     assert_eq!(upstream.retry_delay, Duration::from_secs(3));
     assert_eq!(upstream.retry_status, [500, 502, 520, 521, 522]);

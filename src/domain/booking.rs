@@ -105,8 +105,8 @@ pub struct Draft {
     pub end: Option<DateTime<Utc>>,
     /// What Prosody is told.
     pub options: Options,
-    /// Who may open the room; `None` follows `reservations.starters`.
-    pub starters: Option<StartPolicy>,
+    /// Who may open the room; `None` follows `reservations.start_policy`.
+    pub start_policy: Option<StartPolicy>,
     /// So many minutes after its start the conference goes live by itself, if nobody did; `None`:
     /// never.
     pub auto_live: Option<u32>,
@@ -173,7 +173,7 @@ impl Draft {
     /// The first rule that the draft breaks.
     pub fn checked(
         mut self,
-        starters: StartPolicy,
+        start_policy: StartPolicy,
         now: DateTime<Utc>,
     ) -> Result<Self, DraftError> {
         self.start = self.start.trunc_subsecs(0);
@@ -196,7 +196,7 @@ impl Draft {
         {
             return Err(DraftError::AutoLive);
         }
-        if self.starters.unwrap_or(starters) == StartPolicy::Owner && self.owner.is_none() {
+        if self.start_policy.unwrap_or(start_policy) == StartPolicy::Owner && self.owner.is_none() {
             return Err(DraftError::OwnerMissing);
         }
         Ok(self)
@@ -269,7 +269,7 @@ mod tests {
             start: at("2026-12-01T13:00:00.789Z"),
             end: Some(at("2026-12-01T14:00:00.123Z")),
             options: Options::default(),
-            starters: None,
+            start_policy: None,
             auto_live: None,
         }
     }
@@ -360,7 +360,7 @@ mod tests {
     fn an_owner_is_needed_where_only_the_owner_may_start() {
         let orphan = |d: &mut Draft| {
             d.owner = None;
-            d.starters = Some(StartPolicy::Owner);
+            d.start_policy = Some(StartPolicy::Owner);
         };
         assert_eq!(error(orphan), DraftError::OwnerMissing);
     }

@@ -49,7 +49,7 @@ struct BookingBody<'a> {
 }
 
 impl<'a> BookingBody<'a> {
-    fn of(booking: &'a Booking, default_starters: StartPolicy) -> Self {
+    fn of(booking: &'a Booking, default_policy: StartPolicy) -> Self {
         let Draft {
             conference,
             title,
@@ -57,7 +57,7 @@ impl<'a> BookingBody<'a> {
             start,
             end,
             options,
-            starters,
+            start_policy,
             auto_live,
         } = &booking.draft;
         Self {
@@ -73,7 +73,7 @@ impl<'a> BookingBody<'a> {
             password_set: options.password.is_some(),
             waiting_queue: options.waiting_queue,
             auto_live: *auto_live,
-            starters: starters.unwrap_or(default_starters),
+            starters: start_policy.unwrap_or(default_policy),
             created_at: timestamp::format(booking.created_at),
             changed_at: timestamp::format(booking.changed_at),
         }
@@ -86,11 +86,14 @@ pub(super) async fn all(
     reservations: Reservations,
     domain: &str,
 ) -> Result<Response, ApiError> {
-    let starters = reservations.settings().starters;
+    let start_policy = reservations.settings().start_policy;
     if call.method == Method::POST {
         let draft = read(call.members()?, None, domain, call.now)?;
         let booking = reservations.book(draft, call.now).await?;
-        let mut response = error::json(StatusCode::CREATED, &BookingBody::of(&booking, starters));
+        let mut response = error::json(
+            StatusCode::CREATED,
+            &BookingBody::of(&booking, start_policy),
+        );
         if let Ok(location) = HeaderValue::from_str(&format!("/api/v1/bookings/{}", booking.id)) {
             response.headers_mut().insert(LOCATION, location);
         }
@@ -106,7 +109,7 @@ pub(super) async fn all(
     let next = bookings.last().filter(|_| more).map(cursor);
     let list: Vec<_> = bookings
         .iter()
-        .map(|b| BookingBody::of(b, starters))
+        .map(|b| BookingBody::of(b, start_policy))
         .collect();
     let mut body = json!({ "bookings": list });
     if let Some(next) = next {
@@ -142,10 +145,10 @@ pub(super) async fn one(
         }
         _ => reservations.booking(id).await?,
     };
-    let starters = reservations.settings().starters;
+    let start_policy = reservations.settings().start_policy;
     Ok(error::json(
         StatusCode::OK,
-        &BookingBody::of(&booking, starters),
+        &BookingBody::of(&booking, start_policy),
     ))
 }
 
@@ -201,13 +204,13 @@ fn read(
                 .flag("waiting_queue")?
                 .map_or(options.waiting_queue, Option::unwrap_or_default),
         },
-        starters: match starters {
+        start_policy: match starters {
             Some(Some(text)) => Some(text.parse().map_err(|_| FieldError::Wrong {
                 field: "starters",
                 wanted: "\"anyone\" or \"owner\"",
             })?),
             Some(None) => None,
-            None => before.as_ref().and_then(|draft| draft.starters),
+            None => before.as_ref().and_then(|draft| draft.start_policy),
         },
         auto_live: members
             .count("auto_live", "a number of minutes")?

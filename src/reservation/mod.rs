@@ -242,7 +242,7 @@ impl Reservations {
     /// [`BookingError::Draft`] or [`BookingError::Overlap`] if it can't be had.
     pub async fn book(&self, draft: Draft, now: DateTime<Utc>) -> Result<Booking, BookingError> {
         self.books_here()?;
-        let draft = draft.checked(self.inner.settings.starters, now)?;
+        let draft = draft.checked(self.inner.settings.start_policy, now)?;
         let mut tx = self.inner.store.begin().await?;
         let booking = match tx.insert_booking(draft.clone(), now).await {
             Err(StoreError::Overlap) => {
@@ -280,7 +280,7 @@ impl Reservations {
             .map_err(store)?
             .ok_or(BookingError::Unknown(id))?;
         let draft = change(&before.draft)?
-            .checked(self.inner.settings.starters, now)
+            .checked(self.inner.settings.start_policy, now)
             .map_err(|error| match (error, before.draft.end) {
                 (DraftError::EndInThePast, Some(end)) if before.is_over(now) => {
                     BookingError::Over { id, end }

@@ -35,7 +35,7 @@ impl House {
             policy: PolicyKind::Open,
             default_duration: TimeDelta::hours(6),
             early_start: TimeDelta::minutes(10),
-            starters: StartPolicy::Anyone,
+            start_policy: StartPolicy::Anyone,
             time_zone: chrono_tz::UTC,
         };
         let store = Store::open(&url, "meet.example.com").await.unwrap();
@@ -188,7 +188,7 @@ fn draft(room: &str, owner: Option<&str>, waiting_queue: bool, now: DateTime<Utc
             waiting_queue,
             ..Options::default()
         },
-        starters: owner.map(|_| StartPolicy::Owner),
+        start_policy: owner.map(|_| StartPolicy::Owner),
         auto_live: None,
     }
 }

@@ -103,7 +103,7 @@ fn span(duration: Duration) -> TimeDelta {
 pub(super) fn reservations(config: &Config, store: Store) -> Result<Reservations, ServeError> {
     let settings = &config.reservations;
     let retention = Retention {
-        kept: span(settings.decisions_kept),
+        kept: span(settings.decision_retention),
         decisions_max: settings.decisions_max,
     };
     let reservations = Reservations::new(
@@ -112,7 +112,7 @@ pub(super) fn reservations(config: &Config, store: Store) -> Result<Reservations
             policy: settings.policy,
             default_duration: span(settings.default_duration),
             early_start: span(settings.early_start),
-            starters: settings.starters,
+            start_policy: settings.start_policy,
             time_zone: settings.time_zone,
         },
         retention,

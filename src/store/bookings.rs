@@ -45,8 +45,8 @@ pub struct Position {
 fn booking(row: &SqliteRow, domain: &str) -> Result<Booking> {
     let millis = |column| row.try_get::<i64, _>(column);
     let end: Option<i64> = row.try_get("ends_at")?;
-    let starters: Option<String> = row.try_get("starters")?;
-    let starters = starters
+    let start_policy: Option<String> = row.try_get("starters")?;
+    let start_policy = start_policy
         .map(|text| {
             text.parse()
                 .map_err(|_| StoreError::Corrupt(format!("starters {text:?}")))
@@ -61,7 +61,7 @@ fn booking(row: &SqliteRow, domain: &str) -> Result<Booking> {
             start: instant(millis("starts_at")?)?,
             end: end.map(instant).transpose()?,
             options: options(row)?,
-            starters,
+            start_policy,
             auto_live: row
                 .try_get::<Option<i64>, _>("auto_live")?
                 .and_then(|minutes| u32::try_from(minutes).ok()),
@@ -326,6 +326,6 @@ fn bind<'q>(query: Query<'q>, draft: &Draft) -> Query<'q> {
                 .map(|password| password.expose().to_owned()),
         )
         .bind(i64::from(options.waiting_queue))
-        .bind(draft.starters.map(|starters| starters.to_string()))
+        .bind(draft.start_policy.map(|policy| policy.to_string()))
         .bind(draft.auto_live.map(i64::from))
 }

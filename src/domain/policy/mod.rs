@@ -34,7 +34,7 @@ pub struct Settings {
     /// How long before its start a booked room can be opened.
     pub early_start: TimeDelta,
     /// Who may open a booked room, where the booking doesn't say.
-    pub starters: StartPolicy,
+    pub start_policy: StartPolicy,
     /// The zone that times in sentences are given in.
     pub time_zone: Tz,
 }
@@ -138,7 +138,8 @@ fn open_booked(
     settings: &Settings,
     now: DateTime<Utc>,
 ) -> Decision {
-    let owner_only = booking.draft.starters.unwrap_or(settings.starters) == StartPolicy::Owner;
+    let owner_only =
+        booking.draft.start_policy.unwrap_or(settings.start_policy) == StartPolicy::Owner;
     let owner = booking.draft.owner.as_deref().unwrap_or_default();
     if owner_only && !requester.is(owner) {
         return Decision::Refuse(Refusal {

@@ -22,7 +22,7 @@ fn settings(policy: PolicyKind) -> Settings {
         policy,
         default_duration: TimeDelta::hours(6),
         early_start: TimeDelta::minutes(10),
-        starters: StartPolicy::Anyone,
+        start_policy: StartPolicy::Anyone,
         time_zone: Tz::Europe__Berlin,
     }
 }
@@ -42,7 +42,7 @@ fn booking(id: i64, start: &str, end: Option<&str>) -> Booking {
                 password: Some(Secret::new("pw".into())),
                 ..Options::default()
             },
-            starters: None,
+            start_policy: None,
             auto_live: None,
         },
         created_at: created,
@@ -55,7 +55,7 @@ fn lunch() -> Booking {
 }
 
 fn owned(mut booking: Booking) -> Booking {
-    booking.draft.starters = Some(StartPolicy::Owner);
+    booking.draft.start_policy = Some(StartPolicy::Owner);
     booking
 }
 
@@ -241,7 +241,7 @@ fn only_the_owner_opens_a_room_that_is_theirs_to_open() {
 #[test]
 fn starters_of_the_configuration_hold_where_the_booking_is_silent() {
     let mut settings = settings(PolicyKind::Open);
-    settings.starters = StartPolicy::Owner;
+    settings.start_policy = StartPolicy::Owner;
     let ask = |bookings: &[Booking]| {
         decide(
             &room(),
@@ -254,7 +254,7 @@ fn starters_of_the_configuration_hold_where_the_booking_is_silent() {
     };
     assert_eq!(refused(ask(&[lunch()])).reason, Reason::NotOwner);
     let mut for_all = lunch();
-    for_all.draft.starters = Some(StartPolicy::Anyone);
+    for_all.draft.start_policy = Some(StartPolicy::Anyone);
     allowed(ask(&[for_all]));
 }
 

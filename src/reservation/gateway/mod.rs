@@ -72,7 +72,7 @@ struct Settings {
     default_duration: TimeDelta,
     time_zone: Tz,
     probe_interval: Duration,
-    outbox_kept: TimeDelta,
+    outbox_retention: TimeDelta,
     outbox_max: u32,
     retention: Retention,
 }
@@ -108,7 +108,7 @@ impl Upstream {
                     default_duration,
                     time_zone: settings.time_zone,
                     probe_interval: upstream.probe_interval,
-                    outbox_kept: TimeDelta::from_std(upstream.outbox_kept)
+                    outbox_retention: TimeDelta::from_std(upstream.outbox_retention)
                         .unwrap_or(TimeDelta::MAX),
                     outbox_max: upstream.outbox_max,
                     retention,

@@ -73,7 +73,9 @@ impl Upstream {
     async fn tidy(&self, hasten: bool, now: DateTime<Utc>) -> Result<(), StoreError> {
         let settings = &self.inner.settings;
         let mut tx = self.inner.store.begin().await?;
-        let given_up = tx.give_up_deletions(now - settings.outbox_kept).await?;
+        let given_up = tx
+            .give_up_deletions(now - settings.outbox_retention)
+            .await?;
         tx.purge_upstream(now - settings.retention.kept).await?;
         if hasten {
             tx.hasten_deletions(now).await?;
