@@ -46,7 +46,7 @@ impl Signer {
 
     fn sign(&self, claims: &Value) -> String {
         match self {
-            Self::SharedSecret => usher::auth::mint(SECRET, claims, Some("usher")).unwrap(),
+            Self::SharedSecret => usher::auth::sign(SECRET, claims, Some("usher")).unwrap(),
             Self::KeyPair { key, .. } => {
                 let mut header = Header::new(Algorithm::RS256);
                 header.kid = Some(KID.to_owned());

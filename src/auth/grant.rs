@@ -193,7 +193,7 @@ mod tests {
     use super::*;
     use crate::auth::keys::KeySet;
     use crate::auth::tests::AtOnce;
-    use crate::auth::{Verifier, mint};
+    use crate::auth::{Verifier, sign};
 
     const SECRET: &str = "a secret of some length, 32 bytes";
     const DOMAIN: &str = "meet.example.com";
@@ -218,7 +218,7 @@ mod tests {
             leeway: Duration::ZERO,
         };
         let keys = KeySet::new().with_secret(SECRET).unwrap();
-        let token = mint(SECRET, &all, None).unwrap();
+        let token = sign(SECRET, &all, None).unwrap();
         let now = DateTime::from_timestamp(1, 0).unwrap();
         let verifier = Verifier::new(keys, accepted);
         let verified = verifier.verify_now(&token, now).unwrap();

@@ -110,9 +110,9 @@ pub enum TokenError {
 }
 
 impl TokenError {
-    /// One word for it, without what the token says.
+    /// The reason as a label of metrics.
     #[must_use]
-    pub fn word(&self) -> &'static str {
+    pub fn code(&self) -> &'static str {
         match self {
             Self::TooLong { .. } => "too_long",
             Self::Malformed => "malformed",
@@ -357,13 +357,13 @@ impl Verifier {
             (Err(TokenError::UnknownKey { .. }), Some(remote), Some(kid)) => {
                 let fetched = remote.find(kid).await?;
                 let key = fetched.key().allowing(header.alg)?;
-                self.judge(token, header.alg, key, now)
+                self.verify_signature(token, header.alg, key, now)
             }
-            (found, _, _) => self.judge(token, header.alg, found?, now),
+            (found, _, _) => self.verify_signature(token, header.alg, found?, now),
         }
     }
 
-    fn judge(
+    fn verify_signature(
         &self,
         token: &str,
         algorithm: Algorithm,
@@ -465,7 +465,7 @@ fn signature_error(error: &Error) -> TokenError {
 ///
 /// # Errors
 /// [`TokenError::NotSigned`] if the secret is empty, the claims aren't an object, or the library fails.
-pub fn mint(secret: &str, claims: &Value, kid: Option<&str>) -> Result<String, TokenError> {
+pub fn sign(secret: &str, claims: &Value, kid: Option<&str>) -> Result<String, TokenError> {
     if secret.is_empty() || !claims.is_object() {
         return Err(TokenError::NotSigned);
     }
@@ -575,7 +575,7 @@ mod tests {
     }
 
     fn verify(claims: &Value) -> Result<Verified, TokenError> {
-        verifier().verify_now(&mint(SECRET, claims, None).unwrap(), now())
+        verifier().verify_now(&sign(SECRET, claims, None).unwrap(), now())
     }
 
     fn refused(claims: &Value) -> TokenError {
@@ -709,7 +709,7 @@ mod tests {
 
     #[test]
     fn a_star_accepts_any_issuer_and_audience_and_nothing_accepts_none() {
-        let token = mint(SECRET, &claims_but(json!({"iss": "x", "aud": "y"})), None).unwrap();
+        let token = sign(SECRET, &claims_but(json!({"iss": "x", "aud": "y"})), None).unwrap();
         let keys = KeySet::new().with_secret(SECRET).unwrap();
         let any = Rules {
             issuers: vec!["*".into()],
@@ -772,7 +772,7 @@ mod tests {
             verifier.verify_now(&token, now()).unwrap_err(),
             TokenError::BadSignature
         );
-        let other = mint("another secret", &claims(), None).unwrap();
+        let other = sign("another secret", &claims(), None).unwrap();
         assert_eq!(
             verifier.verify_now(&other, now()).unwrap_err(),
             TokenError::BadSignature
@@ -784,13 +784,13 @@ mod tests {
         let pair = Pair::rsa();
         let verifier = with_key("k", &pair);
         for known in [pair.public_pem(), pair.public_pem().trim().to_owned()] {
-            let named = mint(&known, &claims(), Some("k")).unwrap();
+            let named = sign(&known, &claims(), Some("k")).unwrap();
             assert_eq!(
                 verifier.verify_now(&named, now()).unwrap_err(),
                 TokenError::AlgorithmRefused
             );
             for kid in [None, Some("x")] {
-                let token = mint(&known, &claims(), kid).unwrap();
+                let token = sign(&known, &claims(), kid).unwrap();
                 assert_eq!(
                     verifier.verify_now(&token, now()).unwrap_err(),
                     TokenError::BadSignature
@@ -799,7 +799,7 @@ mod tests {
         }
         let key = PublicKey::from_pem(&pair.public_pem()).unwrap();
         let without_secret = Verifier::new(KeySet::new().with_public_key("k", key), rules());
-        let token = mint(&pair.public_pem(), &claims(), None).unwrap();
+        let token = sign(&pair.public_pem(), &claims(), None).unwrap();
         assert_eq!(
             without_secret.verify_now(&token, now()).unwrap_err(),
             TokenError::AlgorithmRefused
@@ -819,7 +819,7 @@ mod tests {
     #[test]
     fn unsigned_tokens_are_refused() {
         let body = base64url(&claims().to_string());
-        let signed = mint(SECRET, &claims(), None).unwrap();
+        let signed = sign(SECRET, &claims(), None).unwrap();
         let signature = signed.rsplit('.').next().unwrap();
         for alg in ["none", "None", "NONE", "hs256", "ES512", ""] {
             let header = base64url(&format!(r#"{{"alg":"{alg}","typ":"JWT"}}"#));
@@ -851,7 +851,7 @@ mod tests {
 
     #[test]
     fn a_hmac_token_may_name_a_key() {
-        let token = mint(SECRET, &claims(), Some("jitsi/service")).unwrap();
+        let token = sign(SECRET, &claims(), Some("jitsi/service")).unwrap();
         assert!(verifier().verify_now(&token, now()).is_ok());
     }
 
@@ -906,8 +906,8 @@ mod tests {
 
     #[test]
     fn only_objects_are_minted_and_only_with_a_secret() {
-        assert_eq!(mint("", &claims(), None), Err(TokenError::NotSigned));
-        assert_eq!(mint(SECRET, &json!([]), None), Err(TokenError::NotSigned));
+        assert_eq!(sign("", &claims(), None), Err(TokenError::NotSigned));
+        assert_eq!(sign(SECRET, &json!([]), None), Err(TokenError::NotSigned));
     }
 
     #[test]
@@ -924,7 +924,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_changed_token_verifies(at in any::<prop::sample::Index>(), by in 1..64_u8) {
-            let mut token = mint(SECRET, &claims(), None).unwrap().into_bytes();
+            let mut token = sign(SECRET, &claims(), None).unwrap().into_bytes();
             let at = at.index(token.len());
             token[at] = (token[at] ^ by) & 0x7f;
             let token = String::from_utf8(token).unwrap();

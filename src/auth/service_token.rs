@@ -1,8 +1,6 @@
 //! Who may call the service's own endpoints: holders of a service token.
 
 use chrono::{DateTime, Utc};
-use warp::http::HeaderMap;
-use warp::http::header::AUTHORIZATION;
 
 use super::grant::{Grant, Rules};
 use super::{ServiceTokens, TokenError, Verifier};
@@ -17,36 +15,30 @@ pub struct ServiceAuth {
     pub verifier: Verifier,
     /// What makes a JWT a service token.
     pub rules: Rules,
-    /// Callers without a token are let in: nothing was configured to check one with, and the
-    /// configuration saw to it that the listener is on the loopback then. A proxy's requests come from
-    /// there too, but say so in a header, and are not let in.
+    /// Whether a request without a token is authorized: no key and no token is configured, and the
+    /// configuration allows only a listener on the loopback then. Requests of a proxy come from the
+    /// loopback too; they are never authorized without a token.
     pub open: bool,
 }
 
 impl ServiceAuth {
-    /// Lets a request in, or says why not. Waits only for a key that has to be fetched.
+    /// Authorizes a request by the value of its `Authorization` header; `proxied` means that a proxy
+    /// forwarded the request. Waits only for a key that has to be fetched.
     pub(crate) async fn authorize(
         &self,
-        headers: &HeaderMap,
+        authorization: Option<&[u8]>,
+        proxied: bool,
         now: DateTime<Utc>,
-    ) -> Result<(), Refusal> {
-        let admitted = self.check(headers, now).await;
-        admitted.inspect_err(|refusal| metrics::token_refused("http", refusal.word()))
-    }
-
-    async fn check(&self, headers: &HeaderMap, now: DateTime<Utc>) -> Result<(), Refusal> {
-        let Some(header) = headers.get(AUTHORIZATION) else {
-            if self.open && !is_proxied(headers) {
-                return Ok(());
-            }
-            return Err(Refusal::Missing);
+    ) -> Result<(), AuthError> {
+        let checked = match authorization {
+            Some(header) => match bearer(header) {
+                Some(token) => self.verify_token(token, now).await,
+                None => Err(AuthError::NotBearer),
+            },
+            None if self.open && !proxied => Ok(()),
+            None => Err(AuthError::Missing),
         };
-        let token = header
-            .to_str()
-            .ok()
-            .and_then(bearer)
-            .ok_or(Refusal::NotBearer)?;
-        self.verify_token(token, now).await
+        checked.inspect_err(|error| metrics::token_refused("http", error.code()))
     }
 
     /// Whether a token makes its bearer a service. `usher check --token` asks the same.
@@ -54,26 +46,26 @@ impl ServiceAuth {
     /// # Errors
     ///
     /// Why not.
-    pub async fn verify_token(&self, token: &str, now: DateTime<Utc>) -> Result<(), Refusal> {
+    pub async fn verify_token(&self, token: &str, now: DateTime<Utc>) -> Result<(), AuthError> {
         if self.tokens.matches(token) {
             return Ok(());
         }
         // A static token that is merely wrong looks to the verifier like a malformed JWT.
         if token.split('.').count() != 3 {
-            return Err(Refusal::NotConfigured);
+            return Err(AuthError::NotConfigured);
         }
         let verified = self.verifier.verify(token, now).await?;
         if Grant::of(&verified, &self.rules).is_service() {
             Ok(())
         } else {
-            Err(Refusal::NotAService)
+            Err(AuthError::NotAService)
         }
     }
 }
 
 /// Why a request isn't let in.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum AuthError {
     /// There is none, and one is needed.
     #[error(
         "A service token is required: send \"Authorization: Bearer …\" with one of auth.service.tokens, or one made by \"usher token --service\"."
@@ -98,27 +90,24 @@ pub enum Refusal {
     Token(#[from] TokenError),
 }
 
-impl Refusal {
+impl AuthError {
     /// One word for it.
-    fn word(&self) -> &'static str {
+    fn code(&self) -> &'static str {
         match self {
             Self::Missing => "missing",
             Self::NotBearer => "not_bearer",
             Self::NotConfigured => "not_configured",
             Self::NotAService => "not_a_service",
-            Self::Token(error) => error.word(),
+            Self::Token(error) => error.code(),
         }
     }
 }
 
-/// Whether a proxy says that it speaks for somebody else.
-pub(crate) fn is_proxied(headers: &HeaderMap) -> bool {
-    let proxied = ["forwarded", "x-forwarded-for", "x-real-ip"];
-    proxied.iter().any(|name| headers.contains_key(*name))
-}
-
 /// The token of a `Bearer` header; the scheme in any case (RFC 9110, section 11.1).
-fn bearer(header: &str) -> Option<&str> {
+fn bearer(header: &[u8]) -> Option<&str> {
+    let header = std::str::from_utf8(header)
+        .ok()
+        .filter(|text| text.is_ascii())?;
     let (scheme, token) = header.trim().split_once(' ')?;
     let token = token.trim();
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)

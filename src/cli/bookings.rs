@@ -13,9 +13,9 @@ use usher::clock;
 use usher::config::{Config, parse_duration};
 use usher::domain::booking::StartPolicy;
 use usher::domain::booking::{Booking, BookingId, Draft, Options, WINDOW_MAX};
-use usher::domain::conference::{Conference, narrowed};
+use usher::domain::conference::{Conference, room_filter};
 use usher::domain::secret::Secret;
-use usher::domain::{policy, timestamp};
+use usher::domain::timestamp;
 use usher::store::BookingFilter;
 
 use super::{room_of, say};
@@ -121,7 +121,7 @@ pub(super) async fn run(command: Command, config: &Config) -> anyhow::Result<Exi
     let zone = config.reservations.time_zone;
     match command {
         Command::List(list) => {
-            let (room, tenant) = narrowed(list.room.as_deref(), list.tenant.as_deref())?;
+            let (room, tenant) = room_filter(list.room.as_deref(), list.tenant.as_deref())?;
             let filter = BookingFilter {
                 room,
                 tenant,
@@ -197,9 +197,9 @@ fn line(booking: &Booking, zone: chrono_tz::Tz, now: DateTime<Utc>) -> String {
     let draft = &booking.draft;
     let until = draft.end.map_or_else(
         || "permanent".to_owned(),
-        |end| format!("until {}", policy::moment(end, zone, now)),
+        |end| format!("until {}", timestamp::format_local(end, zone, now)),
     );
-    let from = policy::moment(draft.start, zone, now);
+    let from = timestamp::format_local(draft.start, zone, now);
     let mut line = format!(
         "{}  {}  from {from} {until}",
         booking.id,

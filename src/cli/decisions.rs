@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use usher::config::Config;
-use usher::domain::conference::narrowed;
+use usher::domain::conference::room_filter;
 use usher::domain::timestamp;
 use usher::store::DecisionFilter;
 
@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
 
 /// Prints the decisions, the latest last, as a log is read.
 pub(super) async fn run(arguments: &Arguments, config: &Config) -> anyhow::Result<ExitCode> {
-    let (room, tenant) = narrowed(arguments.room.as_deref(), arguments.tenant.as_deref())?;
+    let (room, tenant) = room_filter(arguments.room.as_deref(), arguments.tenant.as_deref())?;
     let filter = DecisionFilter {
         room,
         tenant,

@@ -91,7 +91,7 @@ pub(super) fn run(arguments: &Arguments, config: &Config) -> anyhow::Result<Exit
         claims["sub"] = conference.tenant().unwrap_or(&config.xmpp.domain).into();
         claims["context"] = json!({ "user": user(arguments) });
     }
-    say(usher::auth::mint(secret.expose(), &claims, Some("usher"))?)?;
+    say(usher::auth::sign(secret.expose(), &claims, Some("usher"))?)?;
     Ok(ExitCode::SUCCESS)
 }
 

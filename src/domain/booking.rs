@@ -223,7 +223,7 @@ impl Booking {
 
     /// A sentence for somebody whose booking this one is in the way of.
     #[must_use]
-    pub fn in_the_way(&self) -> String {
+    pub fn conflict_message(&self) -> String {
         let Draft {
             conference,
             title,

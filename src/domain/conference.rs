@@ -107,7 +107,7 @@ impl Conference {
             return Err(ConferenceError::Empty);
         }
         let given = tenant.filter(|tenant| !tenant.is_empty());
-        Self::assemble(room, agreed_tenant(bracket, given)?, domain)
+        Self::assemble(room, resolve_tenant(bracket, given)?, domain)
     }
 
     /// The conference of a room's bare JID: `room@conference.domain`,
@@ -127,8 +127,8 @@ impl Conference {
         if host.len() > MAX_NODE_BYTES {
             return Err(ConferenceError::NotARoomJid(escape_for_message(jid)));
         }
-        let (host, domain) = (settled(host), settled(domain));
-        let muc = settled(muc_prefix);
+        let (host, domain) = (normalize(host), normalize(domain));
+        let muc = normalize(muc_prefix);
         let foreign = || ConferenceError::Foreign {
             jid: escape_for_message(jid),
             expected: format!("{muc}.{domain}"),
@@ -146,14 +146,14 @@ impl Conference {
             Some(tenant.ok_or_else(foreign)?)
         };
         let (bracket, room) = split_bracket(node)?;
-        Self::assemble(room, agreed_tenant(bracket, subdomain)?, &domain)
+        Self::assemble(room, resolve_tenant(bracket, subdomain)?, &domain)
     }
 
     fn assemble(room: &str, tenant: Option<String>, domain: &str) -> Result<Self, ConferenceError> {
         let conference = Self {
             room: room_key(room)?,
             tenant,
-            domain: settled(domain),
+            domain: normalize(domain),
         };
         if conference.node().len() > MAX_NODE_BYTES {
             return Err(ConferenceError::TooLong {
@@ -212,15 +212,15 @@ impl Conference {
 /// This is one round, as the web client does it. [`Conference`] compares names after as many rounds as
 /// they need to come to rest; see there.
 pub fn canonical_room_name(name: &str) -> String {
-    encode_uri_component(&folded(&decoded(name)))
+    encode_uri_component(&normalize_once(&decoded(name)))
 }
 
-/// What a list is narrowed to by a room, a tenant, both or none, in any spelling: the canonical room, and
+/// What a list is room_filter to by a room, a tenant, both or none, in any spelling: the canonical room, and
 /// the canonical tenant. A room without a tenant is that room of every tenant.
 ///
 /// # Errors
 /// Any [`ConferenceError`] about room names and tenants.
-pub fn narrowed(
+pub fn room_filter(
     room: Option<&str>,
     tenant: Option<&str>,
 ) -> Result<(Option<String>, Option<String>), ConferenceError> {
@@ -242,7 +242,7 @@ fn room_key(name: &str) -> Result<String, ConferenceError> {
             max: MAX_NODE_BYTES,
         });
     }
-    let settled = settled(&decoded(name));
+    let settled = normalize(&decoded(name));
     if let Some(control) = settled.chars().find(|c| c.is_control()) {
         return Err(ConferenceError::Control(control));
     }
@@ -261,7 +261,7 @@ pub fn canonical_tenant(tenant: &str) -> Result<String, ConferenceError> {
     if tenant.len() > MAX_NODE_BYTES {
         return Err(bad());
     }
-    let key = settled(tenant);
+    let key = normalize(tenant);
     // The blanks, slashes and so on are what no domain name has; quotes and angle brackets also are
     // forbidden in the node that will hold the tenant.
     let illegal = |c: char| c.is_control() || c.is_whitespace() || ".[]/@%\\\"&':<>?#".contains(c);
@@ -271,7 +271,7 @@ pub fn canonical_tenant(tenant: &str) -> Result<String, ConferenceError> {
     Ok(key)
 }
 
-fn agreed_tenant(
+fn resolve_tenant(
     named: Option<&str>,
     given: Option<&str>,
 ) -> Result<Option<String>, ConferenceError> {
@@ -297,7 +297,7 @@ fn split_bracket(node: &str) -> Result<(Option<&str>, &str), ConferenceError> {
     Ok((Some(tenant), room))
 }
 
-fn folded(text: &str) -> String {
+fn normalize_once(text: &str) -> String {
     // As most names are; NFKC leaves it alone.
     if text.is_ascii() {
         return text.to_ascii_lowercase();
@@ -306,10 +306,10 @@ fn folded(text: &str) -> String {
 }
 
 /// Folded until it no longer changes, and so the same for everything that folds to it.
-fn settled(text: &str) -> String {
-    let mut settled = folded(text);
+fn normalize(text: &str) -> String {
+    let mut settled = normalize_once(text);
     for _ in 1..MAX_FOLDS {
-        let again = folded(&settled);
+        let again = normalize_once(&settled);
         if again == settled {
             break;
         }
@@ -733,15 +733,15 @@ mod tests {
     /// Every character that folding changes, alone and before a mark.
     #[test]
     fn folding_comes_to_rest_within_two_rounds() {
-        let changed =
-            ('\0'..'\u{20000}').filter(|c| folded(c.encode_utf8(&mut [0; 4])) != c.to_string());
+        let changed = ('\0'..'\u{20000}')
+            .filter(|c| normalize_once(c.encode_utf8(&mut [0; 4])) != c.to_string());
         let mut looked_at = 0;
         for c in changed {
             for mark in [
                 "", "\u{301}", "\u{307}", "\u{30c}", "\u{331}", "\u{308}", "\u{30a}", "\u{345}",
             ] {
-                let twice = folded(&folded(&format!("{c}{mark}")));
-                assert_eq!(folded(&twice), twice, "{c:?}{mark:?}");
+                let twice = normalize_once(&normalize_once(&format!("{c}{mark}")));
+                assert_eq!(normalize_once(&twice), twice, "{c:?}{mark:?}");
                 looked_at += 1;
             }
         }

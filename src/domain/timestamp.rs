@@ -1,7 +1,8 @@
 //! The date format of the reservation API: Java's `yyyy-MM-dd'T'HH:mm:ss.SSSX`, read liberally and
 //! written in one form.
 
-use chrono::{DateTime, Datelike, FixedOffset, NaiveDate, NaiveTime, SecondsFormat, Utc};
+use chrono::{DateTime, Datelike, FixedOffset, NaiveDate, NaiveTime, SecondsFormat, Timelike, Utc};
+use chrono_tz::Tz;
 
 /// Longer texts are refused unread, in bytes.
 const MAX_BYTES: usize = 64;
@@ -58,6 +59,19 @@ pub fn parse_zoned(text: &str) -> Result<DateTime<Utc>, TimestampError> {
 /// `Z`.
 pub fn format(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+/// Writes a time for people: with its zone, and the day if that is not today.
+#[must_use]
+pub fn format_local(time: DateTime<Utc>, zone: Tz, now: DateTime<Utc>) -> String {
+    let (local, today) = (time.with_timezone(&zone), now.with_timezone(&zone));
+    let seconds = if local.second() == 0 { "" } else { ":%S" };
+    let day = if local.date_naive() == today.date_naive() {
+        ""
+    } else {
+        " on %A, %-d %B %Y"
+    };
+    local.format(&format!("%H:%M{seconds} %Z{day}")).to_string()
 }
 
 /// `unzoned` is the offset in seconds of a time that names none.

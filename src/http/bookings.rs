@@ -11,7 +11,7 @@ use super::error::{self, ApiError, Response};
 use super::field::{FieldError, Form, Members};
 use crate::domain::booking::StartPolicy;
 use crate::domain::booking::{Booking, BookingId, Draft, Options};
-use crate::domain::conference::{Conference, ConferenceError, canonical_tenant, narrowed};
+use crate::domain::conference::{Conference, ConferenceError, canonical_tenant, room_filter};
 use crate::domain::secret::Secret;
 use crate::domain::timestamp;
 use crate::reservation::Reservations;
@@ -288,13 +288,13 @@ fn filter(query: &Form) -> Result<BookingFilter, FieldError> {
     })
 }
 
-/// The room and tenant that a list is narrowed to, in any spelling.
+/// The room and tenant that a list is filtered by, in any spelling.
 pub(super) fn room_and_tenant(
     query: &Form,
 ) -> Result<(Option<String>, Option<String>), FieldError> {
     let (room, tenant) = (query.get("room")?, query.get("tenant")?);
     check_tenant(tenant)?;
-    narrowed(room, tenant).map_err(of_room)
+    room_filter(room, tenant).map_err(of_room)
 }
 
 /// How many entries a page is to hold.

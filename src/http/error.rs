@@ -16,7 +16,7 @@ use warp::reject::Reject;
 use warp::{Rejection, Reply};
 
 use super::field::FieldError;
-use crate::auth::service_token::Refusal;
+use crate::auth::service_token::AuthError;
 use crate::reservation::BookingError;
 use crate::reservation::gateway::{self, Failure};
 use crate::store::StoreError;
@@ -71,17 +71,18 @@ impl ApiError {
     }
 
     /// For a caller who isn't let in; `to_users` is the status for a good token, but a user's.
-    pub(super) fn refused(refusal: &Refusal, to_users: StatusCode) -> Self {
+    pub(super) fn refused(refusal: &AuthError, to_users: StatusCode) -> Self {
         let message = refusal.to_string();
         match refusal {
-            Refusal::Token(error) if error.is_temporary() => {
+            AuthError::Token(error) if error.is_temporary() => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
                     .header(RETRY_AFTER, RETRY_SECONDS)
             }
-            Refusal::NotAService => Self::new(to_users, message).challenged(),
-            Refusal::Missing | Refusal::NotBearer | Refusal::NotConfigured | Refusal::Token(_) => {
-                Self::new(StatusCode::UNAUTHORIZED, message).challenged()
-            }
+            AuthError::NotAService => Self::new(to_users, message).challenged(),
+            AuthError::Missing
+            | AuthError::NotBearer
+            | AuthError::NotConfigured
+            | AuthError::Token(_) => Self::new(StatusCode::UNAUTHORIZED, message).challenged(),
         }
     }
 

@@ -16,10 +16,10 @@ use bytes::{Buf, Bytes, BytesMut};
 use chrono::{DateTime, Utc};
 use warp::filters::BoxedFilter;
 use warp::http::header::AUTHORIZATION;
-use warp::http::{HeaderMap, Method, StatusCode};
+use warp::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use warp::{Filter, Rejection, Stream};
 
-use crate::auth::service_token::ServiceAuth;
+use crate::auth::service_token::{AuthError, ServiceAuth};
 use crate::clock;
 use crate::http::health::AcceptLoopHealth;
 use crate::reservation::Reservations;
@@ -309,13 +309,10 @@ fn metrics_guard(guard: &Arc<ArcSwap<ServiceAuth>>) -> BoxedFilter<()> {
                     }
                     let here =
                         connection.is_some_and(|it| it.peer.ip().to_canonical().is_loopback());
-                    if here
-                        && !crate::auth::service_token::is_proxied(&headers)
-                        && !headers.contains_key(AUTHORIZATION)
-                    {
+                    if here && !is_proxied(&headers) && !headers.contains_key(AUTHORIZATION) {
                         return Ok(());
                     }
-                    let admitted = guard.load_full().authorize(&headers, clock::now()).await;
+                    let admitted = authorize(&guard.load_full(), &headers, clock::now()).await;
                     let refused = |it| ApiError::refused(&it, StatusCode::UNAUTHORIZED);
                     admitted.map_err(|it| warp::reject::custom(refused(it)))
                 }
@@ -323,6 +320,22 @@ fn metrics_guard(guard: &Arc<ArcSwap<ServiceAuth>>) -> BoxedFilter<()> {
         )
         .untuple_one()
         .boxed()
+}
+
+async fn authorize(
+    auth: &ServiceAuth,
+    headers: &HeaderMap,
+    now: DateTime<Utc>,
+) -> Result<(), AuthError> {
+    let authorization = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
+    auth.authorize(authorization, is_proxied(headers), now)
+        .await
+}
+
+/// Whether a proxy forwarded the request.
+fn is_proxied(headers: &HeaderMap) -> bool {
+    let proxied = ["forwarded", "x-forwarded-for", "x-real-ip"];
+    proxied.iter().any(|name| headers.contains_key(*name))
 }
 
 /// What every route asks after its path: the method, the service token where a guard stands, and only
@@ -342,7 +355,7 @@ fn endpoint(
                 }
                 let now = clock::now();
                 if let Some((guard, to_users)) = guard {
-                    let admitted = guard.load_full().authorize(&headers, now).await;
+                    let admitted = authorize(&guard.load_full(), &headers, now).await;
                     let refused = |refusal| ApiError::refused(&refusal, to_users);
                     admitted.map_err(|refusal| warp::reject::custom(refused(refusal)))?;
                 }

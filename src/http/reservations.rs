@@ -15,7 +15,6 @@ use super::field::{FieldError, Form};
 use crate::domain::allocation::{Allocation, AllocationId};
 use crate::domain::booking::Options;
 use crate::domain::conference::Conference;
-use crate::domain::policy;
 use crate::domain::requester::Requester;
 use crate::domain::timestamp;
 use crate::queue::Queue;
@@ -142,7 +141,7 @@ impl<'a, Id> ConferenceBody<'a, Id> {
             waiting_queue: options.waiting_queue,
             live: aside.live,
             ends: (aside.time_zone != Tz::UTC)
-                .then(|| policy::moment(end, aside.time_zone, aside.now)),
+                .then(|| timestamp::format_local(end, aside.time_zone, aside.now)),
         }
     }
 }

@@ -12,6 +12,7 @@ use super::{Outcome, Request, Reservations};
 use crate::batch::BatchItem;
 use crate::domain::allocation::Allocation;
 use crate::domain::policy::{self, Decision};
+use crate::domain::timestamp;
 use crate::store::{Entry, Opening, StoreError};
 
 /// A request that is not decided yet.
@@ -165,7 +166,7 @@ impl Reservations {
                 let entry = entry.about(running);
                 if opens {
                     let zone = self.inner.settings.time_zone;
-                    let until = policy::moment(running.end, zone, now);
+                    let until = timestamp::format_local(running.end, zone, now);
                     let (reason, why) = match running.booking {
                         Some(booking) => ("booked", format!(" under booking {booking}")),
                         None => ("unbooked", String::new()),

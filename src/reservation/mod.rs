@@ -106,7 +106,7 @@ pub enum BookingError {
     #[error(transparent)]
     Draft(#[from] DraftError),
     /// The room is taken; the booking in the way.
-    #[error("{}", .0.in_the_way())]
+    #[error("{}", .0.conflict_message())]
     Overlap(Box<Booking>),
     /// No booking has this id.
     #[error("There is no booking {0}.")]
@@ -180,8 +180,8 @@ impl Reservations {
             Some(allocation) if allocation.is_over(now) => {
                 let ended_at = allocation.ended_at.unwrap_or(allocation.end);
                 let settings = &self.inner.settings;
-                let farewell = policy::farewell(&allocation, ended_at, settings, now);
-                Found::Over(ended_at, farewell)
+                let message = policy::end_message(&allocation, ended_at, settings, now);
+                Found::Over(ended_at, message)
             }
             Some(allocation) => Found::Running(Box::new(allocation)),
         })

@@ -292,7 +292,7 @@ impl Session {
 
 /// A token that won't do.
 fn refused(error: &TokenError) -> Fault {
-    metrics::token_refused("queue", error.word());
+    metrics::token_refused("queue", error.code());
     if error.is_temporary() {
         // No ERROR: Jitsi's client gives up after a few, and may come back a moment later.
         return Fault {

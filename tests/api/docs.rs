@@ -122,7 +122,9 @@ fn keys_of_the_example() -> Keys {
         if let Some(name) = line.strip_prefix('[') {
             section = name.trim_end_matches(']').to_owned();
         }
-        let Some((key, value)) = line.strip_prefix('#').and_then(|line| line.split_once(" = "))
+        let Some((key, value)) = line
+            .strip_prefix('#')
+            .and_then(|line| line.split_once(" = "))
         else {
             continue;
         };

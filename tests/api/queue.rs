@@ -465,7 +465,7 @@ async fn a_token_that_is_not_good_is_refused_at_connect() {
     tokens.push("rubbish".into());
     tokens.push("x".repeat(20_000));
     tokens.push(
-        usher::auth::mint("another secret of thirty-two bytes", &visitor("room"), None).unwrap(),
+        usher::auth::sign("another secret of thirty-two bytes", &visitor("room"), None).unwrap(),
     );
     for token in tokens {
         let mut client = Client::open(&usher).await;

@@ -454,7 +454,7 @@ async fn a_jwt_service_token_opens_the_door_and_a_users_token_does_not() {
     let mut expired = service.clone();
     expired["exp"] = (now - 3600).into();
     let get = |secret: &str, claims: &serde_json::Value| {
-        let token = usher::auth::mint(secret, claims, Some("usher")).unwrap();
+        let token = usher::auth::sign(secret, claims, Some("usher")).unwrap();
         Answer::of(
             usher
                 .client

@@ -47,7 +47,7 @@ pub(crate) fn claims(room: &str, context: Value) -> Value {
 }
 
 pub(crate) fn sign(claims: &Value) -> String {
-    usher::auth::mint(SECRET, claims, Some("usher")).unwrap()
+    usher::auth::sign(SECRET, claims, Some("usher")).unwrap()
 }
 
 pub(crate) fn visitor_topic(room: &str) -> String {

@@ -15,7 +15,7 @@ use tokio::time::{Instant, advance, pause, resume, sleep};
 use super::super::fetch::DOCUMENT_MAX_BYTES;
 use super::super::keys::KeySet;
 use super::super::keys::test_keys::{Pair, pem};
-use super::super::{Rules, TokenError, Verified, Verifier, mint};
+use super::super::{Rules, TokenError, Verified, Verifier, sign};
 use super::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -223,7 +223,7 @@ async fn the_key_that_was_fetched_fixes_the_algorithm() {
     let refused = verifier.verify(&token, now()).await.unwrap_err();
     assert_eq!(refused, TokenError::BadSignature);
     // Its text as a secret, which is what an HS256 token would need.
-    let token = mint(&rsa.public_pem(), &claims(), Some("k")).unwrap();
+    let token = sign(&rsa.public_pem(), &claims(), Some("k")).unwrap();
     let refused = verifier.verify(&token, now()).await.unwrap_err();
     assert_eq!(refused, TokenError::BadSignature);
     assert_eq!(server.requests(), 1);

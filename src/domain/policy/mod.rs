@@ -10,6 +10,7 @@ use super::allocation::{Allocation, AllocationId, EndReason};
 use super::booking::{Booking, BookingId, Options, StartPolicy};
 use super::conference::Conference;
 use super::requester::Requester;
+use super::timestamp::format_local;
 
 /// Whether a conference needs a booking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,7 +153,7 @@ fn open_booked(
             booking: Some(booking.id),
         });
     }
-    Decision::Allow(follow(booking, now))
+    Decision::Allow(from_booking(booking, now))
 }
 
 fn open_unbooked(
@@ -195,13 +196,13 @@ fn too_early(
     now: DateTime<Utc>,
 ) -> Refusal {
     let opens = booking.opens_at(settings.early_start);
-    let from = moment(booking.draft.start, settings.time_zone, now);
+    let from = format_local(booking.draft.start, settings.time_zone, now);
     let can_open = if opens == booking.draft.start {
         "you can open it then".to_owned()
     } else {
         format!(
             "you can open it from {}",
-            moment(opens, settings.time_zone, now)
+            format_local(opens, settings.time_zone, now)
         )
     };
     Refusal {
@@ -215,7 +216,7 @@ fn too_early(
 }
 
 /// What a booking allows at `now`.
-fn follow(booking: &Booking, now: DateTime<Utc>) -> Terms {
+fn from_booking(booking: &Booking, now: DateTime<Utc>) -> Terms {
     let (start, end) = match booking.draft.end {
         Some(end) => (booking.draft.start, end),
         None => (now.trunc_subsecs(0), now.trunc_subsecs(0) + PERMANENT),
@@ -247,9 +248,9 @@ pub fn revise(
         if booking.opens_at(settings.early_start) > now {
             return None;
         }
-        let allowance = follow(booking, now);
+        let terms = from_booking(booking, now);
         return Some(match booking.draft.end {
-            Some(_) => allowance,
+            Some(_) => terms,
             None => {
                 // A permanent booking was measured from the opening; measure it from there still. One
                 // that had an end until now may have begun more than that ago: its room stays open.
@@ -257,14 +258,14 @@ pub fn revise(
                 Terms {
                     start: allocation.start,
                     end: end.max(allocation.end),
-                    ..allowance
+                    ..terms
                 }
             }
         });
     }
     let whole = allocation.start + settings.default_duration;
     let end = match current.next() {
-        Some(booking) if booking.draft.start <= now => return Some(follow(booking, now)),
+        Some(booking) if booking.draft.start <= now => return Some(from_booking(booking, now)),
         Some(booking) => {
             let opens = booking.opens_at(settings.early_start);
             whole.min(if opens > now {
@@ -285,7 +286,7 @@ pub fn revise(
 
 /// Why an allocation is over, for people who are in its room still.
 #[must_use]
-pub fn farewell(
+pub fn end_message(
     allocation: &Allocation,
     ended_at: DateTime<Utc>,
     settings: &Settings,
@@ -294,7 +295,7 @@ pub fn farewell(
     let why = match allocation.end_reason.unwrap_or(EndReason::Expired) {
         EndReason::Destroyed => "its room was closed".to_owned(),
         EndReason::Expired => {
-            let end = moment(ended_at, settings.time_zone, now);
+            let end = format_local(ended_at, settings.time_zone, now);
             format!("its time was up at {end}")
         }
         EndReason::Cancelled => "its booking was cancelled, or is for another time now".to_owned(),
@@ -303,28 +304,11 @@ pub fn farewell(
     format!("The conference in \"{room}\" is over: {why}.")
 }
 
-/// A time as people read it: with its zone, and the day where it isn't today's.
-#[must_use]
-pub fn moment(instant: DateTime<Utc>, zone: Tz, now: DateTime<Utc>) -> String {
-    let (local, today) = (instant.with_timezone(&zone), now.with_timezone(&zone));
-    let seconds = if local.timestamp() % 60 == 0 {
-        ""
-    } else {
-        ":%S"
-    };
-    let day = if local.date_naive() == today.date_naive() {
-        ""
-    } else {
-        " on %A, %-d %B %Y"
-    };
-    local.format(&format!("%H:%M{seconds} %Z{day}")).to_string()
-}
-
 fn until(booking: &Booking, settings: &Settings, now: DateTime<Utc>) -> String {
     booking.draft.end.map_or_else(String::new, |end| {
         format!(
             " (the booking ends at {})",
-            moment(end, settings.time_zone, now)
+            format_local(end, settings.time_zone, now)
         )
     })
 }

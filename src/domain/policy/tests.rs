@@ -417,7 +417,7 @@ fn an_end_is_explained_to_those_who_are_in_the_room() {
     let settings = settings(PolicyKind::Open);
     let mut say = |reason| {
         allocation.end_reason = reason;
-        farewell(&allocation, at("13:00:00"), &settings, at("13:00:05"))
+        end_message(&allocation, at("13:00:00"), &settings, at("13:00:05"))
     };
     let over = |why| format!("The conference in \"café\" is over: {why}.");
     assert_eq!(say(None), over("its time was up at 14:00 CET"));

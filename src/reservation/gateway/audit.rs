@@ -8,7 +8,8 @@ use crate::clock;
 use crate::config::OnFailure;
 use crate::domain::allocation::Allocation;
 use crate::domain::booking::Options;
-use crate::domain::policy::{Terms, moment};
+use crate::domain::policy::Terms;
+use crate::domain::timestamp;
 use crate::metrics;
 use crate::reservation::Request;
 use crate::store::{Entry, Opening, StoreError, Tx, UpstreamRow};
@@ -57,7 +58,8 @@ impl Upstream {
         let now = clock::now();
         let verdict = match asked {
             Ok(Verdict::Opened(granted) | Verdict::Running(granted)) if granted.end <= now => {
-                let ended = moment(granted.end, self.inner.settings.time_zone, now);
+                let ended =
+                    timestamp::format_local(granted.end, self.inner.settings.time_zone, now);
                 let room = request.conference.display_name();
                 Verdict::Refused(Refused {
                     status: 403,
@@ -82,7 +84,7 @@ impl Upstream {
     ) -> Result<Verdict, StoreError> {
         let settings = &self.inner.settings;
         let room = request.conference.display_name();
-        let until = |end| moment(end, settings.time_zone, now);
+        let until = |end| timestamp::format_local(end, settings.time_zone, now);
         let mut tx = self.inner.store.begin().await?;
         let unasked = match &verdict {
             Verdict::Failed(failure)
