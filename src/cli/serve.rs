@@ -39,7 +39,7 @@ pub(crate) async fn run(
     let watchdog = tokio::spawn(service.liveness().watchdog_loop());
     while signals.next().await == ProcessSignal::Reload {
         lifecycle::notify_reloading();
-        metrics::reloaded(reload(&mut service, file, level));
+        metrics::config_reloaded(reload(&mut service, file, level));
         lifecycle::notify_ready();
     }
     lifecycle::notify_stopping();

@@ -117,10 +117,10 @@ pub(super) async fn metrics(
 ) -> Response {
     // Only the number is wanted. While it can't be told, the last one stands.
     if let Ok((_, pending)) = reservations.outbox(0, 0).await {
-        metrics::outbox_pending(pending);
+        metrics::set_outbox_pending(pending);
     }
     let (visitors, live) = door.gate.load_full().queue.count();
-    let text = metrics::text(Snapshot {
+    let text = metrics::render(Snapshot {
         visitors,
         live,
         connections: door.sessions.len(),

@@ -21,7 +21,7 @@ use prometheus_client::registry::{Metric, Registry};
 
 mod process;
 
-/// The media type of what [`text`] writes.
+/// The media type of what [`render`] writes.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// What visitors in the queue's books are doing, for [`Snapshot::visitors`].
@@ -51,7 +51,7 @@ const TOKEN_REFUSALS: [&str; 7] = [
     "not_configured",
     "unknown_key",
 ];
-/// The usual decisions ([`decided`]). There are more; they appear when they first happen.
+/// The usual decisions ([`decision_made`]). There are more; they appear when they first happen.
 const DECISIONS: [(&str, &str); 5] = [
     ("allowed", "booked"),
     ("allowed", "unbooked"),
@@ -59,7 +59,7 @@ const DECISIONS: [(&str, &str); 5] = [
     ("queued", "waiting_queue"),
     ("refused", "booked"),
 ];
-/// What becomes of calls to the upstream ([`upstream_call`]).
+/// What becomes of calls to the upstream ([`observe_upstream_call`]).
 const UPSTREAM_OUTCOMES: [&str; 6] = [
     "ok",
     "conflict",
@@ -68,11 +68,11 @@ const UPSTREAM_OUTCOMES: [&str; 6] = [
     "timeout",
     "unreachable",
 ];
-/// What is waited for at the database ([`stored`]).
+/// What is waited for at the database ([`observe_store_wait`]).
 const STORE_STEPS: [&str; 2] = ["turn", "commit"];
 /// How the database fails ([`store_failed`]).
 const STORE_FAILURES: [&str; 2] = ["unavailable", "other"];
-/// What becomes of a reload ([`reloaded`]).
+/// What becomes of a reload ([`config_reloaded`]).
 const RELOADS: [&str; 2] = ["ok", "refused"];
 
 /// From a visitor's release to their message, in seconds: a crowd takes some hundred milliseconds.
@@ -276,7 +276,7 @@ fn add<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metri
 }
 
 /// The service starts: from here on the figures know since when.
-pub fn begin() {
+pub fn init() {
     LazyLock::force(&METRICS);
 }
 
@@ -304,37 +304,37 @@ pub fn token_refused(door: &'static str, reason: &'static str) {
 }
 
 /// So many visitors were let in.
-pub fn released(count: usize) {
+pub fn visitors_released(count: usize) {
     METRICS
         .released
         .inc_by(count.try_into().unwrap_or(u64::MAX));
 }
 
 /// A visitor was told to come in, so long after it was their turn.
-pub fn told(after: Duration) {
+pub fn observe_delivery_latency(after: Duration) {
     METRICS.told.observe(after.as_secs_f64());
 }
 
 /// A request for a conference was decided.
-pub fn decided(outcome: &'static str, reason: &'static str) {
+pub fn decision_made(outcome: &'static str, reason: &'static str) {
     let labels = [("outcome", outcome), ("reason", reason)];
     METRICS.decisions.get_or_create(&labels).inc();
 }
 
 /// The upstream was called, and that took so long. `outcome`: `ok`, `conflict`, `refused` (it said no),
 /// `failed` (it broke), `timeout`, or `unreachable`.
-pub fn upstream_call(outcome: &'static str, took: Duration) {
+pub fn observe_upstream_call(outcome: &'static str, took: Duration) {
     let calls = METRICS.upstream.get_or_create(&[("outcome", outcome)]);
     calls.observe(took.as_secs_f64());
 }
 
 /// So many deletions wait for the upstream to hear of them.
-pub fn outbox_pending(count: u64) {
+pub fn set_outbox_pending(count: u64) {
     METRICS.outbox.set(count.try_into().unwrap_or(i64::MAX));
 }
 
 /// The database was waited for: for the `turn` to write, or for the `commit`.
-pub fn stored(step: &'static str, took: Duration) {
+pub fn observe_store_wait(step: &'static str, took: Duration) {
     let waits = METRICS.store.get_or_create(&[("step", step)]);
     waits.observe(took.as_secs_f64());
 }
@@ -346,7 +346,7 @@ pub fn store_failed(reason: &'static str) {
 }
 
 /// The configuration was read again, and taken or refused.
-pub fn reloaded(taken: bool) {
+pub fn config_reloaded(taken: bool) {
     let [ok, refused] = RELOADS;
     let outcome = if taken { ok } else { refused };
     METRICS.reloads.get_or_create(&[("outcome", outcome)]).inc();
@@ -368,7 +368,7 @@ pub struct Snapshot {
 
 /// Everything that is measured, in Prometheus' text format.
 #[must_use]
-pub fn text(now: Snapshot) -> String {
+pub fn render(now: Snapshot) -> String {
     let set = |gauge: &Gauge, value: usize| {
         gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
     };
@@ -474,8 +474,8 @@ mod tests {
 
     #[test]
     fn every_sample_has_its_help_and_its_type_under_its_own_name() {
-        told(Duration::from_millis(3));
-        let text = text(Snapshot::default());
+        observe_delivery_latency(Duration::from_millis(3));
+        let text = render(Snapshot::default());
         let mut samples = 0;
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             samples += 1;

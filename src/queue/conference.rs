@@ -7,26 +7,26 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
-use super::line::{Batch, Line, Place, Ticket};
+use super::line::{Batch, Place, Ticket, WaitingLine};
 use super::{SubscriberRef, TokenKey};
 
 /// Who was let in and is back within their grace was sent here again: jicofo does that as long as the conference
 /// isn't live in Prosody, or has no room there. A crowd that is told at once, again and again, would do nothing
 /// but come and go. So the first time they are spread over so many milliseconds, and each time over twice as
 /// many.
-const BACK_MILLIS: u32 = 10_000;
+const REJOIN_SPREAD: u32 = 10_000;
 /// No more than this.
-const BACK_MILLIS_MAX: u32 = 60_000;
+const REJOIN_SPREAD_MAX: u32 = 60_000;
 
 /// A conference that somebody waits for, or that is live.
 #[derive(Debug, Default)]
 pub(super) struct ConferenceQueue {
-    line: Line<SubscriberRef>,
+    line: WaitingLine<SubscriberRef>,
     live_since: Option<DateTime<Utc>>,
     /// How many sessions wait, those released but not gone included.
     sessions: usize,
     /// Places of those whose connection broke. A tree, as it gives back what a crowd took that came and went.
-    kept: BTreeMap<(TokenKey, Ticket), Kept>,
+    kept: BTreeMap<(TokenKey, Ticket), Reservation>,
     /// Places, by token, of those who came while another of their token was there: mostly one and the same
     /// person, whose former connection is dead and doesn't know it yet. With each the ticket that its session
     /// was given.
@@ -36,7 +36,7 @@ pub(super) struct ConferenceQueue {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Kept {
+struct Reservation {
     until: Instant,
     released: bool,
     /// Over how many milliseconds they are spread if they come back and were released.
@@ -83,16 +83,16 @@ impl ConferenceQueue {
     }
 
     /// Somebody comes. `is_second`: another with this token is there.
-    pub(super) fn arrive(
+    pub(super) fn join(
         &mut self,
         token: Option<TokenKey>,
         is_second: bool,
         per_second: u32,
-        seat: SubscriberRef,
+        subscriber: SubscriberRef,
     ) -> Arrival {
         let (kept, freed) = token.map_or((None, 0), |token| self.take_kept(token));
         let place = kept.map(|(place, _)| place);
-        let (ticket, at_once) = self.line.arrive(place, per_second, seat);
+        let (ticket, at_once) = self.line.arrive(place, per_second, subscriber);
         let back = kept.filter(|(place, _)| place.released);
         let at_once = at_once.then(|| back.map_or(0, |(_, millis)| millis));
         if let Some(token) = token.filter(|_| is_second && at_once.is_none()) {
@@ -129,7 +129,7 @@ impl ConferenceQueue {
     /// The next of this token takes the place `to`; gives the one that they had.
     fn take_over(&mut self, token: TokenKey, to: Ticket, was_second: bool) -> Option<Ticket> {
         let (&(next, from), &given) = self.seconds.range((token, to)..).next()?;
-        if next != token || !self.line.change_places(from, to) {
+        if next != token || !self.line.move_to(from, to) {
             return None;
         }
         self.seconds.remove(&(token, from));
@@ -150,11 +150,11 @@ impl ConferenceQueue {
         grace: Duration,
     ) {
         let joining = Duration::from_millis(at_once.unwrap_or(0).into());
-        let back_millis = at_once.map_or(BACK_MILLIS, |millis| millis.saturating_mul(2));
-        let kept = Kept {
+        let back_millis = at_once.map_or(REJOIN_SPREAD, |millis| millis.saturating_mul(2));
+        let kept = Reservation {
             until: Instant::now() + joining + grace,
             released: place.released,
-            back_millis: back_millis.clamp(BACK_MILLIS, BACK_MILLIS_MAX),
+            back_millis: back_millis.clamp(REJOIN_SPREAD, REJOIN_SPREAD_MAX),
         };
         self.kept.insert((token, place.ticket), kept);
     }
@@ -162,7 +162,7 @@ impl ConferenceQueue {
     /// Keeps a place at the end of the line for somebody who is expected.
     pub(super) fn expect(&mut self, token: TokenKey, grace: Duration) {
         let place = Place {
-            ticket: self.line.draw(),
+            ticket: self.line.next_ticket(),
             released: false,
         };
         self.keep(token, place, None, grace);
@@ -230,7 +230,11 @@ impl ConferenceQueue {
     }
 
     /// Keeps on those places that are worth it; `forget` is told of each of the others.
-    fn keep_on(&mut self, is_worth_it: impl Fn(&Kept) -> bool, mut forget: impl FnMut(TokenKey)) {
+    fn keep_on(
+        &mut self,
+        is_worth_it: impl Fn(&Reservation) -> bool,
+        mut forget: impl FnMut(TokenKey),
+    ) {
         self.kept
             .extract_if(.., |_, kept| !is_worth_it(kept))
             .for_each(|((token, _), _)| forget(token));

@@ -15,11 +15,11 @@ const FAN_OUT: usize = 4;
 /// A smaller crowd is one task's.
 const FAN_OUT_MIN: usize = 64;
 /// How many a task tells before others have their turn.
-const TELL_IN_A_ROW: usize = 64;
+const BATCH: usize = 64;
 
 /// Those who are to be told the same.
 #[derive(Debug)]
-pub(super) struct News {
+pub(super) struct Notification {
     pub(super) seats: Vec<SubscriberRef>,
     /// The message.
     pub(super) body: Arc<[u8]>,
@@ -28,9 +28,9 @@ pub(super) struct News {
 }
 
 /// Tells all of them, from a few tasks: a crowd from several, many small conferences from no more than that.
-pub(super) fn spread(all: Vec<News>) {
+pub(super) fn fan_out(all: Vec<Notification>) {
     let count = all.iter().map(|news| news.seats.len()).sum::<usize>();
-    metrics::released(count);
+    metrics::visitors_released(count);
     let share = count.div_ceil(FAN_OUT).max(FAN_OUT_MIN);
     let (mut next, mut room) = (Vec::new(), share);
     for mut news in all {
@@ -38,35 +38,37 @@ pub(super) fn spread(all: Vec<News>) {
             let rest = news.seats.split_off(room.min(news.seats.len()));
             let seats = std::mem::replace(&mut news.seats, rest);
             room -= seats.len();
-            next.push(News {
+            next.push(Notification {
                 seats,
                 body: Arc::clone(&news.body),
                 since: news.since,
             });
             if room == 0 {
-                tokio::spawn(tell_share(std::mem::take(&mut next)));
+                tokio::spawn(notify_chunk(std::mem::take(&mut next)));
                 room = share;
             }
         }
     }
     if !next.is_empty() {
-        tokio::spawn(tell_share(next));
+        tokio::spawn(notify_chunk(next));
     }
 }
 
-async fn tell_share(share: Vec<News>) {
-    for News { seats, body, since } in share {
+async fn notify_chunk(share: Vec<Notification>) {
+    for Notification { seats, body, since } in share {
         // LimitGuard once all are told: to count is to wait for whoever else does.
         let mut times = Vec::with_capacity(seats.len());
-        for some in seats.chunks(TELL_IN_A_ROW) {
+        for some in seats.chunks(BATCH) {
             for seat in some {
-                if let Some(teller) = seat.teller.upgrade() {
-                    teller.tell(seat.number, &body);
+                if let Some(subscriber) = seat.subscriber.upgrade() {
+                    subscriber.notify(seat.subscription, &body);
                     times.push(since.elapsed());
                 }
             }
             tokio::task::yield_now().await;
         }
-        times.into_iter().for_each(metrics::told);
+        times
+            .into_iter()
+            .for_each(metrics::observe_delivery_latency);
     }
 }

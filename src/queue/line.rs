@@ -38,7 +38,7 @@ pub struct Batch<T> {
 
 /// Who waits for one conference, in order of arrival.
 #[derive(Debug)]
-pub struct Line<T> {
+pub struct WaitingLine<T> {
     /// Those who wait and have not been released.
     waiting: BTreeMap<Ticket, T>,
     /// The next ticket to be drawn.
@@ -48,22 +48,22 @@ pub struct Line<T> {
     budget: u32,
     /// The second that runs began with going live, somewhere between two ticks: the next tick comes too early
     /// for another batch.
-    began_between: bool,
+    skip_next_tick: bool,
 }
 
-impl<T> Default for Line<T> {
+impl<T> Default for WaitingLine<T> {
     fn default() -> Self {
         Self {
             waiting: BTreeMap::new(),
             next: 0,
             live: false,
             budget: 0,
-            began_between: false,
+            skip_next_tick: false,
         }
     }
 }
 
-impl<T> Line<T> {
+impl<T> WaitingLine<T> {
     /// Whether the conference is live.
     #[must_use]
     pub fn is_live(&self) -> bool {
@@ -83,7 +83,7 @@ impl<T> Line<T> {
             // They were let in already.
             Some(place) if place.released && self.live => return (place.ticket, true),
             Some(place) if !place.released => place.ticket,
-            _ => self.draw(),
+            _ => self.next_ticket(),
         };
         if self.live && self.waiting.is_empty() && (per_second == 0 || self.budget > 0) {
             self.budget = self.budget.saturating_sub(1);
@@ -94,7 +94,7 @@ impl<T> Line<T> {
     }
 
     /// A ticket for somebody who is expected and does not stand in the line yet.
-    pub fn draw(&mut self) -> Ticket {
+    pub fn next_ticket(&mut self) -> Ticket {
         self.next += 1;
         Ticket(self.next - 1)
     }
@@ -106,7 +106,7 @@ impl<T> Line<T> {
 
     /// Whoever waits with the ticket `from` takes the place `to`, which nobody has; says whether there was
     /// anybody.
-    pub fn change_places(&mut self, from: Ticket, to: Ticket) -> bool {
+    pub fn move_to(&mut self, from: Ticket, to: Ticket) -> bool {
         let who = self.waiting.remove(&from);
         who.map(|who| self.waiting.insert(to, who)).is_some()
     }
@@ -117,13 +117,13 @@ impl<T> Line<T> {
             return None;
         }
         self.live = true;
-        self.began_between = true;
+        self.skip_next_tick = true;
         self.release(per_second)
     }
 
     /// A second has begun: the next batch may go in.
     pub fn tick(&mut self, per_second: u32) -> Option<Batch<T>> {
-        if !self.live || std::mem::take(&mut self.began_between) {
+        if !self.live || std::mem::take(&mut self.skip_next_tick) {
             return None;
         }
         self.release(per_second)
@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     /// So many arrive, called by their numbers.
-    fn arrivals(line: &mut Line<usize>, count: usize, pace: u32) -> Vec<(Ticket, bool)> {
+    fn arrivals(line: &mut WaitingLine<usize>, count: usize, pace: u32) -> Vec<(Ticket, bool)> {
         (0..count).map(|n| line.arrive(None, pace, n)).collect()
     }
 
@@ -181,7 +181,7 @@ mod tests {
     }
 
     /// Goes live, and on to the end of its first second.
-    fn first_second(line: &mut Line<usize>, pace: u32) -> Option<Batch<usize>> {
+    fn first_second(line: &mut WaitingLine<usize>, pace: u32) -> Option<Batch<usize>> {
         let batch = line.go_live(pace);
         assert_eq!(line.tick(pace), None);
         batch
@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn everybody_waits_until_live_and_then_all_go_at_once() {
-        let mut line = Line::default();
+        let mut line = WaitingLine::default();
         let tickets = arrivals(&mut line, 3, 0);
         assert!(tickets.iter().all(|(_, released)| !released));
         assert_eq!(line.waiting(), 3);
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_pace_releases_in_order_of_arrival() {
-        let mut line = Line::default();
+        let mut line = WaitingLine::default();
         arrivals(&mut line, 5, 2);
         let mut released = Vec::new();
         let mut batch = first_second(&mut line, 2);
@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_tick_right_after_going_live_brings_no_second_batch() {
-        let mut line = Line::default();
+        let mut line = WaitingLine::default();
         arrivals(&mut line, 4, 2);
         assert_eq!(line.go_live(2).unwrap().released, [0, 1]);
         assert_eq!(line.tick(2), None);
@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn a_late_one_stands_at_the_end_while_others_wait() {
-        let mut line = Line::default();
+        let mut line = WaitingLine::default();
         arrivals(&mut line, 3, 2);
         first_second(&mut line, 2);
         assert!(!line.arrive(None, 2, 3).1);
@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn a_place_is_kept_by_its_ticket() {
-        let mut line = Line::default();
+        let mut line = WaitingLine::default();
         let tickets = arrivals(&mut line, 3, 1);
         let (first, _) = tickets[0];
         assert!(line.leave(first));
@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn who_was_released_and_comes_back_goes_at_once_while_it_is_live() {
-        let mut line = Line::default();
+        let mut line = WaitingLine::default();
         let tickets = arrivals(&mut line, 3, 1);
         line.go_live(1);
         let (first, _) = tickets[0];
@@ -270,8 +270,8 @@ mod tests {
     /// As after a restart, or where a connection is away while its turn passes.
     #[test]
     fn who_was_passed_over_while_away_is_next_but_within_the_pace() {
-        let mut line = Line::default();
-        let tickets: Vec<_> = (0..5).map(|_| line.draw()).collect();
+        let mut line = WaitingLine::default();
+        let tickets: Vec<_> = (0..5).map(|_| line.next_ticket()).collect();
         first_second(&mut line, 1);
         // The last one is quicker than all others, and the first second is theirs.
         assert_eq!(
@@ -291,7 +291,7 @@ mod tests {
 
     #[test]
     fn after_the_end_the_next_wait_again() {
-        let mut line = Line::default();
+        let mut line = WaitingLine::default();
         arrivals(&mut line, 2, 0);
         line.go_live(0).unwrap();
         line.end_live();
@@ -302,12 +302,12 @@ mod tests {
 
     #[test]
     fn places_are_changed_only_with_somebody_who_waits() {
-        let mut line = Line::default();
+        let mut line = WaitingLine::default();
         let tickets = arrivals(&mut line, 3, 0);
         let [first, second, third] = [0, 1, 2].map(|n| tickets[n].0);
         line.leave(first);
-        assert!(line.change_places(third, first));
-        assert!(!line.change_places(third, first));
+        assert!(line.move_to(third, first));
+        assert!(!line.move_to(third, first));
         assert!(line.leave(second));
         assert_eq!(line.go_live(0).unwrap().released, [2]);
     }
@@ -341,7 +341,7 @@ mod tests {
             events in prop::collection::vec(event(), 0..200),
             pace in 0u32..4,
         ) {
-            let mut line = Line::default();
+            let mut line = WaitingLine::default();
             // Each by their number in the line and their ticket.
             let mut waiting: Vec<(usize, Ticket)> = Vec::new();
             let mut gone: Vec<Ticket> = Vec::new();

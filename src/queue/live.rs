@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
 use super::Queue;
-use super::fan_out::spread;
+use super::fan_out::fan_out;
 use crate::domain::conference::Conference;
 use crate::store::StoreError;
 
@@ -86,7 +86,7 @@ impl Queue {
                 What::Over => self.apply_end(&change.conference),
             }
         }
-        spread(news);
+        fan_out(news);
         for one in asked {
             one.answer(outcome.clone());
         }

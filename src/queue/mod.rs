@@ -31,7 +31,7 @@ use crate::metrics::{self, VISITOR_STATES};
 use crate::store::{Store, StoreError};
 use arc_swap::ArcSwap;
 use conference::ConferenceQueue;
-use fan_out::{News, spread};
+use fan_out::{Notification, fan_out};
 use line::{BATCH_MILLIS, Batch, Ticket};
 use live::Change;
 
@@ -40,7 +40,7 @@ const HOUSEKEEPING: Duration = Duration::from_secs(30);
 /// How long the loop waits after the database failed it.
 const RETRY: Duration = Duration::from_secs(2);
 /// Hints to look at the store that come closer together are one look.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
+const SYNC_DEBOUNCE: Duration = Duration::from_millis(100);
 
 /// What the operator decided, from `[queue]`.
 #[derive(Clone, Debug)]
@@ -67,16 +67,16 @@ pub struct TokenKey(pub [u8; 16]);
 pub trait Subscriber: fmt::Debug + Send + Sync {
     /// Lets the visitor in this seat in: `body` is the message that says so. Must not wait, nor use the queue
     /// in the same breath.
-    fn tell(&self, seat: u32, body: &[u8]);
+    fn notify(&self, subscription: u32, body: &[u8]);
 }
 
 /// Where a waiting visitor is told. The session may be gone by then.
 #[derive(Clone, Debug)]
 pub struct SubscriberRef {
     /// The session.
-    pub teller: Weak<dyn Subscriber>,
+    pub subscriber: Weak<dyn Subscriber>,
     /// Which of its visitors.
-    pub number: u32,
+    pub subscription: u32,
 }
 
 /// Who wants to wait.
@@ -90,7 +90,7 @@ pub struct Visitor {
 
 /// Why somebody can't wait. Each message fits an ERROR frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum Full {
+pub enum LimitReached {
     /// Too many wait with this token.
     #[error(
         "too many wait with this token already; use a token for each visitor, or raise queue.max_per_token"
@@ -136,20 +136,20 @@ struct Inner {
 struct State {
     rooms: HashMap<Arc<Conference>, ConferenceQueue>,
     /// A tree, as it gives back what a crowd took that came and went.
-    by_token: BTreeMap<TokenKey, OfToken>,
+    by_token: BTreeMap<TokenKey, TokenUsage>,
     by_address: BTreeMap<IpAddr, u32>,
 }
 
 /// How many wait with a token, and how many of its places are kept. Either is bounded.
 #[derive(Debug, Default)]
-struct OfToken {
-    here: u32,
-    kept: u32,
+struct TokenUsage {
+    active: u32,
+    reserved: u32,
 }
 
 /// Somebody's place in a line. Dropping it is leaving.
 #[derive(Debug)]
-pub struct Waiting {
+pub struct QueueTicket {
     queue: Queue,
     conference: Arc<Conference>,
     visitor: Visitor,
@@ -175,7 +175,7 @@ impl Queue {
     }
 
     /// What the operator decided now.
-    pub fn set(&self, settings: Settings) {
+    pub fn reload(&self, settings: Settings) {
         self.inner.settings.store(Arc::new(settings));
     }
 
@@ -187,18 +187,18 @@ impl Queue {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a place in the line of `conference`; `seat` is told when it is its turn. Who may go in at once
-    /// ([`Waiting::at_once`]) is not told.
+    /// Takes a place in the line of `conference`; `subscriber` is notified when it is its turn. Who may go in at once
+    /// ([`QueueTicket::immediate_release`]) is not told.
     ///
     /// # Errors
     ///
-    /// [`Full`] where too many wait already.
-    pub fn arrive(
+    /// [`LimitReached`] where too many wait already.
+    pub fn join(
         &self,
         conference: Conference,
         visitor: Visitor,
-        seat: SubscriberRef,
-    ) -> Result<Waiting, Full> {
+        subscriber: SubscriberRef,
+    ) -> Result<QueueTicket, LimitReached> {
         let settings = self.inner.settings.load_full();
         let mut state = self.state();
         let State {
@@ -206,16 +206,16 @@ impl Queue {
             by_token,
             by_address,
         } = &mut *state;
-        let here = |of_token: &OfToken| of_token.here;
+        let here = |usage: &TokenUsage| usage.active;
         let others = visitor.token.and_then(|token| by_token.get(&token));
         let others = others.map_or(0, here);
         if visitor.token.is_some() && others >= settings.max_per_token {
-            return Err(Full::Token);
+            return Err(LimitReached::Token);
         }
         if let Some(address) = visitor.address {
             let count = by_address.entry(address).or_default();
             if *count >= settings.max_per_address {
-                return Err(Full::Address);
+                return Err(LimitReached::Address);
             }
             *count += 1;
         }
@@ -224,15 +224,15 @@ impl Queue {
         let conference = known.map_or_else(|| Arc::new(conference), |(known, _)| Arc::clone(known));
         let room = rooms.entry(Arc::clone(&conference)).or_default();
         let per_second = settings.release_per_second;
-        let arrival = room.arrive(visitor.token, others > 0, per_second, seat);
+        let arrival = room.join(visitor.token, others > 0, per_second, subscriber);
         if let Some(token) = visitor.token {
-            let of_token = by_token.entry(token).or_default();
-            of_token.here += 1;
-            of_token.kept -= arrival.freed.min(of_token.kept);
+            let usage = by_token.entry(token).or_default();
+            usage.active += 1;
+            usage.reserved -= arrival.freed.min(usage.reserved);
         }
         drop(state);
-        metrics::released(usize::from(arrival.at_once.is_some()));
-        Ok(Waiting {
+        metrics::visitors_released(usize::from(arrival.at_once.is_some()));
+        Ok(QueueTicket {
             queue: self.clone(),
             conference,
             visitor,
@@ -242,7 +242,7 @@ impl Queue {
         })
     }
 
-    fn leave(&self, waiting: &Waiting) {
+    fn leave(&self, waiting: &QueueTicket) {
         let settings = self.inner.settings.load_full();
         let mut state = self.state();
         let State {
@@ -266,17 +266,17 @@ impl Queue {
         if let Some(token) = token
             && let Entry::Occupied(mut entry) = by_token.entry(token)
         {
-            let of_token = entry.get_mut();
-            of_token.here -= 1;
+            let usage = entry.get_mut();
+            usage.active -= 1;
             if let Some(place) = place
                 && waiting.keep
                 && !settings.reconnect_grace.is_zero()
-                && of_token.kept < settings.max_per_token
+                && usage.reserved < settings.max_per_token
             {
-                of_token.kept += 1;
+                usage.reserved += 1;
                 room.keep(token, place, waiting.at_once, settings.reconnect_grace);
             }
-            if of_token.is_empty() {
+            if usage.is_empty() {
                 entry.remove();
             }
         }
@@ -352,7 +352,7 @@ impl Queue {
         conference: &Conference,
         since: DateTime<Utc>,
         asked: Instant,
-    ) -> Option<News> {
+    ) -> Option<Notification> {
         let settings = self.inner.settings.load_full();
         let mut state = self.state();
         let room = state.rooms.entry(Arc::new(conference.clone())).or_default();
@@ -366,9 +366,14 @@ impl Queue {
         Some(self.news(conference, batch?, asked))
     }
 
-    fn news(&self, conference: &Conference, batch: Batch<SubscriberRef>, since: Instant) -> News {
+    fn news(
+        &self,
+        conference: &Conference,
+        batch: Batch<SubscriberRef>,
+        since: Instant,
+    ) -> Notification {
         let jid = conference.jid(&self.inner.settings.load_full().muc_prefix);
-        News {
+        Notification {
             seats: batch.released,
             body: message::live(&jid, batch.delay_millis).into(),
             since,
@@ -383,7 +388,7 @@ impl Queue {
         let Some(room) = rooms.get_mut(conference) else {
             return;
         };
-        let was_live = room.end_live(|token| OfToken::forget(by_token, token));
+        let was_live = room.end_live(|token| TokenUsage::forget(by_token, token));
         if room.is_idle() {
             rooms.remove(conference);
         }
@@ -441,7 +446,7 @@ impl Queue {
             self.apply_end(conference);
         }
         let live = live.iter();
-        spread(
+        fan_out(
             live.filter_map(|(conference, since)| self.apply_live(conference, *since, asked))
                 .collect(),
         );
@@ -449,13 +454,13 @@ impl Queue {
     }
 
     /// Keeps the state and the store together, and the pace, until `stop`; begins after `pause`, which is what
-    /// [`Queue::look`] said.
-    pub async fn keep_house(&self, pause: Duration, stop: CancellationToken) {
-        tokio::join!(self.keep_synced(pause, &stop), self.keep_pace(&stop));
+    /// [`Queue::sync_now`] said.
+    pub async fn run(&self, pause: Duration, stop: CancellationToken) {
+        tokio::join!(self.sync_loop(pause, &stop), self.release_loop(&stop));
     }
 
     /// Makes the state say what the store says, if that can be had; says after what time to look again.
-    pub async fn look(&self) -> Duration {
+    pub async fn sync_now(&self) -> Duration {
         match self.sync(clock::now()).await {
             Ok(()) => self.until_next_change(clock::now()).await,
             Err(error) => {
@@ -465,18 +470,18 @@ impl Queue {
         }
     }
 
-    async fn keep_synced(&self, mut pause: Duration, stop: &CancellationToken) {
+    async fn sync_loop(&self, mut pause: Duration, stop: &CancellationToken) {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = sleep(pause) => {}
                 () = self.inner.store.live_changed() => {}
             }
-            pause = self.look().await;
+            pause = self.sync_now().await;
             self.forget_idle();
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = sleep(LOOK_AGAIN) => {}
+                () = sleep(SYNC_DEBOUNCE) => {}
             }
         }
     }
@@ -489,7 +494,7 @@ impl Queue {
     }
 
     /// Releases a batch a second, of each conference that is live and has somebody waiting.
-    async fn keep_pace(&self, stop: &CancellationToken) {
+    async fn release_loop(&self, stop: &CancellationToken) {
         let mut second = interval(Duration::from_millis(u64::from(BATCH_MILLIS)));
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -509,7 +514,7 @@ impl Queue {
             };
             let turn = Instant::now();
             let batches = batches.into_iter();
-            spread(
+            fan_out(
                 batches
                     .map(|(conference, batch)| self.news(&conference, batch, turn))
                     .collect(),
@@ -524,30 +529,30 @@ impl Queue {
             rooms, by_token, ..
         } = &mut *state;
         rooms.retain(|_, room| {
-            room.forget(|token| OfToken::forget(by_token, token));
+            room.forget(|token| TokenUsage::forget(by_token, token));
             !room.is_idle()
         });
     }
 }
 
-impl OfToken {
+impl TokenUsage {
     fn is_empty(&self) -> bool {
-        self.here == 0 && self.kept == 0
+        self.active == 0 && self.reserved == 0
     }
 
     /// A place of this token is not kept any more.
     fn forget(by_token: &mut BTreeMap<TokenKey, Self>, token: TokenKey) {
         if let Entry::Occupied(mut entry) = by_token.entry(token) {
-            let of_token = entry.get_mut();
-            of_token.kept = of_token.kept.saturating_sub(1);
-            if of_token.is_empty() {
+            let usage = entry.get_mut();
+            usage.reserved = usage.reserved.saturating_sub(1);
+            if usage.is_empty() {
                 entry.remove();
             }
         }
     }
 }
 
-impl Waiting {
+impl QueueTicket {
     /// What this visitor waits for.
     #[must_use]
     pub fn conference(&self) -> &Conference {
@@ -557,17 +562,17 @@ impl Waiting {
     /// Whether this visitor does not have to wait, and over how many milliseconds they are to spread their
     /// joining then.
     #[must_use]
-    pub fn at_once(&self) -> Option<u32> {
+    pub fn immediate_release(&self) -> Option<u32> {
         self.at_once
     }
 
     /// Leaves for good: the place is kept for nobody.
-    pub fn give_up(mut self) {
+    pub fn leave_permanently(mut self) {
         self.keep = false;
     }
 }
 
-impl Drop for Waiting {
+impl Drop for QueueTicket {
     fn drop(&mut self) {
         self.queue.leave(self);
     }

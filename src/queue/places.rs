@@ -13,7 +13,7 @@ impl Queue {
     /// # Errors
     ///
     /// When the database can't take it.
-    pub async fn keep_places(&self) -> Result<usize, StoreError> {
+    pub async fn save_places(&self) -> Result<usize, StoreError> {
         let places = self.places();
         let mut tx = self.inner.store.begin().await?;
         tx.keep_places(&places).await?;
@@ -51,7 +51,7 @@ impl Queue {
             let token = TokenKey(token);
             let room = state.rooms.entry(Arc::new(conference)).or_default();
             room.expect(token, grace);
-            state.by_token.entry(token).or_default().kept += 1;
+            state.by_token.entry(token).or_default().reserved += 1;
         }
         Ok(count)
     }

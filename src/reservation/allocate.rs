@@ -141,7 +141,7 @@ impl Reservations {
                 reason,
                 "decided"
             );
-            crate::metrics::decided(outcome, reason);
+            crate::metrics::decision_made(outcome, reason);
         }
         if !openings.is_empty() {
             self.inner.ends_changed.notify_one();

@@ -137,7 +137,7 @@ pub(super) fn queue_settings(config: &Config) -> queue::Settings {
     }
 }
 
-pub(super) fn gate(
+pub(super) fn session_context(
     config: &Config,
     queue: Queue,
     guard: &ServiceAuth,
@@ -185,7 +185,7 @@ pub fn secret(config: &Config) -> Result<Option<Secret>, ServeError> {
 
 /// Where [`secret`] would make one, if it would.
 #[must_use]
-pub fn secret_to_be_made(config: &Config) -> Option<PathBuf> {
+pub fn secret_to_create(config: &Config) -> Option<PathBuf> {
     let path = secret_file::path(&config.database.url)?;
     (!config.auth.any_key() && !path.exists()).then_some(path)
 }
@@ -195,8 +195,8 @@ pub fn secret_to_be_made(config: &Config) -> Option<PathBuf> {
 /// # Errors
 ///
 /// [`ServeError::Secret`] if its file can't be read.
-pub fn kept_secret(config: &Config) -> Result<Option<Secret>, ServeError> {
-    match secret_to_be_made(config) {
+pub fn existing_secret(config: &Config) -> Result<Option<Secret>, ServeError> {
+    match secret_to_create(config) {
         Some(_) => Ok(None),
         None => secret(config),
     }
@@ -207,7 +207,7 @@ pub fn kept_secret(config: &Config) -> Result<Option<Secret>, ServeError> {
 /// # Errors
 ///
 /// [`ServeError::Key`] for a file that holds no usable public key, or a secret that can't be one.
-pub fn keys(config: &Config, secret: Option<&Secret>) -> Result<KeySet, ServeError> {
+pub fn key_set(config: &Config, secret: Option<&Secret>) -> Result<KeySet, ServeError> {
     let mut keys = KeySet::new();
     if let Some(secret) = secret {
         let failed = |error: KeyError| ServeError::Key {
@@ -233,7 +233,7 @@ pub fn keys(config: &Config, secret: Option<&Secret>) -> Result<KeySet, ServeErr
 /// # Errors
 ///
 /// [`ServeError::Key`] for one that can't be asked.
-pub fn remote(config: &Config) -> Result<Option<KeyServers>, ServeError> {
+pub fn key_servers(config: &Config) -> Result<Option<KeyServers>, ServeError> {
     let auth = &config.auth;
     let failed = |key: &str| {
         let key = key.to_owned();
@@ -259,21 +259,21 @@ pub fn remote(config: &Config) -> Result<Option<KeyServers>, ServeError> {
 ///
 /// # Errors
 ///
-/// Those of [`keys`] and [`remote`].
+/// Those of [`key_set`] and [`key_servers`].
 pub fn verifier(
     config: &Config,
     secret: Option<&Secret>,
 ) -> Result<(Verifier, GrantRules), ServeError> {
     let auth = &config.auth;
     let verifier = Verifier::new(
-        keys(config, secret)?,
+        key_set(config, secret)?,
         Rules {
             issuers: auth.accepted_issuers.clone(),
             audiences: auth.accepted_audiences.clone(),
             leeway: auth.leeway,
         },
     );
-    let verifier = match remote(config)? {
+    let verifier = match key_servers(config)? {
         Some(remote) => verifier.with_remote(remote),
         None => verifier,
     };
@@ -290,7 +290,7 @@ pub fn verifier(
 /// # Errors
 ///
 /// Those of [`verifier`].
-pub fn guard(config: &Config, secret: Option<&Secret>) -> Result<ServiceAuth, ServeError> {
+pub fn service_auth(config: &Config, secret: Option<&Secret>) -> Result<ServiceAuth, ServeError> {
     let auth = &config.auth;
     let (verifier, rules) = verifier(config, secret)?;
     let tokens = &auth.service.tokens;

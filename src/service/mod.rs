@@ -24,7 +24,7 @@ use crate::session::limits::ConnectionLimits;
 use crate::session::timer_wheel::TimerWheel;
 use arc_swap::ArcSwap;
 pub use build::ServeError;
-use build::{gate, guard, open_store, queue_settings, reservations, secret};
+use build::{open_store, queue_settings, reservations, secret, service_auth, session_context};
 pub use health::Liveness;
 
 /// A service that runs. It goes on when this is dropped; [`Service::stop`] ends it.
@@ -69,7 +69,7 @@ impl Service {
     ///
     /// [`ServeError`] if it can't.
     pub async fn start(listener: TcpListener, config: Config) -> Result<Self, ServeError> {
-        metrics::begin();
+        metrics::init();
         let store = open_store(&config).await?;
         let reservations = reservations(&config, store.clone())?;
         let queue = Queue::new(store, queue_settings(&config));
@@ -78,8 +78,8 @@ impl Service {
             tracing::warn!(%error, "the order of those who waited is lost");
         }
         // Nobody is told of a conference that is live that it isn't.
-        let pause = queue.look().await;
-        let mut guard = guard(&config, secret(&config)?.as_ref())?;
+        let pause = queue.sync_now().await;
+        let mut guard = service_auth(&config, secret(&config)?.as_ref())?;
         let address = listener.local_addr().unwrap_or(config.server.listen);
         let on_loopback = address.ip().to_canonical().is_loopback();
         guard.open &= on_loopback;
@@ -90,7 +90,7 @@ impl Service {
             );
         }
         let (tallies, rounds) = (ConnectionLimits::default(), Arc::new(TimerWheel::default()));
-        let gate = gate(
+        let gate = session_context(
             &config,
             queue.clone(),
             &guard,
@@ -111,23 +111,23 @@ impl Service {
             loops: TaskTracker::new(),
             config,
         };
-        service.keep_house(pause);
-        service.open_the_door(listener);
+        service.spawn_background_tasks(pause);
+        service.spawn_http_server(listener);
         Ok(service)
     }
 
-    fn keep_house(&self, pause: Duration) {
+    fn spawn_background_tasks(&self, pause: Duration) {
         let (keeper, stopped) = (self.reservations.clone(), self.stop.clone());
         self.loops
             .spawn(async move { keeper.keep_house(stopped).await });
         let (keeper, stopped) = (self.queue.clone(), self.stop.clone());
         self.loops
-            .spawn(async move { keeper.keep_house(pause, stopped).await });
+            .spawn(async move { keeper.run(pause, stopped).await });
         let (rounds, stopped) = (Arc::clone(&self.rounds), self.stop.clone());
         self.loops.spawn(async move { rounds.go(stopped).await });
     }
 
-    fn open_the_door(&self, listener: TcpListener) {
+    fn spawn_http_server(&self, listener: TcpListener) {
         let config = &self.config;
         let limit = config.server.max_connections;
         let door = Door {
@@ -158,7 +158,7 @@ impl Service {
     ///
     /// [`ServeError`] for a key that can't be used; nothing was changed then.
     pub fn reload(&mut self, config: Config) -> Result<Vec<&'static str>, ServeError> {
-        let mut guard = guard(&config, secret(&config)?.as_ref())?;
+        let mut guard = service_auth(&config, secret(&config)?.as_ref())?;
         guard.open &= self.on_loopback;
         let (now, then) = (&config.auth, &self.config.auth);
         if (&now.key_server, &now.jwks_url, now.key_cache)
@@ -171,8 +171,8 @@ impl Service {
         let config = self.config.reloaded(config);
         guard.rules.domain = config.xmpp.domain.as_str().into();
         let (tallies, rounds) = (self.tallies.clone(), Arc::clone(&self.rounds));
-        self.queue.set(queue_settings(&config));
-        let gate = gate(&config, self.queue.clone(), &guard, tallies, rounds);
+        self.queue.reload(queue_settings(&config));
+        let gate = session_context(&config, self.queue.clone(), &guard, tallies, rounds);
         self.gate.store(Arc::new(gate));
         self.guard.store(Arc::new(guard));
         self.config = config;
@@ -199,7 +199,7 @@ impl Service {
                 "server.shutdown_grace has passed; leaving anyway"
             );
         }
-        match self.queue.keep_places().await {
+        match self.queue.save_places().await {
             Ok(0) => {}
             Ok(places) => tracing::info!(places, "the order of those who wait is kept"),
             Err(error) => tracing::warn!(%error, "the order of those who wait is lost"),

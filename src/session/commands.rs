@@ -276,10 +276,10 @@ impl Session {
                 "this session waits for this conference already; one subscription is enough",
             ));
         }
-        let teller: Weak<Self> = Arc::downgrade(self);
+        let subscriber: Weak<Self> = Arc::downgrade(self);
         let seat = SubscriberRef {
-            teller,
-            number: state.seats,
+            subscriber,
+            subscription: state.seats,
         };
         let topic = topic(parsed, bearer, state.client.address(), seat, gate)?;
         // Nearly everybody has one.
@@ -348,7 +348,7 @@ impl State {
             any = true;
             // Not a connection that broke: nobody comes back to this place.
             if let Topic::Visitor { waiting, .. } = subscription.topic {
-                waiting.give_up();
+                waiting.leave_permanently();
             }
         }
         match any {
@@ -383,10 +383,10 @@ fn topic(
             }
             let token = (!grant.is_service()).then_some(bearer.key);
             let visitor = Visitor { token, address };
-            let number = seat.number;
+            let number = seat.subscription;
             let waiting = gate
                 .queue
-                .arrive(conference, visitor, seat)
+                .join(conference, visitor, seat)
                 .map_err(|full| Fault::policy(full.to_string()).because("full"))?;
             Ok(Topic::Visitor {
                 seat: number,

@@ -447,7 +447,7 @@ impl Session {
                 waiting,
                 told,
             } if !told => {
-                let delay_millis = waiting.at_once()?;
+                let delay_millis = waiting.immediate_release()?;
                 let jid = waiting.conference().jid(&self.gate.muc_prefix);
                 Some((*seat, message::live(&jid, delay_millis)))
             }
@@ -635,7 +635,7 @@ impl Session {
 }
 
 impl Subscriber for Session {
-    fn tell(&self, seat: u32, body: &[u8]) {
+    fn notify(&self, seat: u32, body: &[u8]) {
         self.tell_visitor(&mut self.state(), seat, body);
     }
 }

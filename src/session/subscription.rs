@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use super::limits::LimitGuard;
 use crate::domain::conference::Conference;
-use crate::queue::{TokenKey, Waiting};
+use crate::queue::{QueueTicket, TokenKey};
 use crate::stomp::frame::{end, write_header};
 use crate::stomp::{Command, Version};
 
@@ -28,7 +28,7 @@ pub(super) enum Topic {
     /// A visitor's place in the line; `told` once it was told.
     Visitor {
         seat: u32,
-        waiting: Waiting,
+        waiting: QueueTicket,
         told: bool,
     },
     /// How many wait.

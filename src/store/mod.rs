@@ -200,7 +200,7 @@ impl Store {
             Ok(tx)
         });
         let begun = begun.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))?;
-        metrics::stored("turn", asked.elapsed());
+        metrics::observe_store_wait("turn", asked.elapsed());
         Ok(begun)
     }
 
@@ -245,7 +245,7 @@ impl Tx {
         drop(self);
         // In a task of its own: others share the commit, whether or not whoever asked still waits for it.
         let committed = tokio::spawn(async move { writer.share(outcome).await }).await;
-        metrics::stored("commit", asked.elapsed());
+        metrics::observe_store_wait("commit", asked.elapsed());
         let committed = committed.unwrap_or_else(|_| Err(Arc::new(sqlx::Error::WorkerCrashed)));
         committed.map_err(|error| {
             metrics::store_failed("unavailable");

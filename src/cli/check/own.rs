@@ -21,7 +21,7 @@ pub(super) fn configuration(config: &Config) -> Vec<Finding> {
     let notices = config.notices().into_iter();
     findings.extend(notices.map(|notice| Finding::note("configuration", notice)));
     findings.push(found("keys", keys(config)));
-    if let Err(error) = usher::service::build::remote(config) {
+    if let Err(error) = usher::service::build::key_servers(config) {
         findings.push(Finding::failed("key server", error.to_string()));
     }
     findings
@@ -101,14 +101,15 @@ async fn address(config: &Config) -> Finding {
 }
 
 fn keys(config: &Config) -> Result<String, String> {
-    if let Some(secret) = usher::service::build::secret_to_be_made(config) {
+    if let Some(secret) = usher::service::build::secret_to_create(config) {
         let secret = secret.display();
         return Ok(format!(
             "none is configured: callers on this machine need none, and usher makes a secret of its own, {secret}, when it starts"
         ));
     }
-    let secret = usher::service::build::kept_secret(config).map_err(|error| error.to_string())?;
-    usher::service::build::keys(config, secret.as_ref()).map_err(|error| error.to_string())?;
+    let secret =
+        usher::service::build::existing_secret(config).map_err(|error| error.to_string())?;
+    usher::service::build::key_set(config, secret.as_ref()).map_err(|error| error.to_string())?;
     let service = config.auth.service.tokens.len();
     Ok(match (service, config.auth.any_key()) {
         (0, false) => "none is configured: callers on this machine need none, and tokens are signed with a secret of usher's own".into(),
@@ -119,7 +120,7 @@ fn keys(config: &Config) -> Result<String, String> {
 
 /// The servers that keys are fetched from, by their keys of the configuration.
 async fn servers(config: &Config) -> Vec<(&'static str, Result<String, String>)> {
-    match usher::service::build::remote(config) {
+    match usher::service::build::key_servers(config) {
         Ok(Some(remote)) => remote.probe().await,
         // That it can't be asked at all is told with the configuration.
         Ok(None) | Err(_) => Vec::new(),
@@ -131,7 +132,7 @@ async fn key(kid: &str, config: &Config) -> Result<String, String> {
         // That it can be read was seen with all the others.
         return Ok(format!("in auth.public_keys, from {}", file.display()));
     }
-    let remote = usher::service::build::remote(config).map_err(|error| error.to_string())?;
+    let remote = usher::service::build::key_servers(config).map_err(|error| error.to_string())?;
     let Some(remote) = remote else {
         return Err("it is not in auth.public_keys, and no key server is configured; add it there, or set auth.key_server or auth.jwks_url".into());
     };
@@ -154,9 +155,10 @@ async fn token(token: &str, config: &Config) -> Result<String, String> {
         "-" => std::io::read_to_string(std::io::stdin()).map_err(|error| error.to_string())?,
         token => token.to_owned(),
     };
-    let secret = usher::service::build::kept_secret(config).map_err(|error| error.to_string())?;
-    let guard =
-        usher::service::build::guard(config, secret.as_ref()).map_err(|error| error.to_string())?;
+    let secret =
+        usher::service::build::existing_secret(config).map_err(|error| error.to_string())?;
+    let guard = usher::service::build::service_auth(config, secret.as_ref())
+        .map_err(|error| error.to_string())?;
     let judged = guard.verify_token(token.trim(), clock::now()).await;
     judged.map_err(|refusal| refusal.to_string())?;
     Ok("it is accepted as a service's".into())

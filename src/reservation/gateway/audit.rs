@@ -135,7 +135,7 @@ impl Upstream {
             reason = entry.reason,
             "decided"
         );
-        metrics::decided(entry.outcome, entry.reason);
+        metrics::decision_made(entry.outcome, entry.reason);
         tx.record(&[entry], now).await?;
         tx.commit().await?;
         Ok(unasked.map_or(verdict, Verdict::Unasked))

@@ -180,7 +180,7 @@ fn note(call: &Call, outcome: &Result<Reply, Trouble>, took: Duration) {
         Err(Trouble::TooSlow) => "timeout",
         Err(Trouble::TooLong) => "failed",
     };
-    metrics::upstream_call(word, took);
+    metrics::observe_upstream_call(word, took);
     match outcome {
         Ok(reply) => tracing::debug!(method, status = reply.status, ?took, "upstream answered"),
         Err(trouble) => tracing::debug!(method, %trouble, ?took, "upstream did not answer"),
