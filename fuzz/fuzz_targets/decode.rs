@@ -1,4 +1,4 @@
-//! Any bytes, cut anywhere, in any version: the decoder neither panics nor holds more than its limits
+//! Any bytes, cut anywhere, in any version: the decoder neither panics nor uses more memory than its limits
 //! allow, reads the same however they are cut, and what it has read can be written and read again.
 //!
 //! The first byte chooses the version, the second how the rest is cut.
@@ -71,15 +71,15 @@ fn read(
             }
         }
         assert!(input.is_empty());
-        assert!(limits != LIMITS || decoder.held_bytes() <= BOUND);
-        assert!(decoder.is_inside_frame() || decoder.held_bytes() == 0);
+        assert!(limits != LIMITS || decoder.heap_bytes() <= BOUND);
+        assert!(decoder.is_inside_frame() || decoder.heap_bytes() == 0);
     }
     (items, None)
 }
 
-/// What a peer says before a session can't make this side fall over either.
+/// Negotiation does not panic on any header value.
 fn negotiated(frame: &Frame) {
-    let ours = negotiate::Offer {
+    let ours = negotiate::HeartBeatOffer {
         send: std::time::Duration::from_secs(15),
         want: std::time::Duration::from_secs(15),
     };

@@ -8,6 +8,7 @@ mod ops;
 mod queue;
 mod reservations;
 pub mod server;
+mod websocket;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -261,7 +262,7 @@ fn queue_routes(
         .and(warp::ext::optional())
         .and(door.clone())
         .map(|call, upgrade, connection, door| {
-            settle(queue::open(&call, upgrade, connection, door))
+            settle(websocket::open(&call, upgrade, connection, door))
         });
     let go = base
         .clone()

@@ -18,7 +18,7 @@ use crate::auth::{Expiry, TokenError};
 use crate::clock;
 use crate::metrics;
 use crate::queue::{SubscriberRef, TokenKey, Visitor};
-use crate::stomp::negotiate::{HeartBeat, Offer, VERSIONS, heart_beat, version};
+use crate::stomp::negotiate::{HeartBeat, HeartBeatOffer, VERSIONS, heart_beat, version};
 use crate::stomp::{Command, Frame, Version};
 
 /// How many subscriptions a session may have. Clients have one; the sample has two.
@@ -156,7 +156,7 @@ impl Session {
             header: Some(("version", VERSIONS)),
             ..refused(error)
         })?;
-        let offer = Offer {
+        let offer = HeartBeatOffer {
             send: self.gate.heart_beat,
             want: self.gate.heart_beat,
         };

@@ -1,4 +1,4 @@
-//! Frames out of bytes, however the bytes come: a frame over many messages, many frames in one.
+//! Decodes frames from bytes, in pieces of any size: a frame over several messages, several frames in one.
 
 use std::fmt;
 use std::mem::size_of;
@@ -11,20 +11,20 @@ use super::frame::{Command, Escaping, Frame};
 const MAX_COMMAND_LINE: usize = 12;
 const _: () = assert!(MAX_COMMAND_LINE == Command::MAX_LEN + 1);
 
-/// What a frame may take. A peer that sends more gets an error at the octet that is too many.
+/// The size limits of a frame. The first octet beyond a limit is an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// The head: command, headers and the empty line, with their line ends, as on the wire.
     pub max_header_bytes: usize,
-    /// How many headers.
+    /// The number of headers.
     pub max_headers: usize,
     /// The body.
     pub max_body_bytes: usize,
 }
 
 impl Default for Limits {
-    /// Jitsi's clients send a token of up to 16 KiB beside a handful of short headers and no body; this is
-    /// twice of that, and bodies enough for a SEND to be refused for being one.
+    /// Jitsi's clients send a token of up to 16 KiB, a few short headers and no body. The head may be twice as large.
+    /// Small bodies are accepted, so that the error for a SEND names the SEND and not its size.
     fn default() -> Self {
         Self {
             max_header_bytes: 32 * 1024,
@@ -43,42 +43,39 @@ pub enum Item {
     HeartBeat,
 }
 
-/// Turns bytes into frames.
+/// Decodes frames from bytes.
 ///
-/// It takes from the caller's bytes what the next frame needs and keeps nothing beside the frame it is in:
-/// between frames it has no memory on the heap, and never more than a small multiple of its limits. Each
-/// octet is looked at a few times at most, however the bytes are cut.
+/// It consumes only the bytes of the next frame. Between frames it uses no heap memory; inside a frame it uses at most
+/// a small multiple of its limits. The time is linear in the number of octets, for pieces of any size.
 ///
-/// The rules of the session's version hold for the frame that begins next after
-/// [`set_version`](Self::set_version), even if its bytes are there already.
+/// [`set_version`](Self::set_version) applies from the next frame on, even if its bytes have already arrived.
 pub struct Decoder {
     limits: Limits,
     version: Option<Version>,
     state: State,
 }
 
-/// Where in a frame the next octet belongs.
+/// The part of the frame that the next octet belongs to.
 enum State {
-    Start(Start),
+    CommandLine(CommandLine),
     Head(Head),
     Body(Body),
     Failed(DecodeError),
 }
 
-/// What became of the bytes.
+/// The result of one step.
 enum Step {
-    /// There are too few.
+    /// More bytes are needed.
     Wait,
-    /// The frame goes on with this part.
+    /// The frame continues with this part.
     Enter(State),
-    /// Something is complete.
+    /// An item is complete.
     Done(Item),
 }
 
 impl Decoder {
-    /// A decoder that knows no version yet. Until [`set_version`](Self::set_version), frames are read as
-    /// the beginning of a session, where CONNECT is the only one that means anything: a CONNECT without
-    /// `accept-version` by the rules of 1.0, all else by those of 1.2, the strictest.
+    /// A decoder without a version. Until [`set_version`](Self::set_version), a CONNECT without `accept-version` is
+    /// decoded by the rules of 1.0, and every other frame by those of 1.2, the strictest.
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
@@ -87,17 +84,17 @@ impl Decoder {
         }
     }
 
-    /// The version that was negotiated, once CONNECTED is on its way.
+    /// Sets the negotiated version.
     pub fn set_version(&mut self, version: Version) {
         self.version = Some(version);
     }
 
-    /// Takes the next frame or heart-beat off the front of `input`; `None` once that is used up. Call it
-    /// until then for each message that comes.
+    /// Takes the next frame or heart-beat off the front of `input`; `None` when `input` is used up. Call it until then
+    /// for each message.
     ///
     /// # Errors
     ///
-    /// [`DecodeError`] if the bytes are no frame, from then on always.
+    /// [`DecodeError`] if the bytes are not a frame; every later call returns the same error.
     pub fn decode(&mut self, input: &mut &[u8]) -> Result<Option<Item>, DecodeError> {
         let result = self.run(input);
         if let Err(error) = &result {
@@ -106,21 +103,21 @@ impl Decoder {
         result
     }
 
-    /// Whether a frame has begun and not ended: what a deadline for slow peers needs to know.
+    /// Whether a frame has begun and not ended.
     pub fn is_inside_frame(&self) -> bool {
         match &self.state {
-            State::Start(start) => start.len > 0,
+            State::CommandLine(line) => line.len > 0,
             State::Head(_) | State::Body(_) => true,
             State::Failed(_) => false,
         }
     }
 
-    /// What it has on the heap, in bytes.
-    pub fn held_bytes(&self) -> usize {
+    /// Its heap memory, in bytes.
+    pub fn heap_bytes(&self) -> usize {
         match &self.state {
-            State::Start(_) => 0,
-            State::Head(head) => head.line.capacity() + held_by(&head.headers),
-            State::Body(body) => body.frame.body.capacity() + held_by(&body.frame.headers),
+            State::CommandLine(_) => 0,
+            State::Head(head) => head.line.capacity() + header_bytes(&head.headers),
+            State::Body(body) => body.frame.body.capacity() + header_bytes(&body.frame.headers),
             State::Failed(DecodeError::UnknownCommand { command }) => command.capacity(),
             State::Failed(_) => 0,
         }
@@ -129,7 +126,7 @@ impl Decoder {
     fn run(&mut self, input: &mut &[u8]) -> Result<Option<Item>, DecodeError> {
         loop {
             let step = match &mut self.state {
-                State::Start(start) => start.step(input, self.version),
+                State::CommandLine(line) => line.step(input, self.version),
                 State::Head(head) => head.step(input, &self.limits),
                 State::Body(body) => body.step(input),
                 State::Failed(error) => return Err(error.clone()),
@@ -146,34 +143,33 @@ impl Decoder {
     }
 }
 
-/// Without what it holds: that may be a token.
+/// Without the content: it may be a token.
 impl fmt::Debug for Decoder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Decoder")
             .field("version", &self.version)
             .field("is_inside_frame", &self.is_inside_frame())
-            .field("held_bytes", &self.held_bytes())
+            .field("heap_bytes", &self.heap_bytes())
             .finish_non_exhaustive()
     }
 }
 
 impl Default for State {
     fn default() -> Self {
-        Self::Start(Start::default())
+        Self::CommandLine(CommandLine::default())
     }
 }
 
-/// The command line, or nothing: this is where a decoder is between frames.
+/// The command line; empty between frames.
 #[derive(Default)]
-struct Start {
+struct CommandLine {
     line: [u8; MAX_COMMAND_LINE],
     len: usize,
 }
 
-impl Start {
+impl CommandLine {
     fn step(&mut self, input: &mut &[u8], version: Option<Version>) -> Result<Step, DecodeError> {
         while let Some(octet) = take_octet(input) {
-            spend(1);
             match octet {
                 b'\n' => return self.end(version),
                 0 => return Err(DecodeError::NulInHead),
@@ -224,7 +220,7 @@ struct Head {
     command: Command,
     version: Option<Version>,
     headers: Vec<(String, String)>,
-    /// The beginning of a line whose end has not come.
+    /// The beginning of an incomplete line.
     line: Vec<u8>,
     /// Octets of the head so far.
     used: usize,
@@ -242,7 +238,6 @@ impl Head {
                 return Ok(Step::Wait);
             }
             let end = window.iter().position(|octet| matches!(octet, b'\n' | 0));
-            spend(end.unwrap_or(window.len()));
             let Some(end) = end else {
                 append(&mut self.line, take(input, window.len()), max);
                 self.used += window.len();
@@ -267,9 +262,8 @@ impl Head {
         }
     }
 
-    /// Takes one line; whether it is the empty one that ends the head.
+    /// Handles one line. Returns whether it is the empty line that ends the head.
     fn line(&mut self, line: &[u8], limits: &Limits) -> Result<bool, DecodeError> {
-        spend(line.len());
         let bytes = without_cr(line);
         if bytes.is_empty() {
             return Ok(true);
@@ -280,7 +274,7 @@ impl Head {
         }
         let line = self.headers.len() + 2;
         let text = str::from_utf8(bytes).map_err(|_| DecodeError::NotUtf8 { line })?;
-        // A second colon should be escaped since 1.1. It is not ambiguous, and clients do write it.
+        // Since 1.1 a second colon must be escaped. It is not ambiguous, and clients write it.
         let (name, value) = text.split_once(':').ok_or(DecodeError::NoColon { line })?;
         if name.is_empty() {
             return Err(DecodeError::NoName { line });
@@ -309,18 +303,18 @@ impl Head {
             Some(text) => Some(content_length(text, max)?),
             None => None,
         };
-        let fate = match self.command {
-            command if command.has_body() => Fate::Kept,
-            _ if is_1_0 => Fate::Ignored,
-            _ => Fate::Refused,
+        let rule = match self.command {
+            command if command.has_body() => BodyRule::Keep,
+            _ if is_1_0 => BodyRule::Ignore,
+            _ => BodyRule::Refuse,
         };
-        if fate == Fate::Refused && claimed.is_some_and(|length| length > 0) {
+        if rule == BodyRule::Refuse && claimed.is_some_and(|length| length > 0) {
             let command = self.command;
             return Err(DecodeError::BodyNotAllowed { command });
         }
         Ok(Body {
             frame,
-            fate,
+            rule,
             claimed,
             seen: 0,
             max,
@@ -328,19 +322,19 @@ impl Head {
     }
 }
 
-/// What happens to a body.
+/// How a body is handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    Kept,
-    /// 1.0 says so of SUBSCRIBE, and nothing of the other frames.
-    Ignored,
-    Refused,
+enum BodyRule {
+    Keep,
+    /// 1.0 requires it for SUBSCRIBE and says nothing about other frames.
+    Ignore,
+    Refuse,
 }
 
 /// The body, up to the NUL.
 struct Body {
     frame: Frame,
-    fate: Fate,
+    rule: BodyRule,
     /// `content-length`.
     claimed: Option<usize>,
     /// Octets so far.
@@ -357,7 +351,6 @@ impl Body {
                 None => input.len(),
             },
         };
-        spend(end.min(input.len()));
         self.keep(take(input, end.min(input.len())))?;
         match take_octet(input) {
             None => Ok(Step::Wait),
@@ -372,17 +365,17 @@ impl Body {
 
     fn keep(&mut self, bytes: &[u8]) -> Result<(), DecodeError> {
         self.seen += bytes.len();
-        match self.fate {
-            Fate::Refused if self.seen > 0 => Err(DecodeError::BodyNotAllowed {
+        match self.rule {
+            BodyRule::Refuse if self.seen > 0 => Err(DecodeError::BodyNotAllowed {
                 command: self.frame.command,
             }),
             _ if self.seen > self.max => Err(DecodeError::BodyTooLarge { max: self.max }),
-            Fate::Kept => {
+            BodyRule::Keep => {
                 let bound = self.claimed.unwrap_or(self.max);
                 append(&mut self.frame.body, bytes, bound);
                 Ok(())
             }
-            Fate::Ignored | Fate::Refused => Ok(()),
+            BodyRule::Ignore | BodyRule::Refuse => Ok(()),
         }
     }
 }
@@ -399,25 +392,23 @@ fn take_octet(input: &mut &[u8]) -> Option<u8> {
     Some(*first)
 }
 
-/// Lines end in LF, or since 1.2 in CR LF. A client that writes CR LF does so in its CONNECT, before there
-/// is a version, and goes on with it: so one CR is taken off in all of them.
+/// Lines end in LF, or since 1.2 in CR LF. A client that writes CR LF writes it in its CONNECT too, before a version is
+/// negotiated: so one CR is removed in every version.
 fn without_cr(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
 
-/// Appends; the room for it doubles as it grows, but is never more than `max`.
+/// Appends; the capacity doubles as it grows, up to `max`.
 fn append(buffer: &mut Vec<u8>, bytes: &[u8], max: usize) {
     let needed = buffer.len() + bytes.len();
     if needed > buffer.capacity() {
         let room = needed.max(max.min(2 * buffer.capacity()));
-        spend(buffer.len());
         buffer.reserve_exact(room - buffer.len());
     }
-    spend(bytes.len());
     buffer.extend_from_slice(bytes);
 }
 
-/// Takes the blanks off that 1.0 pads values with in its own examples. Later versions forbid this.
+/// Removes the blanks that pad values in the examples of 1.0. Later versions forbid it.
 fn trim(value: &mut String) {
     let trimmed = value.trim_matches([' ', '\t']);
     if trimmed.len() < value.len() {
@@ -429,7 +420,7 @@ fn content_length(text: &str, max: usize) -> Result<usize, DecodeError> {
     if text.is_empty() || !text.bytes().all(|octet| octet.is_ascii_digit()) {
         return Err(DecodeError::BadContentLength);
     }
-    // Digits that are no `usize` are too many of them.
+    // More digits than a `usize` holds are too large as well.
     match text.parse() {
         Ok(length) if length <= max => Ok(length),
         _ => Err(DecodeError::BodyTooLarge { max }),
@@ -467,22 +458,13 @@ fn unescape(
     Ok(plain)
 }
 
-fn held_by(headers: &Vec<(String, String)>) -> usize {
+fn header_bytes(headers: &Vec<(String, String)>) -> usize {
     let texts: usize = headers
         .iter()
         .map(|(name, value)| name.capacity() + value.capacity())
         .sum();
     headers.capacity() * size_of::<(String, String)>() + texts
 }
-
-/// Octets were looked at or copied: counted in tests, which show that this stays linear.
-#[cfg(test)]
-fn spend(octets: usize) {
-    tests::SPENT.with(|spent| spent.set(spent.get() + octets));
-}
-
-#[cfg(not(test))]
-fn spend(_: usize) {}
 
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! What client and server agree on before a session: the version, the sub-protocol, the heart-beats.
+//! Negotiation at the start of a session: the version, the sub-protocol, the heart-beats.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,26 +7,25 @@ use thiserror::Error;
 
 use super::Version;
 
-/// Every version spoken here, as in the header `version` of the ERROR frame that refuses a client.
+/// The supported versions, as in the header `version` of the ERROR frame for a client without a common version.
 pub const VERSIONS: &str = "1.0,1.1,1.2";
 
-/// The longest interval that is reckoned with. Whoever offers less often than once a day offers nothing of
-/// use, and larger numbers don't fit into a clock's arithmetic.
+/// The longest interval. Longer ones are useless, and very large numbers overflow the arithmetic of clocks.
 const MAX_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Why there is no agreement; each message fits the header `message` of an ERROR frame.
+/// Why negotiation failed. Each message fits the header `message` of an ERROR frame.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum NegotiateError {
     /// The client accepts none of [`VERSIONS`].
-    #[error("none of the versions in accept-version is spoken here; accept 1.0, 1.1 or 1.2")]
+    #[error("no version in accept-version is supported; accept 1.0, 1.1 or 1.2")]
     NoCommonVersion,
     /// The header `heart-beat` is not two numbers.
     #[error("heart-beat is not two numbers; write two counts of milliseconds with a comma between")]
     BadHeartBeat,
 }
 
-/// The version of a session, from the client's header `accept-version`: the highest that both know, and
-/// 1.0 where the header is missing.
+/// The version of a session, from the client's header `accept-version`: the highest common version, and 1.0 without
+/// the header.
 ///
 /// # Errors
 ///
@@ -38,8 +37,7 @@ pub fn version(accept_version: Option<&str>) -> Result<Version, NegotiateError> 
     best(accepted, Version::as_str).ok_or(NegotiateError::NoCommonVersion)
 }
 
-/// The best of the sub-protocols that a client offers in `Sec-WebSocket-Protocol`, wherever it stands in
-/// the list.
+/// The best of the sub-protocols that a client offers in `Sec-WebSocket-Protocol`, at any position.
 pub fn subprotocol(offered: &str) -> Option<Version> {
     best(offered, Version::subprotocol)
 }
@@ -52,39 +50,39 @@ fn best(list: &str, name: fn(Version) -> &'static str) -> Option<Version> {
     Version::ALL.into_iter().rev().find(listed)
 }
 
-/// What this side can send and wants to get, as in its header `heart-beat`. Zero is never.
+/// The intervals of one side's header `heart-beat`. Zero means never.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Offer {
+pub struct HeartBeatOffer {
     /// The shortest interval at which it can send.
     pub send: Duration,
-    /// The interval at which it wants to get.
+    /// The interval at which it wants to receive.
     pub want: Duration,
 }
 
 /// As the value of the header `heart-beat` of CONNECTED.
-impl fmt::Display for Offer {
+impl fmt::Display for HeartBeatOffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{},{}", self.send.as_millis(), self.want.as_millis())
     }
 }
 
-/// The heart-beats of a session, as this side sees them.
+/// The negotiated heart-beats of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeartBeat {
-    /// How often this side must send something.
+    /// The interval at which this side must send something.
     pub send: Option<Duration>,
-    /// How often the peer will. It may be late by a margin that the caller sets.
+    /// The interval at which the peer sends something. The caller adds a tolerance.
     pub expect: Option<Duration>,
 }
 
-/// The heart-beats of a session, from the client's header `heart-beat` and our offer. In each direction
-/// they come at the longer of the two intervals, and not at all where either is zero or there is no
-/// header. Intervals end at one day.
+/// The heart-beats of a session, from the client's header `heart-beat` and the server's offer. In each direction the
+/// longer of the two intervals counts; there are none if either is zero or the header is missing. An interval is at
+/// most one day.
 ///
 /// # Errors
 ///
 /// [`NegotiateError::BadHeartBeat`].
-pub fn heart_beat(header: Option<&str>, ours: Offer) -> Result<HeartBeat, NegotiateError> {
+pub fn heart_beat(header: Option<&str>, ours: HeartBeatOffer) -> Result<HeartBeat, NegotiateError> {
     let (can_send, wants) = match header {
         None => (Duration::ZERO, Duration::ZERO),
         Some(text) => {
@@ -107,7 +105,7 @@ fn interval(text: &str) -> Result<Duration, NegotiateError> {
     if digits.is_empty() || !digits.bytes().all(|octet| octet.is_ascii_digit()) {
         return Err(NegotiateError::BadHeartBeat);
     }
-    // Digits that are no `u64` are too many of them.
+    // More digits than a `u64` holds are longer than a day.
     Ok(digits.parse().map_or(MAX_INTERVAL, Duration::from_millis))
 }
 
@@ -121,13 +119,13 @@ mod tests {
         Duration::from_millis(milliseconds)
     }
 
-    const OURS: Offer = Offer {
+    const OURS: HeartBeatOffer = HeartBeatOffer {
         send: ms(15_000),
         want: ms(10_000),
     };
 
     #[test]
-    fn highest_common_version_is_taken() {
+    fn highest_common_version_is_chosen() {
         for (accepted, expected) in [
             ("1.0", Version::V10),
             ("1.1", Version::V11),
@@ -173,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn best_subprotocol_is_taken_wherever_it_stands() {
+    fn best_subprotocol_is_chosen_at_any_position() {
         for (offered, expected) in [
             ("v12.stomp, v11.stomp, v10.stomp", Some(Version::V12)),
             ("v10.stomp,v11.stomp", Some(Version::V11)),
@@ -205,7 +203,7 @@ mod tests {
 
     #[test]
     fn zero_on_either_side_is_no_heart_beat() {
-        let nothing = Offer {
+        let nothing = HeartBeatOffer {
             send: ms(0),
             want: ms(0),
         };
@@ -226,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn absurd_heart_beats_end_at_a_day() {
+    fn heart_beat_intervals_are_capped_at_one_day() {
         for header in [
             "86400001,86400001",
             "18446744073709551615,18446744073709551615",
@@ -253,7 +251,7 @@ mod tests {
     #[test]
     fn offer_is_written_as_the_header() {
         assert_eq!(OURS.to_string(), "15000,10000");
-        let never = Offer {
+        let never = HeartBeatOffer {
             send: ms(0),
             want: ms(0),
         };
@@ -262,18 +260,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn both_sides_of_a_session_reckon_the_same(
+        fn both_sides_of_a_session_agree(
             (cx, cy, sx, sy) in (0..60_000u64, 0..60_000u64, 0..60_000u64, 0..60_000u64),
         ) {
-            let server = Offer { send: ms(sx), want: ms(sy) };
-            let client = Offer { send: ms(cx), want: ms(cy) };
+            let server = HeartBeatOffer { send: ms(sx), want: ms(sy) };
+            let client = HeartBeatOffer { send: ms(cx), want: ms(cy) };
             let here = heart_beat(Some(&client.to_string()), server).unwrap();
             let there = heart_beat(Some(&server.to_string()), client).unwrap();
             prop_assert_eq!((here.send, here.expect), (there.expect, there.send));
         }
 
         #[test]
-        fn no_text_makes_negotiation_fall_over(text in ".*") {
+        fn no_text_makes_negotiation_panic(text in ".*") {
             let _ = (version(Some(&text)), subprotocol(&text), heart_beat(Some(&text), OURS));
         }
     }

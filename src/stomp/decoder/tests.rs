@@ -1,14 +1,9 @@
-use std::cell::Cell;
+use std::time::{Duration, Instant};
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-
-thread_local! {
-    /// What [`spend`] counted in this test.
-    pub(super) static SPENT: Cell<usize> = const { Cell::new(0) };
-}
 
 /// Limits small enough to run into.
 const SMALL: Limits = Limits {
@@ -486,7 +481,7 @@ fn head_is_refused_as_soon_as_it_is_too_large() {
     assert_eq!(endless.len(), max);
     let error = refusal(&mut decoder, endless.as_bytes());
     assert_eq!(error, DecodeError::HeadTooLarge { max });
-    assert_eq!(decoder.held_bytes(), 0);
+    assert_eq!(decoder.heap_bytes(), 0);
 }
 
 #[test]
@@ -507,7 +502,7 @@ fn every_octet_of_the_head_counts() {
 }
 
 #[test]
-fn room_does_not_outgrow_its_limit() {
+fn capacity_does_not_exceed_the_limit() {
     let limits = Limits {
         max_body_bytes: 100,
         ..SMALL
@@ -519,9 +514,9 @@ fn room_does_not_outgrow_its_limit() {
         for octet in bytes.as_bytes() {
             let mut input = std::slice::from_ref(octet);
             assert_eq!(decoder.decode(&mut input), Ok(None));
-            assert!(decoder.held_bytes() <= 100, "{}", decoder.held_bytes());
+            assert!(decoder.heap_bytes() <= 100, "{}", decoder.heap_bytes());
         }
-        assert!(decoder.held_bytes() >= 92, "{}", decoder.held_bytes());
+        assert!(decoder.heap_bytes() >= 92, "{}", decoder.heap_bytes());
     }
 }
 
@@ -554,11 +549,11 @@ fn claim_of_a_large_body_is_refused_before_there_is_one() {
 }
 
 #[test]
-fn room_for_a_body_is_taken_as_it_comes_not_as_it_is_claimed() {
+fn body_is_allocated_as_it_arrives_not_by_its_content_length() {
     let mut decoder = decoder(Version::V12);
     let mut input = &b"SEND\ncontent-length:8192\n\nx"[..];
     assert_eq!(decoder.decode(&mut input), Ok(None));
-    assert!(decoder.held_bytes() < 500, "{}", decoder.held_bytes());
+    assert!(decoder.heap_bytes() < 500, "{}", decoder.heap_bytes());
 }
 
 #[test]
@@ -583,15 +578,15 @@ fn after_an_error_there_is_only_that_error() {
 }
 
 #[test]
-fn idle_decoder_holds_nothing() {
+fn idle_decoder_uses_no_heap() {
     let mut decoder = decoder(Version::V12);
-    assert_eq!(decoder.held_bytes(), 0);
+    assert_eq!(decoder.heap_bytes(), 0);
     let (items, _) = read(
         &mut decoder,
         b"SEND\nname:value\n\nbody\0\n\r\nACK\nid:1\n\n\0\n",
     );
     assert_eq!(items.len(), 5);
-    assert_eq!(decoder.held_bytes(), 0);
+    assert_eq!(decoder.heap_bytes(), 0);
     assert!(size_of::<Decoder>() <= 160, "{}", size_of::<Decoder>());
 }
 
@@ -623,23 +618,24 @@ fn default_limits_take_a_connect_with_a_token_of_16_kib() {
     );
 }
 
+/// Two million octets one by one: a decoder that scans or copies what it has read already takes hours.
 #[test]
-fn each_octet_is_looked_at_a_bounded_number_of_times() {
+fn decoding_takes_linear_time() {
+    const OCTETS: usize = 2_000_000;
     let limits = Limits {
-        max_header_bytes: 1 << 20,
+        max_header_bytes: 1 << 21,
         max_headers: 1000,
-        max_body_bytes: 1 << 20,
+        max_body_bytes: 1 << 21,
     };
-    let long_line = format!("SEND\na:{}\n\nb\0", "x".repeat(500_000));
+    let long_line = format!("SEND\na:{}\n\nb\0", "x".repeat(OCTETS));
     let many_lines = format!("SEND\n{}\nb\0", "name:value\n".repeat(1000));
-    let to_nul = format!("SEND\n\n{}\0", "x".repeat(500_000));
-    let counted = format!("SEND\ncontent-length:500000\n\n{}\0", "x".repeat(500_000));
+    let to_nul = format!("SEND\n\n{}\0", "x".repeat(OCTETS));
+    let counted = format!("SEND\ncontent-length:{OCTETS}\n\n{}\0", "x".repeat(OCTETS));
     let beats = "\n".repeat(10_000);
-    let mut tried = 0;
+    let begun = Instant::now();
     for bytes in [long_line, many_lines, to_nul, counted, beats] {
-        for size in [1, 2, 7, 1000, bytes.len()] {
+        for size in [1, 7, 1000, bytes.len()] {
             let mut decoder = Decoder::new(limits);
-            SPENT.with(|spent| spent.set(0));
             let mut items = 0;
             for chunk in bytes.as_bytes().chunks(size) {
                 let (read, error) = read(&mut decoder, chunk);
@@ -647,14 +643,9 @@ fn each_octet_is_looked_at_a_bounded_number_of_times() {
                 items += read.len();
             }
             assert!(items > 0);
-            let spent = SPENT.with(Cell::get);
-            assert!(spent >= bytes.len() - 100, "the counter counts");
-            // Scanned, kept, moved twice or so as the room grows, read as a line.
-            assert!(spent <= 5 * bytes.len(), "{spent} for {}", bytes.len());
-            tried += 1;
         }
     }
-    assert_eq!(tried, 25);
+    assert!(begun.elapsed() < Duration::from_secs(60));
 }
 
 #[test]
@@ -804,7 +795,7 @@ fn read_cut(
     for piece in cut(bytes, sizes) {
         let (more, error) = read(decoder, piece);
         items.extend(more);
-        held = held.max(decoder.held_bytes());
+        held = held.max(decoder.heap_bytes());
         if error.is_some() {
             return (items, error, held);
         }
@@ -837,7 +828,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_the_decoder_fall_over(
+    fn no_bytes_make_the_decoder_panic(
         bytes in any_bytes(),
         version in proptest::option::of(any_version()),
         cuts in any_cuts(),
@@ -848,7 +839,7 @@ proptest! {
         let (cut_items, cut_error, held) = read_cut(&mut cut, &bytes, &cuts);
         prop_assert_eq!(&items, &cut_items, "however they are cut");
         prop_assert_eq!(error, cut_error);
-        prop_assert!(held.max(whole.held_bytes()) <= bound(SMALL), "{}", held);
+        prop_assert!(held.max(whole.heap_bytes()) <= bound(SMALL), "{}", held);
         prop_assert_eq!(whole.is_inside_frame(), cut.is_inside_frame());
         for item in items {
             let Item::Frame(frame) = item else { continue };
