@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use regex::Regex;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -103,6 +104,27 @@ fn relative_links_lead_to_files() {
         }
     }
     assert!(links > 20, "only {links} links");
+}
+
+/// The architecture page names a file as `src/x.rs`, and an item in it as `src/x.rs`: `name`.
+#[test]
+fn the_architecture_page_names_files_and_items_that_exist() {
+    let page = read("docs/architecture.md");
+    let named =
+        Regex::new("`((?:src|tests|prosody-plugins)/[^`]*)`(?:: `([a-zA-Z_:]+)`)?").unwrap();
+    let mut files = 0;
+    for found in named.captures_iter(&page) {
+        files += 1;
+        let file = &found[1];
+        assert!(root().join(file).exists(), "{file} does not exist");
+        let Some(item) = found.get(2) else { continue };
+        let name = item.as_str().rsplit("::").next().unwrap();
+        let text = read(file);
+        let definition = format!(r"(fn|struct|enum|trait) {name}(?-u:\b)");
+        let defined = Regex::new(&definition).unwrap().is_match(&text);
+        assert!(defined, "{file} does not define {name}");
+    }
+    assert!(files > 15, "only {files} files");
 }
 
 #[test]
