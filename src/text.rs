@@ -1,13 +1,27 @@
-//! Escaping and truncating of foreign text.
+//! Escaping, truncating and percent coding of text.
 
-/// How many characters of a foreign text an error message repeats.
-const MAX_SHOWN_CHARS: usize = 64;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// Foreign text, made safe for a message and for a header: escaped, and truncated when long.
+/// How many characters of a foreign text a message repeats.
+const MAX_MESSAGE_CHARS: usize = 64;
+
+/// The characters that JavaScript's `encodeURIComponent` escapes.
+const URI_COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'!')
+    .remove(b'~')
+    .remove(b'*')
+    .remove(b'\'')
+    .remove(b'(')
+    .remove(b')');
+
+/// Escapes and truncates a foreign text for use in a message or a header.
 pub(crate) fn escape_for_message(text: &str) -> String {
     let mut escaped = String::new();
     for (count, c) in text.chars().enumerate() {
-        if count == MAX_SHOWN_CHARS {
+        if count == MAX_MESSAGE_CHARS {
             escaped.push('…');
             break;
         }
@@ -25,4 +39,58 @@ pub(crate) fn escape_for_message(text: &str) -> String {
 pub(crate) fn is_unsafe_for_display(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// JavaScript's `decodeURIComponent`; `None` where that throws: an incomplete escape, or bytes that are not
+/// UTF-8.
+pub(crate) fn percent_decode(text: &[u8]) -> Option<String> {
+    let is_escape = |at: usize| {
+        let digits = text.get(at + 1..at + 3);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    let mut percents = text.iter().enumerate().filter(|(_, byte)| **byte == b'%');
+    if !percents.all(|(at, _)| is_escape(at)) {
+        return None;
+    }
+    let decoded = percent_encoding::percent_decode(text).decode_utf8().ok()?;
+    Some(decoded.into_owned())
+}
+
+/// JavaScript's `encodeURIComponent`, in lower case.
+pub(crate) fn percent_encode(text: &str) -> String {
+    let mut encoded = utf8_percent_encode(text, URI_COMPONENT).to_string();
+    encoded.make_ascii_lowercase();
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn incomplete_escapes_and_invalid_utf8_are_not_decoded() {
+        for text in [
+            "%",
+            "%4",
+            "%zz",
+            "%%41",
+            "a%c3",
+            "%ff",
+            "%c3%28",
+            "%ed%a0%80",
+        ] {
+            assert_eq!(percent_decode(text.as_bytes()), None, "{text}");
+        }
+        assert_eq!(percent_decode(b"a+%c3%A9%2541").as_deref(), Some("a+é%41"));
+    }
+
+    proptest! {
+        #[test]
+        fn encoded_text_decodes_to_its_lower_case(text in any::<String>()) {
+            let lower = text.to_ascii_lowercase();
+            prop_assert_eq!(percent_decode(percent_encode(&text).as_bytes()), Some(lower));
+        }
+    }
 }

@@ -28,34 +28,21 @@ impl AllocationId {
         self.0
     }
 
-    /// Reads the id out of a path, as the stock module writes it: under Lua 5.4 JSON numbers are floats,
-    /// so `7` comes back as `7.0` and `10000000000000` as `1e+13`. All spellings of a whole number in
-    /// range are taken, by decimal arithmetic, without rounding; `None` for everything else.
+    /// Reads the id from a path, as the stock module writes it: under Lua 5.4 JSON numbers are floats, so `7`
+    /// becomes `7.0` and `10000000000000` becomes `1e+13`. `None` for what is not a whole number in range.
     pub fn parse_path(text: &str) -> Option<Self> {
-        if text.len() > MAX_PATH_BYTES {
+        let is_numeric = |byte: u8| byte.is_ascii_digit() || b"eE.+-".contains(&byte);
+        // Rust also reads `+7`, `.7` and `7.`, which Lua never writes.
+        let mut parts = text.split('.');
+        let has_digits = parts.all(|part| part.starts_with(|c: char| c.is_ascii_digit()));
+        if text.len() > MAX_PATH_BYTES || !text.bytes().all(is_numeric) || !has_digits {
             return None;
         }
-        let (mantissa, exponent) = match text.split_once(['e', 'E']) {
-            Some((mantissa, exponent)) => (mantissa, exponent_of(exponent)?),
-            None => (text, 0),
-        };
-        let (whole, fraction) = match mantissa.split_once('.') {
-            Some((whole, fraction)) => (digits(whole)?, digits(fraction)?),
-            None => (digits(mantissa)?, ""),
-        };
-        // The number is all the digits, with the point `places` digits from their left end.
-        let places = whole.len().checked_add_signed(exponent)?;
-        let all = || whole.bytes().chain(fraction.bytes());
-        if all().skip(places).any(|digit| digit != b'0') {
-            return None;
-        }
-        let id = all()
-            .chain(std::iter::repeat(b'0'))
-            .take(places)
-            .try_fold(0_i64, |id, digit| {
-                Some(id * 10 + i64::from(digit - b'0')).filter(|id| *id < ID_LIMIT)
-            })?;
-        Self::new(id)
+        // All ids are whole numbers below 2^53, so exact in an f64.
+        let id: f64 = text.parse().ok()?;
+        (id.fract() == 0.0 && id < ID_LIMIT as f64)
+            .then_some(id as i64)
+            .and_then(Self::new)
     }
 }
 
@@ -121,27 +108,12 @@ impl EndReason {
         }
     }
 
-    /// The reason of this word.
+    /// The reason with this word.
     #[must_use]
-    pub fn of_code(code: &str) -> Option<Self> {
+    pub fn from_code(code: &str) -> Option<Self> {
         let all = [Self::Destroyed, Self::Expired, Self::Cancelled];
         all.into_iter().find(|reason| reason.code() == code)
     }
-}
-
-/// One digit or more.
-fn digits(text: &str) -> Option<&str> {
-    (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())).then_some(text)
-}
-
-/// A signed exponent of one to three digits, so that nothing overflows and nothing takes long.
-fn exponent_of(text: &str) -> Option<isize> {
-    let (sign, text) = match text.strip_prefix('-') {
-        Some(text) => (-1, text),
-        None => (1, text.strip_prefix('+').unwrap_or(text)),
-    };
-    let exponent: isize = digits(text).filter(|text| text.len() <= 3)?.parse().ok()?;
-    Some(sign * exponent)
 }
 
 #[cfg(test)]
@@ -151,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_spelling_lua_has_for_an_id_is_that_id() {
+    fn all_spellings_of_an_id_in_lua_are_read() {
         for (text, id) in [
             ("7", 7),
             ("7.0", 7),
@@ -177,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_is_no_id() {
+    fn other_texts_are_not_ids() {
         let long = "7".repeat(400);
         for text in [
             "",
@@ -254,7 +226,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_id_comes_back_from_lua(id in 1..ID_LIMIT, short in 1..1_000_000_i64) {
+        fn ids_written_by_lua_are_read_back(id in 1..ID_LIMIT, short in 1..1_000_000_i64) {
             for id in [id, short, short * 100_000_000 % ID_LIMIT] {
                 prop_assume!(id > 0);
                 let expected = AllocationId::new(id);
@@ -266,7 +238,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_read_is_the_number_that_was_written(text in "[0-9]{1,5}(\\.[0-9]{1,5})?([eE][-+]?[0-9]{1,2})?") {
+        fn the_id_equals_the_number_in_the_text(text in "[0-9]{1,5}(\\.[0-9]{1,5})?([eE][-+]?[0-9]{1,2})?") {
             if let Some(id) = AllocationId::parse_path(&text) {
                 let number: f64 = text.parse().unwrap();
                 let read = id.get() as f64;
@@ -275,7 +247,7 @@ mod tests {
         }
 
         #[test]
-        fn nothing_makes_it_panic(text in any::<String>(), near in "[0-9.eE+-]{0,40}") {
+        fn the_parser_never_panics(text in any::<String>(), near in "[0-9.eE+-]{0,40}") {
             let _ = AllocationId::parse_path(&text);
             let _ = AllocationId::parse_path(&near);
         }

@@ -5,5 +5,6 @@ pub mod booking;
 pub mod conference;
 pub mod policy;
 pub mod requester;
+pub mod room_name;
 pub mod secret;
 pub mod timestamp;

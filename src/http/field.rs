@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use crate::domain::conference::ConferenceError;
 use crate::domain::timestamp::TimestampError;
+use crate::text::percent_decode;
 
 /// What is wrong with a field: its name, the fault and the remedy.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -56,7 +57,7 @@ impl Form {
     /// kept under a name that nobody can ask for.
     pub(super) fn parse(raw: &[u8]) -> Result<Self, FieldError> {
         for pair in raw.split(|byte| *byte == b'&') {
-            if !well_escaped(pair) {
+            if percent_decode(pair).is_none() {
                 let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default();
                 let name: String = String::from_utf8_lossy(name).chars().take(40).collect();
                 return Err(FieldError::Escape(name.escape_default().to_string()));
@@ -128,29 +129,6 @@ fn shown(name: &str) -> String {
 
 fn time(field: &'static str, text: &str) -> Result<DateTime<Utc>, FieldError> {
     crate::domain::timestamp::parse_zoned(text).map_err(|error| FieldError::Time { field, error })
-}
-
-/// Whether every `%` is followed by two hex digits, and what comes out is UTF-8.
-fn well_escaped(raw: &[u8]) -> bool {
-    let mut bytes = raw.iter();
-    let mut decoded = Vec::with_capacity(raw.len());
-    while let Some(byte) = bytes.next() {
-        if *byte != b'%' {
-            decoded.push(*byte);
-            continue;
-        }
-        let mut digit = || {
-            bytes
-                .next()
-                .and_then(|digit| char::from(*digit).to_digit(16))
-        };
-        let (Some(high), Some(low)) = (digit(), digit()) else {
-            return false;
-        };
-        // Two hex digits are at most 0xff.
-        decoded.push(u8::try_from(high * 16 + low).unwrap_or_default());
-    }
-    std::str::from_utf8(&decoded).is_ok()
 }
 
 /// An object as it was written: of a member that is there twice, JSON's usual readers keep the last one

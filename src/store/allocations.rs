@@ -30,7 +30,7 @@ fn allocation(row: &SqliteRow, domain: &str) -> Result<Allocation> {
         end: instant(millis("ends_at")?)?,
         options: options(row)?,
         ended_at: ended.map(instant).transpose()?,
-        end_reason: end_reason.as_deref().and_then(EndReason::of_code),
+        end_reason: end_reason.as_deref().and_then(EndReason::from_code),
     })
 }
 
