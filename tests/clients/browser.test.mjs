@@ -1,4 +1,4 @@
-// The same in a real browser: a visitor and a moderator in two tabs of headless Chromium.
+// Waiting in a browser: a visitor and a moderator in two tabs of headless Chromium.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -18,7 +18,7 @@ import {
 } from "./harness.mjs";
 
 const CHROMIUM = process.env.USHER_CHROMIUM ?? "/usr/bin/chromium";
-// It looks for nothing but the two servers of the test.
+// Without connections to other servers.
 const QUIET = [
 	"--disable-gpu",
 	"--disable-quic",
@@ -71,7 +71,7 @@ function seen(page) {
 	return page.evaluate(() => window.seen);
 }
 
-/** Waits until the tab shows this; the deadline is Playwright's own. */
+/** Waits until the tab shows this text. */
 function shows(page, id, text) {
 	return page.waitForFunction(
 		([id, text]) => document.getElementById(id).textContent.includes(text),
@@ -81,40 +81,40 @@ function shows(page, id, text) {
 }
 
 describe("waiting in a browser", () => {
-	test("a visitor's tab waits, a moderator's tab shows it, and going live lets the visitor in", async () => {
-		const place = newRoom();
-		const watching = await moderatorTab(place);
+	test("a visitor waits, the moderator sees the number, and go-live releases the visitor", async () => {
+		const target = newRoom();
+		const watching = await moderatorTab(target);
 		await shows(watching, "body", '"visitorsWaiting":0');
-		const waiting = await visitorTab(place);
+		const waiting = await visitorTab(target);
 		await shows(watching, "body", '"visitorsWaiting":1');
 		assert.deepEqual((await seen(waiting)).messages, []);
 
-		await usher.goLive(place.conference);
+		await usher.goLive(target.conference);
 		await shows(waiting, "body", "live");
 		await shows(watching, "body", '"visitorsWaiting":0');
 		const { messages, errors, failures } = await seen(waiting);
 		assert.equal(messages.length, 1);
-		assertLive(messages[0], place.conference);
+		assertLive(messages[0], target.conference);
 		assert.deepEqual([errors, failures], [[], 0]);
 	});
 
-	test("a late tab is told at once, and after the end the next one waits again", async () => {
-		const place = newRoom();
-		await usher.goLive(place.conference);
-		await shows(await visitorTab(place), "body", "live");
-		await usher.endLive(place.conference);
+	test("a late visitor is released at once, and visitors wait again after end-live", async () => {
+		const target = newRoom();
+		await usher.goLive(target.conference);
+		await shows(await visitorTab(target), "body", "live");
+		await usher.endLive(target.conference);
 
-		const next = await visitorTab(place);
-		const watching = await moderatorTab(place);
+		const next = await visitorTab(target);
+		const watching = await moderatorTab(target);
 		await shows(watching, "body", '"visitorsWaiting":1');
 		assert.deepEqual((await seen(next)).messages, []);
-		await usher.goLive(place.conference);
+		await usher.goLive(target.conference);
 		await shows(next, "body", "live");
 	});
 
-	test("a tab that leaves, and one that is closed, are no longer counted", async () => {
-		const place = newRoom();
-		const [leaving, closing, watching] = [await visitorTab(place), await visitorTab(place), await moderatorTab(place)];
+	test("a disconnected tab and a closed tab are no longer counted", async () => {
+		const target = newRoom();
+		const [leaving, closing, watching] = [await visitorTab(target), await visitorTab(target), await moderatorTab(target)];
 		await shows(watching, "body", '"visitorsWaiting":2');
 		await leaving.evaluate(() => window.leave());
 		await shows(watching, "body", '"visitorsWaiting":1');
@@ -122,9 +122,9 @@ describe("waiting in a browser", () => {
 		await shows(watching, "body", '"visitorsWaiting":0');
 	});
 
-	test("a refused token is an ERROR that says why", async () => {
-		const place = newRoom();
-		const refused = await tab(visitorTopic(place.conference), visitorToken(newRoom().room));
+	test("a refused token causes an ERROR with a message", async () => {
+		const target = newRoom();
+		const refused = await tab(visitorTopic(target.conference), visitorToken(newRoom().room));
 		await shows(refused, "state", "closed");
 		const { messages, errors } = await seen(refused);
 		assert.equal(errors.length, 1);
@@ -133,20 +133,20 @@ describe("waiting in a browser", () => {
 	});
 
 	for (const signal of ["SIGTERM", "SIGKILL"]) {
-		test(`a tab survives a restart after ${signal}`, async () => {
-			const place = newRoom();
+		test(`a tab reconnects after a restart by ${signal}`, async () => {
+			const target = newRoom();
 			const options = { reconnectDelay: "300" };
-			const waiting = await visitorTab(place, options);
-			const watching = await moderatorTab(place, options);
+			const waiting = await visitorTab(target, options);
+			const watching = await moderatorTab(target, options);
 			await shows(watching, "body", '"visitorsWaiting":1');
-			await usher.end(signal);
+			await usher.terminate(signal);
 			await shows(waiting, "state", "closed");
 			const [close] = (await seen(waiting)).closes;
 			assert.equal(close.wasClean, signal === "SIGTERM", `closed with ${close.code}`);
 			await usher.start();
 			await shows(waiting, "state", "connected");
 			assert.deepEqual((await seen(waiting)).messages, []);
-			await usher.goLive(place.conference);
+			await usher.goLive(target.conference);
 			await shows(waiting, "body", "live");
 			const { messages, errors, connections } = await seen(waiting);
 			assert.deepEqual([messages.length, errors, connections], [1, [], 2]);

@@ -1,4 +1,4 @@
-// The real binary on a free port with scratch files, tokens for it, and what the tests wait with.
+// Starts usher on a free port with scratch files, signs tokens for it, and has helpers that wait.
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -18,12 +18,12 @@ export const SECRET = "a-secret-for-the-clients-tests-0123456789";
 export const SERVICE_TOKEN = "a-service-token-for-the-clients-tests-0123456789";
 
 const BINARY = process.env.USHER_BIN ?? join(ROOT, "target/debug/usher");
-const PATIENCE = 10_000;
-// Below the ports that systems give to clients: while usher is down between two lives on one port,
-// nobody else may be given it, not even a client that is trying to reach it.
+const TIMEOUT = 10_000;
+// Below the ephemeral ports: while usher restarts, the kernel must not give its port to another process or to a
+// client that tries to connect.
 const PORTS = { first: 15_000, last: 30_000 };
 
-// What has to go whatever becomes of the tests: processes and directories.
+// Processes and directories to remove when the tests exit.
 const running = new Set();
 const scratch = new Set();
 process.on("exit", () => {
@@ -32,8 +32,8 @@ process.on("exit", () => {
 });
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.once(signal, () => process.exit(1));
 
-/** Keeps a process from outliving the tests. */
-export function own(child) {
+/** Kills a process when the tests exit. */
+export function killAtExit(child) {
 	running.add(child);
 	child.once("exit", () => running.delete(child));
 	return child;
@@ -59,39 +59,39 @@ async function freePort() {
 	}
 }
 
-/** Waits for what can only be looked at; what announces itself is awaited through an `Inbox`. */
-export async function until(condition, what, patience = PATIENCE) {
-	const deadline = performance.now() + patience;
+/** Polls a condition. Events are awaited with a `MessageQueue` instead. */
+export async function until(condition, description, timeout = TIMEOUT) {
+	const deadline = performance.now() + timeout;
 	while (performance.now() < deadline) {
 		const found = await condition();
 		if (found) return found;
 		await sleep(20);
 	}
-	assert.fail(`${what} did not come about within ${patience} ms`);
+	assert.fail(`timed out after ${timeout} ms waiting for ${description}`);
 }
 
-/** What came in, in order, for whoever waits for it; `story` is told when it waits in vain. */
-export class Inbox {
+/** Received items in order. `context` is added to the message of a time-out. */
+export class MessageQueue {
 	all = [];
 	#taken = 0;
 	#waiting = [];
-	#story;
+	#context;
 
-	constructor(story = () => "") {
-		this.#story = story;
+	constructor(context = () => "") {
+		this.#context = context;
 	}
 
-	put(item) {
+	push(item) {
 		this.all.push(item);
 		this.#waiting.splice(0).forEach((wake) => wake());
 	}
 
-	/** The next one not taken yet. */
-	async next(what = "a message", patience = PATIENCE) {
-		const deadline = performance.now() + patience;
+	/** Returns the next item, or waits for it. */
+	async next(description = "a message", timeout = TIMEOUT) {
+		const deadline = performance.now() + timeout;
 		while (this.#taken === this.all.length) {
 			const left = deadline - performance.now();
-			if (left <= 0) assert.fail(`${what} did not come within ${Math.round(patience)} ms\n${this.#story()}`);
+			if (left <= 0) assert.fail(`timed out after ${Math.round(timeout)} ms waiting for ${description}\n${this.#context()}`);
 			await new Promise((resolve) => {
 				const timer = setTimeout(resolve, left);
 				this.#waiting.push(() => {
@@ -103,18 +103,18 @@ export class Inbox {
 		return this.all[this.#taken++];
 	}
 
-	/** The first one that passes; those before it are passed over. */
-	async first(passes, what, patience = PATIENCE) {
-		const deadline = performance.now() + patience;
+	/** Returns the next item that matches and skips others. */
+	async first(matches, description, timeout = TIMEOUT) {
+		const deadline = performance.now() + timeout;
 		for (;;) {
-			const item = await this.next(what, deadline - performance.now());
-			if (passes(item)) return item;
+			const item = await this.next(description, deadline - performance.now());
+			if (matches(item)) return item;
 		}
 	}
 }
 
 export class Usher {
-	/** Starts the binary; `queue` holds lines for that section of its configuration. */
+	/** Starts usher. `queue` has settings of that section of its configuration. */
 	static async start(queue = {}) {
 		const usher = new this();
 		usher.directory = mkdtempSync(join(tmpdir(), "usher-clients-"));
@@ -149,19 +149,19 @@ ${lines.join("\n")}
 `;
 	}
 
-	/** Starts the process on the files and the port it had before. */
+	/** Starts the process with the same files and port as before. */
 	async start() {
-		this.process = own(await this.launch([BINARY, "serve", "--config", join(this.directory, "config.toml")]));
+		this.process = killAtExit(await this.launch([BINARY, "serve", "--config", join(this.directory, "config.toml")]));
 		this.exit = once(this.process, "exit").then(([code, signal]) => ({ code, signal }));
 		this.exit.catch(() => {});
-		await until(() => this.#isUp(), "usher's answer");
+		await until(() => this.#isUp(), "a response of usher");
 	}
 
 	launch([command, ...words]) {
 		return this.spawn(command, words, ["ignore"]);
 	}
 
-	/** Its output goes to the log, and no setting of ours comes in by the environment. */
+	/** Its output goes to the log. Variables of usher are removed from the environment. */
 	spawn(command, words, [input, output, ...more]) {
 		const settings = Object.entries(process.env).filter(([name]) => !name.startsWith("USHER_"));
 		const log = openSync(this.log, "a");
@@ -173,11 +173,11 @@ ${lines.join("\n")}
 
 	async #isUp() {
 		if (this.process.pid === undefined) throw await this.exit.catch((error) => error);
-		if (this.process.exitCode !== null) assert.fail(`usher ended at once:\n${this.said()}`);
+		if (this.process.exitCode !== null) assert.fail(`usher exited at its start:\n${this.readLog()}`);
 		return fetch(`${this.http}/health`).then((answer) => answer.ok, () => false);
 	}
 
-	said() {
+	readLog() {
 		return readFileSync(this.log, "utf8");
 	}
 
@@ -202,7 +202,7 @@ ${lines.join("\n")}
 		});
 	}
 
-	/** How many wait for a conference. */
+	/** The number of visitors who wait for a conference. */
 	async waiting(conference) {
 		const answer = await fetch(`${this.http}/waiting-queue/conferences?conference=${conference}`, {
 			headers: { authorization: `Bearer ${SERVICE_TOKEN}` },
@@ -220,64 +220,64 @@ ${lines.join("\n")}
 		assert.equal(answer.status, 200, await answer.text());
 	}
 
-	/** Sends a signal and waits for the end. */
-	async end(signal) {
+	/** Sends a signal and waits for the exit. */
+	async terminate(signal) {
 		this.process.kill(signal);
-		const timer = setTimeout(() => this.process.kill("SIGKILL"), PATIENCE);
+		const timer = setTimeout(() => this.process.kill("SIGKILL"), TIMEOUT);
 		const exit = await this.exit;
 		clearTimeout(timer);
 		return exit;
 	}
 
-	/** Ends it and takes its files away. */
+	/** Stops usher and deletes its files. */
 	async stop() {
-		if (running.has(this.process)) await this.end("SIGTERM");
+		if (running.has(this.process)) await this.terminate("SIGTERM");
 		remove(this.directory);
 	}
 }
 
-// Holds the socket as descriptor 3, never accepts, and hands it to a new usher for each line that it reads.
-const KEEPER = `while read -r _; do
+// Holds the socket as descriptor 3 without accepting, and starts usher with it for each line of its input.
+const SOCKET_HOLDER = `while read -r _; do
 	(LISTEN_FDS=1 LISTEN_PID=$BASHPID exec "$@" >&2) & echo "pid $!"
 	wait $!; echo "exit $?"
 done`;
-// As many as systemd lets wait in a socket of its own.
+// The default backlog of systemd sockets.
 const BACKLOG = 4096;
 
-/** usher on a socket that outlives it, as systemd keeps one: connections wait there while it is away. */
+/** usher with socket activation as by systemd: connections wait in the socket while usher restarts. */
 export class SocketActivatedUsher extends Usher {
-	#keeper;
+	#holder;
 	#lines;
 
 	async launch(command) {
-		this.#keeper ??= await this.#keep(command);
-		this.#keeper.stdin.write("start\n");
+		this.#holder ??= await this.#holdSocket(command);
+		this.#holder.stdin.write("start\n");
 		const [line] = await once(this.#lines, "line");
-		const process = new KeptProcess(Number(line.split(" ")[1]));
+		const process = new ActivatedProcess(Number(line.split(" ")[1]));
 		once(this.#lines, "line").then(([line]) => process.ended(Number(line.split(" ")[1])));
 		return process;
 	}
 
-	async #keep(command) {
+	async #holdSocket(command) {
 		const socket = createServer();
 		socket.listen({ port: this.port, host: "127.0.0.1", backlog: BACKLOG });
 		await once(socket, "listening");
-		const keeper = own(this.spawn("bash", ["-c", KEEPER, "keeper", ...command], ["pipe", "pipe", socket._handle.fd]));
-		// Ours would accept, too.
+		const holder = killAtExit(this.spawn("bash", ["-c", SOCKET_HOLDER, "holder", ...command], ["pipe", "pipe", socket._handle.fd]));
+		// This process must not accept connections.
 		socket.close();
-		this.#lines = createInterface(keeper.stdout);
-		return keeper;
+		this.#lines = createInterface(holder.stdout);
+		return holder;
 	}
 
 	async stop() {
 		await super.stop();
-		this.#keeper.stdin.end();
-		await once(this.#keeper, "exit");
+		this.#holder.stdin.end();
+		await once(this.#holder, "exit");
 	}
 }
 
-/** What is used of a child process, of one that is the keeper's. */
-class KeptProcess extends EventEmitter {
+/** The used part of the child process interface for a process that the socket holder has started. */
+class ActivatedProcess extends EventEmitter {
 	exitCode = null;
 
 	constructor(pid) {
@@ -299,7 +299,7 @@ function encode(part) {
 	return Buffer.from(JSON.stringify(part)).toString("base64url");
 }
 
-/** A token as a Jitsi deployment signs it. */
+/** A token as Jitsi deployments sign it. */
 export function sign(claims, secret = SECRET) {
 	const now = Math.floor(Date.now() / 1000);
 	const header = encode({ alg: "HS256", typ: "JWT", kid: "jitsi" });
@@ -308,7 +308,7 @@ export function sign(claims, secret = SECRET) {
 	return `${header}.${body}.${signature}`;
 }
 
-/** Each visitor's token is their own. */
+/** A token for one visitor. */
 export function visitorToken(room, claims = {}, secret = SECRET) {
 	return sign({ room, sub: DOMAIN, context: { user: { id: randomUUID(), role: "visitor" } }, ...claims }, secret);
 }
@@ -317,12 +317,12 @@ export function moderatorToken(room, claims = {}) {
 	return sign({ room, sub: DOMAIN, context: { user: { id: randomUUID(), moderator: true } }, ...claims });
 }
 
-/** What Prosody and jigasi make for themselves: no room, no user. */
+/** A token as Prosody and jigasi sign it: without room and user. */
 export function serviceToken() {
 	return sign({});
 }
 
-/** A room nobody else uses, and its conference. */
+/** A new room and its conference. */
 export function newRoom() {
 	const room = `room-${randomUUID().slice(0, 8)}`;
 	return { room, conference: `${room}@conference.${DOMAIN}` };
@@ -336,10 +336,10 @@ export function stateTopic(conference) {
 	return `/secured/conference/state/topic.${conference}`;
 }
 
-/** The message that lets a visitor in, to the letter of the contract. */
+/** Checks the live message against its contract. */
 export function assertLive(body, conference) {
 	const { randomDelayMs } = JSON.parse(body);
 	assert.ok(Number.isInteger(randomDelayMs) && randomDelayMs >= 0, body);
-	assert.match(body, /"randomDelayMs":\s*\d+\s*[,}]/, "jigasi reads a fraction as something else");
+	assert.match(body, /"randomDelayMs":\s*\d+\s*[,}]/, "jigasi reads integers only");
 	assert.deepEqual(JSON.parse(body), { conference, status: "live", randomDelayMs });
 }

@@ -1,4 +1,4 @@
-// What Jitsi Meet's web client does, with the STOMP client it uses: it waits, watches, is let in and refused.
+// The behaviour of Jitsi Meet's web client, with its STOMP client.
 
 import assert from "node:assert/strict";
 import { after, afterEach, before, describe, test } from "node:test";
@@ -17,69 +17,69 @@ import {
 	visitorToken,
 	visitorTopic,
 } from "./harness.mjs";
-import { everybodyLeaves, moderator, Participant, visitor } from "./stomp.mjs";
+import { disconnectAll, moderator, Participant, visitor } from "./stomp.mjs";
 
 const BOTH_ROLES = { context: { user: { id: "both", role: "visitor", moderator: true } } };
 
 let usher;
 before(async () => (usher = await Usher.start()));
-afterEach(everybodyLeaves);
+afterEach(disconnectAll);
 after(() => usher?.stop());
 
-/** How long something took, beside what it came to. */
+/** Returns the result of a promise and its duration. */
 async function timed(promise) {
 	const start = performance.now();
 	return [await promise, performance.now() - start];
 }
 
 describe("waiting with the client that Jitsi Meet uses", () => {
-	test("a visitor waits, a moderator sees it, and going live lets it in", async () => {
-		const place = newRoom();
-		const watching = moderator(usher, place);
+	test("a visitor waits, the moderator sees the number, and go-live releases the visitor", async () => {
+		const target = newRoom();
+		const watching = moderator(usher, target);
 		const first = await watching.messages.next();
-		assert.deepEqual(JSON.parse(first.body), { conference: place.conference, visitorsWaiting: 0 });
-		assert.equal(first.headers.destination, stateTopic(place.conference));
+		assert.deepEqual(JSON.parse(first.body), { conference: target.conference, visitorsWaiting: 0 });
+		assert.equal(first.headers.destination, stateTopic(target.conference));
 
-		const waiting = visitor(usher, place);
-		assert.deepEqual(await watching.count(1), { conference: place.conference, visitorsWaiting: 1 });
-		assert.deepEqual(waiting.messages.all, [], "told before the conference was live");
+		const waiting = visitor(usher, target);
+		assert.deepEqual(await watching.count(1), { conference: target.conference, visitorsWaiting: 1 });
+		assert.deepEqual(waiting.messages.all, [], "the live message arrived too early");
 
-		await usher.goLive(place.conference);
-		const [told, milliseconds] = await timed(waiting.messages.next());
-		assertLive(told.body, place.conference);
-		assert.equal(told.headers.destination, visitorTopic(place.conference));
-		assert.ok(milliseconds < 1000, `told after ${milliseconds} ms`);
+		await usher.goLive(target.conference);
+		const [live, milliseconds] = await timed(waiting.messages.next());
+		assertLive(live.body, target.conference);
+		assert.equal(live.headers.destination, visitorTopic(target.conference));
+		assert.ok(milliseconds < 1000, `delivered after ${milliseconds} ms`);
 
 		await watching.count(0);
-		assert.equal(waiting.messages.all.length, 1, "told once");
+		assert.equal(waiting.messages.all.length, 1, "exactly one message");
 		assert.deepEqual([...waiting.errors.all, ...watching.errors.all], []);
 	});
 
-	test("a visitor who comes late is told at once", async () => {
-		const place = newRoom();
-		await usher.goLive(place.conference);
-		const late = visitor(usher, place);
+	test("a late visitor is released at once", async () => {
+		const target = newRoom();
+		await usher.goLive(target.conference);
+		const late = visitor(usher, target);
 		await late.connections.next();
-		const [told, milliseconds] = await timed(late.messages.next());
-		assertLive(told.body, place.conference);
-		assert.ok(milliseconds < 1000, `told after ${milliseconds} ms`);
+		const [live, milliseconds] = await timed(late.messages.next());
+		assertLive(live.body, target.conference);
+		assert.ok(milliseconds < 1000, `delivered after ${milliseconds} ms`);
 	});
 
-	test("after the end the next visitor waits again, until the next time", async () => {
-		const place = newRoom();
-		await usher.goLive(place.conference);
-		assertLive((await visitor(usher, place).messages.next()).body, place.conference);
-		await usher.endLive(place.conference);
+	test("visitors wait again after end-live", async () => {
+		const target = newRoom();
+		await usher.goLive(target.conference);
+		assertLive((await visitor(usher, target).messages.next()).body, target.conference);
+		await usher.endLive(target.conference);
 
-		const next = visitor(usher, place);
-		const watching = moderator(usher, place);
+		const next = visitor(usher, target);
+		const watching = moderator(usher, target);
 		await watching.count(1);
 		assert.deepEqual(next.messages.all, []);
-		await usher.goLive(place.conference);
-		assertLive((await next.messages.next()).body, place.conference);
+		await usher.goLive(target.conference);
+		assertLive((await next.messages.next()).body, target.conference);
 	});
 
-	test("a conference that goes live lets nobody into another", async () => {
+	test("go-live of one conference does not release visitors of another", async () => {
 		const [one, other] = [newRoom(), newRoom()];
 		const waiting = visitor(usher, other);
 		await moderator(usher, other).count(1);
@@ -89,73 +89,73 @@ describe("waiting with the client that Jitsi Meet uses", () => {
 		assert.deepEqual(waiting.messages.all, []);
 	});
 
-	test("everybody who waits is told, once", async () => {
-		const place = newRoom();
-		const crowd = Array.from({ length: 25 }, () => visitor(usher, place));
-		const watching = moderator(usher, place);
+	test("each waiting visitor receives the live message once", async () => {
+		const target = newRoom();
+		const visitors = Array.from({ length: 25 }, () => visitor(usher, target));
+		const watching = moderator(usher, target);
 		await watching.count(25);
-		await usher.goLive(place.conference);
-		for (const one of crowd) assertLive((await one.messages.next()).body, place.conference);
-		await usher.goLive(place.conference);
+		await usher.goLive(target.conference);
+		for (const one of visitors) assertLive((await one.messages.next()).body, target.conference);
+		await usher.goLive(target.conference);
 		await watching.count(0);
-		assert.deepEqual(crowd.map((one) => one.messages.all.length), crowd.map(() => 1));
+		assert.deepEqual(visitors.map((one) => one.messages.all.length), visitors.map(() => 1));
 	});
 
-	test("who leaves is no longer counted, and leaving is confirmed", async () => {
-		const place = newRoom();
-		const watching = moderator(usher, place);
-		const waiting = visitor(usher, place);
+	test("a visitor who disconnects receives a receipt and is no longer counted", async () => {
+		const target = newRoom();
+		const watching = moderator(usher, target);
+		const waiting = visitor(usher, target);
 		await watching.count(1);
-		await waiting.leave();
+		await waiting.disconnect();
 		assert.ok(waiting.log.some((line) => line.includes("RECEIPT")), waiting.log.join("\n"));
 		await watching.count(0);
 		assert.deepEqual(waiting.errors.all, []);
 	});
 
-	test("who unsubscribes is no longer counted and not told, and may wait again on the same socket", async () => {
-		const place = newRoom();
-		const watching = moderator(usher, place);
-		const waiting = new Participant(usher.url, undefined, visitorToken(place.room));
+	test("a visitor who unsubscribes is not counted, receives nothing and can subscribe again", async () => {
+		const target = newRoom();
+		const watching = moderator(usher, target);
+		const waiting = new Participant(usher.url, undefined, visitorToken(target.room));
 		await waiting.connections.next();
-		const subscription = await waiting.subscribed(visitorTopic(place.conference));
+		const subscription = await waiting.subscribed(visitorTopic(target.conference));
 		await watching.count(1);
 		subscription.unsubscribe();
 		await watching.count(0);
-		await usher.goLive(place.conference);
-		await usher.endLive(place.conference);
+		await usher.goLive(target.conference);
+		await usher.endLive(target.conference);
 
-		await waiting.subscribed(visitorTopic(place.conference));
+		await waiting.subscribed(visitorTopic(target.conference));
 		await watching.count(1);
 		assert.deepEqual(waiting.messages.all, []);
-		await usher.goLive(place.conference);
-		assertLive((await waiting.messages.next()).body, place.conference);
+		await usher.goLive(target.conference);
+		assertLive((await waiting.messages.next()).body, target.conference);
 	});
 
-	test("one socket can wait and watch", async () => {
-		const place = newRoom();
-		const both = new Participant(usher.url, undefined, visitorToken(place.room, BOTH_ROLES));
+	test("one connection can subscribe to both topics", async () => {
+		const target = newRoom();
+		const both = new Participant(usher.url, undefined, visitorToken(target.room, BOTH_ROLES));
 		await both.connections.next();
-		both.subscribe(visitorTopic(place.conference));
-		both.subscribe(stateTopic(place.conference));
+		both.subscribe(visitorTopic(target.conference));
+		both.subscribe(stateTopic(target.conference));
 		await both.count(1);
-		await usher.goLive(place.conference);
-		const told = await both.messages.first(({ body }) => body.includes("status"), "the live message");
-		assertLive(told.body, place.conference);
+		await usher.goLive(target.conference);
+		const live = await both.messages.first(({ body }) => body.includes("status"), "the live message");
+		assertLive(live.body, target.conference);
 	});
 
 	for (const path of ["/visitor/websocket", "/visitor", "/state/websocket", "/state"]) {
 		test(`both roles are served at ${path}`, async () => {
-			const place = newRoom();
+			const target = newRoom();
 			const at = usher.at(path);
-			const watching = new Participant(at, stateTopic(place.conference), moderatorToken(place.room));
-			const waiting = new Participant(at, visitorTopic(place.conference), visitorToken(place.room));
+			const watching = new Participant(at, stateTopic(target.conference), moderatorToken(target.room));
+			const waiting = new Participant(at, visitorTopic(target.conference), visitorToken(target.room));
 			await watching.count(1);
-			await usher.goLive(place.conference);
-			assertLive((await waiting.messages.next()).body, place.conference);
+			await usher.goLive(target.conference);
+			assertLive((await waiting.messages.next()).body, target.conference);
 		});
 	}
 
-	test("a tenant's conference is one, whichever way it is written", async () => {
+	test("both spellings of a tenant conference are the same conference", async () => {
 		const { room } = newRoom();
 		const ofTenant = `${room}@conference.acme.${DOMAIN}`;
 		const inBrackets = `[acme]${room}@conference.${DOMAIN}`;
@@ -171,7 +171,7 @@ describe("waiting with the client that Jitsi Meet uses", () => {
 		}
 	});
 
-	test("a room with a name in another script is waited for as Jitsi Meet writes it", async () => {
+	test("a percent-encoded room name works as Jitsi Meet sends it", async () => {
 		const conference = `caf%c3%a9%20${newRoom().room}@conference.${DOMAIN}`;
 		const waiting = new Participant(usher.url, visitorTopic(conference), visitorToken("*"));
 		const watching = new Participant(usher.url, stateTopic(conference), moderatorToken("*"));
@@ -180,43 +180,43 @@ describe("waiting with the client that Jitsi Meet uses", () => {
 		assertLive((await waiting.messages.next()).body, conference);
 	});
 
-	test("a service's own token can go live, a visitor's can't", async () => {
-		const place = newRoom();
-		const answer = await usher.post("/golive", { conference: place.conference }, visitorToken(place.room));
+	test("a service token can go live, a visitor token cannot", async () => {
+		const target = newRoom();
+		const answer = await usher.post("/golive", { conference: target.conference }, visitorToken(target.room));
 		assert.ok([401, 403].includes(answer.status), String(answer.status));
 		assert.equal(typeof (await answer.json()).message, "string");
 
-		const waiting = visitor(usher, place);
-		await moderator(usher, place).count(1);
+		const waiting = visitor(usher, target);
+		await moderator(usher, target).count(1);
 		assert.deepEqual(waiting.messages.all, []);
-		await usher.goLive(place.conference, serviceToken());
-		assertLive((await waiting.messages.next()).body, place.conference);
+		await usher.goLive(target.conference, serviceToken());
+		assertLive((await waiting.messages.next()).body, target.conference);
 	});
 });
 
-describe("the ways in which stompjs can speak", () => {
+describe("options of stompjs", () => {
 	const versions = [
 		[Versions.V1_2, "v12.stomp"],
 		[Versions.V1_1, "v11.stomp"],
 		[Versions.V1_0, "v10.stomp"],
 	];
 	for (const [version, protocol] of versions) {
-		test(`STOMP ${version} alone`, async () => {
-			const place = newRoom();
+		test(`STOMP ${version} only`, async () => {
+			const target = newRoom();
 			const only = { stompVersions: new Versions([version]) };
-			const watching = moderator(usher, place, only);
-			const waiting = visitor(usher, place, only);
+			const watching = moderator(usher, target, only);
+			const waiting = visitor(usher, target, only);
 			await watching.count(1);
 			assert.equal(waiting.client.connectedVersion, version);
 			assert.equal(waiting.client.webSocket.protocol, protocol);
-			await usher.goLive(place.conference);
-			assertLive((await waiting.messages.next()).body, place.conference);
-			await waiting.leave();
+			await usher.goLive(target.conference);
+			assertLive((await waiting.messages.next()).body, target.conference);
+			await waiting.disconnect();
 			assert.deepEqual(waiting.errors.all, []);
 		});
 	}
 
-	test("of all versions the best is taken", async () => {
+	test("the highest common version is chosen", async () => {
 		const waiting = visitor(usher, newRoom());
 		const connected = await waiting.connections.next();
 		assert.equal(connected.headers.version, "1.2");
@@ -230,44 +230,44 @@ describe("the ways in which stompjs can speak", () => {
 			splitLargeFrames: true,
 			maxWebSocketChunkSize: 16,
 		},
-		"no NUL added to what comes": { appendMissingNULLonIncoming: false },
+		"no NUL appended to received messages": { appendMissingNULLonIncoming: false },
 	};
 	for (const [way, options] of Object.entries(ways)) {
 		test(way, async () => {
-			const place = newRoom();
-			const watching = moderator(usher, place, options);
-			const waiting = visitor(usher, place, options);
+			const target = newRoom();
+			const watching = moderator(usher, target, options);
+			const waiting = visitor(usher, target, options);
 			await watching.count(1);
-			await usher.goLive(place.conference);
-			assertLive((await waiting.messages.next()).body, place.conference);
+			await usher.goLive(target.conference);
+			assertLive((await waiting.messages.next()).body, target.conference);
 			await watching.count(0);
 			if (options.splitLargeFrames) {
-				assert.ok(waiting.log.filter((line) => line.startsWith("chunk sent")).length > 10, "nothing was split");
+				assert.ok(waiting.log.filter((line) => line.startsWith("chunk sent")).length > 10, "no message was split");
 			}
 			assert.deepEqual([...waiting.errors.all, ...watching.errors.all], []);
 		});
 	}
 });
 
-describe("what is refused says why", () => {
-	const place = newRoom();
+describe("refusals have a message", () => {
+	const target = newRoom();
 	const other = newRoom();
-	const waits = visitorTopic(place.conference);
-	const watches = stateTopic(place.conference);
+	const waits = visitorTopic(target.conference);
+	const watches = stateTopic(target.conference);
 	const refused = {
 		"no token": [waits, undefined],
-		"rubbish for a token": [waits, "rubbish"],
-		"a token signed with another secret": [waits, visitorToken(place.room, {}, "another-secret-0123456789-0123456789")],
-		"an expired token": [waits, visitorToken(place.room, { exp: Math.floor(Date.now() / 1000) - 3600 })],
-		"a token of another issuer": [waits, visitorToken(place.room, { iss: "somebody" })],
-		"a token for another audience": [waits, visitorToken(place.room, { aud: "somebody" })],
+		"an invalid token": [waits, "invalid"],
+		"a token signed with another secret": [waits, visitorToken(target.room, {}, "another-secret-0123456789-0123456789")],
+		"an expired token": [waits, visitorToken(target.room, { exp: Math.floor(Date.now() / 1000) - 3600 })],
+		"a token of another issuer": [waits, visitorToken(target.room, { iss: "other" })],
+		"a token for another audience": [waits, visitorToken(target.room, { aud: "other" })],
 		"a token for another room": [waits, visitorToken(other.room)],
-		"a token of another tenant": [waits, visitorToken(place.room, { sub: "acme" })],
-		"a token without a role": [waits, sign({ room: place.room, sub: DOMAIN, context: { user: { id: "nobody" } } })],
-		"a visitor who wants to watch": [watches, visitorToken(place.room)],
-		"a moderator who wants to wait": [waits, moderatorToken(place.room)],
-		"a conference of another domain": [visitorTopic(`${place.room}@conference.example.org`), visitorToken("*", { sub: "*" })],
-		"a destination that isn't there": ["/topic/anything", visitorToken(place.room)],
+		"a token of another tenant": [waits, visitorToken(target.room, { sub: "acme" })],
+		"a token without a role": [waits, sign({ room: target.room, sub: DOMAIN, context: { user: { id: "no-role" } } })],
+		"a visitor on the state topic": [watches, visitorToken(target.room)],
+		"a moderator on the visitor topic": [waits, moderatorToken(target.room)],
+		"a conference of another domain": [visitorTopic(`${target.room}@conference.example.org`), visitorToken("*", { sub: "*" })],
+		"an unknown destination": ["/topic/anything", visitorToken(target.room)],
 	};
 	for (const [what, [topic, token]] of Object.entries(refused)) {
 		test(what, async () => {
@@ -275,14 +275,14 @@ describe("what is refused says why", () => {
 			const error = await one.errors.next("an ERROR frame");
 			assert.match(error.headers.message, /\w/);
 			await one.closes.next("the close");
-			await usher.goLive(place.conference);
+			await usher.goLive(target.conference);
 			assert.deepEqual(one.messages.all, []);
-			await usher.endLive(place.conference);
+			await usher.endLive(target.conference);
 		});
 	}
 
 	test("a message from a client", async () => {
-		const one = new Participant(usher.url, undefined, visitorToken(place.room), { reconnectDelay: 0 });
+		const one = new Participant(usher.url, undefined, visitorToken(target.room), { reconnectDelay: 0 });
 		await one.connections.next();
 		one.client.publish({ destination: waits, body: '{"status":"live"}' });
 		const error = await one.errors.next("an ERROR frame");
@@ -292,20 +292,20 @@ describe("what is refused says why", () => {
 });
 
 describe("heart-beats", () => {
-	test("a client that asks for Jitsi Meet's gets them", async () => {
+	test("Jitsi Meet's heart-beats are accepted", async () => {
 		const waiting = visitor(usher, newRoom());
 		const connected = await waiting.connections.next();
 		const [sends, wants] = connected.headers["heart-beat"].split(",").map(Number);
 		assert.ok(sends > 0 && sends <= 10_000 && wants > 0 && wants <= 10_000, connected.headers["heart-beat"]);
 	});
 
-	test("keep a quiet connection for many intervals", async () => {
+	test("heart-beats keep an idle connection for many intervals", async () => {
 		const quick = await Usher.start({ heart_beat: "1s" });
 		try {
-			const place = newRoom();
+			const target = newRoom();
 			const options = { heartbeatIncoming: 500, heartbeatOutgoing: 500, reconnectDelay: 0 };
-			const waiting = visitor(quick, place, options);
-			const watching = moderator(quick, place, options);
+			const waiting = visitor(quick, target, options);
+			const watching = moderator(quick, target, options);
 			await watching.count(1);
 			const start = performance.now();
 			await waiting.closes.next("a close", 5500).then(
@@ -313,11 +313,11 @@ describe("heart-beats", () => {
 				() => {},
 			);
 			assert.ok(performance.now() - start >= 5000);
-			assert.ok(waiting.beats >= 4, `${waiting.beats} heart-beats came`);
-			await quick.goLive(place.conference);
-			assertLive((await waiting.messages.next()).body, place.conference);
+			assert.ok(waiting.heartBeats >= 4, `received ${waiting.heartBeats} heart-beats`);
+			await quick.goLive(target.conference);
+			assertLive((await waiting.messages.next()).body, target.conference);
 		} finally {
-			await everybodyLeaves();
+			await disconnectAll();
 			await quick.stop();
 		}
 	});

@@ -3,22 +3,22 @@
 import { Client } from "@stomp/stompjs";
 import { WebSocket } from "ws";
 
-import { Inbox, moderatorToken, stateTopic, visitorToken, visitorTopic } from "./harness.mjs";
+import { MessageQueue, moderatorToken, stateTopic, visitorToken, visitorTopic } from "./harness.mjs";
 
 Object.assign(globalThis, { WebSocket });
 
 const open = new Set();
 
-/** One client with one subscription for each of its connections, as Jitsi Meet has it. */
+/** A client that subscribes on each connection, as Jitsi Meet does. */
 export class Participant {
-	/** What was said on the wire, as stompjs's log has it. */
+	/** The debug log of stompjs, with all frames. */
 	log = [];
-	#story = () => this.log.slice(-20).join("\n");
-	messages = new Inbox(this.#story);
-	errors = new Inbox(this.#story);
-	closes = new Inbox(this.#story);
-	connections = new Inbox(this.#story);
-	beats = 0;
+	#context = () => this.log.slice(-20).join("\n");
+	messages = new MessageQueue(this.#context);
+	errors = new MessageQueue(this.#context);
+	closes = new MessageQueue(this.#context);
+	connections = new MessageQueue(this.#context);
+	heartBeats = 0;
 
 	constructor(url, topic, token, options = {}) {
 		this.client = new Client({
@@ -30,11 +30,11 @@ export class Participant {
 			logRawCommunication: true,
 			onConnect: (frame) => {
 				if (topic !== undefined) this.subscribe(topic);
-				this.connections.put(frame);
+				this.connections.push(frame);
 			},
-			onStompError: (frame) => this.errors.put(frame),
-			onWebSocketClose: (event) => this.closes.put(event),
-			onHeartbeatReceived: () => this.beats++,
+			onStompError: (frame) => this.errors.push(frame),
+			onWebSocketClose: (event) => this.closes.push(event),
+			onHeartbeatReceived: () => this.heartBeats++,
 			...options,
 		});
 		open.add(this);
@@ -42,15 +42,15 @@ export class Participant {
 	}
 
 	subscribe(topic, headers = {}) {
-		return this.client.subscribe(topic, (message) => this.messages.put(message), headers);
+		return this.client.subscribe(topic, (message) => this.messages.push(message), headers);
 	}
 
-	/** Subscribes, and waits until the server has taken it. */
+	/** Subscribes and waits for the receipt. */
 	async subscribed(topic) {
 		const receipt = `receipt-${topic}`;
-		const taken = this.receipt(receipt);
+		const received = this.receipt(receipt);
 		const subscription = this.subscribe(topic, { receipt });
-		await taken;
+		await received;
 		return subscription;
 	}
 
@@ -58,7 +58,7 @@ export class Participant {
 		return new Promise((resolve) => this.client.watchForReceipt(id, resolve));
 	}
 
-	/** A number that a moderator is told. */
+	/** Waits for a message with this number of waiting visitors. */
 	async count(number) {
 		const message = await this.messages.first(
 			({ body }) => JSON.parse(body).visitorsWaiting === number,
@@ -67,7 +67,7 @@ export class Participant {
 		return JSON.parse(message.body);
 	}
 
-	async leave() {
+	async disconnect() {
 		open.delete(this);
 		await this.client.deactivate();
 	}
@@ -81,8 +81,8 @@ export function moderator(usher, { room, conference }, options) {
 	return new Participant(usher.url, stateTopic(conference), moderatorToken(room), options);
 }
 
-/** Nobody stays behind after a test, whatever became of it. */
-export async function everybodyLeaves() {
+/** Disconnects all clients after a test. */
+export async function disconnectAll() {
 	await Promise.all(
 		[...open].map((participant) => {
 			open.delete(participant);

@@ -1,4 +1,4 @@
-// A STOMP client of another make, in another language: stomp.py on its WebSocket transport.
+// Another STOMP client: stomp.py with its WebSocket transport.
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -10,10 +10,10 @@ import { join } from "node:path";
 
 import {
 	assertLive,
-	Inbox,
+	MessageQueue,
 	moderatorToken,
 	newRoom,
-	own,
+	killAtExit,
 	ROOT,
 	stateTopic,
 	until,
@@ -21,7 +21,7 @@ import {
 	visitorToken,
 	visitorTopic,
 } from "./harness.mjs";
-import { everybodyLeaves, moderator } from "./stomp.mjs";
+import { disconnectAll, moderator } from "./stomp.mjs";
 
 const ENVIRONMENT = join(ROOT, ".test-env/bin/python");
 const PYTHON = process.env.USHER_PYTHON ?? (existsSync(ENVIRONMENT) ? ENVIRONMENT : "python3");
@@ -32,13 +32,13 @@ const open = [];
 before(async () => (usher = await Usher.start({ heart_beat: "1s" })));
 afterEach(async () => {
 	await Promise.all(open.splice(0).map((client) => client.end()));
-	await everybodyLeaves();
+	await disconnectAll();
 });
 after(() => usher?.stop());
 
 class PythonClient {
-	#complaints = "";
-	facts = new Inbox(() => `${JSON.stringify(this.facts.all)}\n${this.#complaints}`);
+	#errors = "";
+	events = new MessageQueue(() => `${JSON.stringify(this.events.all)}\n${this.#errors}`);
 
 	constructor(token, settings = {}) {
 		const all = {
@@ -50,11 +50,11 @@ class PythonClient {
 			token,
 			...settings,
 		};
-		this.process = own(spawn(PYTHON, [CLIENT, JSON.stringify(all)], { stdio: "pipe" }));
+		this.process = killAtExit(spawn(PYTHON, [CLIENT, JSON.stringify(all)], { stdio: "pipe" }));
 		this.exit = new Promise((resolve) => this.process.once("close", resolve));
-		this.process.stderr.on("data", (text) => (this.#complaints += text));
+		this.process.stderr.on("data", (text) => (this.#errors += text));
 		this.process.stdin.on("error", () => {});
-		createInterface(this.process.stdout).on("line", (line) => this.facts.put(JSON.parse(line)));
+		createInterface(this.process.stdout).on("line", (line) => this.events.push(JSON.parse(line)));
 		open.push(this);
 	}
 
@@ -62,12 +62,12 @@ class PythonClient {
 		this.process.stdin.write(`${line}\n`);
 	}
 
-	sees(what) {
-		return this.facts.first((fact) => fact.what === what, what);
+	waitFor(what) {
+		return this.events.first((event) => event.what === what, what);
 	}
 
-	heard(what) {
-		return this.facts.all.filter((fact) => fact.what === what);
+	received(what) {
+		return this.events.all.filter((event) => event.what === what);
 	}
 
 	async end() {
@@ -80,10 +80,10 @@ class PythonClient {
 
 async function subscribed(token, topic, settings) {
 	const client = new PythonClient(token, settings);
-	const connected = await client.sees("connected");
+	const connected = await client.waitFor("connected");
 	assert.equal(connected.headers.version, "1.2");
 	client.do(`subscribe ${topic}`);
-	const receipt = await client.sees("receipt");
+	const receipt = await client.waitFor("receipt");
 	assert.equal(receipt.headers["receipt-id"], "subscribed");
 	return client;
 }
@@ -95,50 +95,50 @@ describe("waiting with stomp.py", () => {
 		"with the sub-protocol named": { protocol: true },
 	};
 	for (const [way, settings] of Object.entries(ways)) {
-		test(`a visitor waits and is let in, ${way}`, async () => {
+		test(`a visitor waits and is released, ${way}`, async () => {
 			const { room, conference } = newRoom();
 			const waiting = await subscribed(visitorToken(room), visitorTopic(conference), settings);
 			await moderator(usher, { room, conference }).count(1);
 			await usher.goLive(conference);
-			const told = await waiting.sees("message");
-			assert.equal(told.headers.subscription, "1");
-			assert.equal(told.headers.destination, visitorTopic(conference));
-			assertLive(told.body, conference);
+			const live = await waiting.waitFor("message");
+			assert.equal(live.headers.subscription, "1");
+			assert.equal(live.headers.destination, visitorTopic(conference));
+			assertLive(live.body, conference);
 		});
 	}
 
-	test("a moderator watches them come, and leave with all courtesies", async () => {
+	test("a moderator sees a visitor subscribe, unsubscribe and disconnect", async () => {
 		const { room, conference } = newRoom();
 		const watching = new PythonClient(moderatorToken(room));
-		await watching.sees("connected");
+		await watching.waitFor("connected");
 		watching.do(`subscribe ${stateTopic(conference)}`);
-		const count = async () => JSON.parse((await watching.sees("message")).body);
+		const count = async () => JSON.parse((await watching.waitFor("message")).body);
 		assert.deepEqual(await count(), { conference, visitorsWaiting: 0 });
 
 		const waiting = await subscribed(visitorToken(room), visitorTopic(conference));
 		assert.deepEqual(await count(), { conference, visitorsWaiting: 1 });
 		waiting.do("unsubscribe");
-		assert.equal((await waiting.sees("receipt")).headers["receipt-id"], "unsubscribed");
+		assert.equal((await waiting.waitFor("receipt")).headers["receipt-id"], "unsubscribed");
 		assert.deepEqual(await count(), { conference, visitorsWaiting: 0 });
 		waiting.do("disconnect");
-		assert.equal((await waiting.sees("receipt")).headers["receipt-id"], "bye");
-		await until(() => waiting.heard("disconnected").length > 0, "the end");
-		assert.deepEqual(waiting.heard("error"), []);
+		assert.equal((await waiting.waitFor("receipt")).headers["receipt-id"], "bye");
+		await until(() => waiting.received("disconnected").length > 0, "the end");
+		assert.deepEqual(waiting.received("error"), []);
 	});
 
-	test("heart-beats go both ways for many intervals", async () => {
+	test("heart-beats work in both directions for many intervals", async () => {
 		const { room, conference } = newRoom();
 		const waiting = await subscribed(visitorToken(room), visitorTopic(conference), { heart_beats: [1000, 1000] });
-		for (let beats = 0; beats < 4; beats++) await waiting.sees("heart-beat");
-		assert.deepEqual([...waiting.heard("heart-beat missed"), ...waiting.heard("disconnected")], []);
+		for (let beats = 0; beats < 4; beats++) await waiting.waitFor("heart-beat");
+		assert.deepEqual([...waiting.received("heart-beat missed"), ...waiting.received("disconnected")], []);
 		await usher.goLive(conference);
-		assertLive((await waiting.sees("message")).body, conference);
+		assertLive((await waiting.waitFor("message")).body, conference);
 	});
 
-	test("a refused token is an ERROR that says why", async () => {
+	test("a refused token causes an ERROR with a message", async () => {
 		const { room } = newRoom();
 		const refused = new PythonClient(visitorToken(room, {}, "another-secret-0123456789-0123456789"));
-		assert.match((await refused.sees("error")).headers.message, /\w/);
-		await refused.sees("disconnected");
+		assert.match((await refused.waitFor("error")).headers.message, /\w/);
+		await refused.waitFor("disconnected");
 	});
 });

@@ -1,6 +1,6 @@
-"""One participant on stomp.py's WebSocket transport: says on stdout what happens to it, a JSON object a line.
+"""A client on stomp.py's WebSocket transport. It prints its events to stdout, one JSON object per line.
 
-Takes its settings as one JSON argument; each line on stdin is something to do. At the end of stdin it goes.
+The argument has the settings as JSON. Each line of stdin is a command. The client exits at the end of stdin.
 """
 
 import json
@@ -11,31 +11,31 @@ import stomp
 settings = json.loads(sys.argv[1])
 
 
-def say(**fact):
-    print(json.dumps(fact), flush=True)
+def report(**event):
+    print(json.dumps(event), flush=True)
 
 
 class Listener(stomp.ConnectionListener):
     def on_connected(self, frame):
-        say(what="connected", headers=frame.headers)
+        report(what="connected", headers=frame.headers)
 
     def on_message(self, frame):
-        say(what="message", headers=frame.headers, body=frame.body)
+        report(what="message", headers=frame.headers, body=frame.body)
 
     def on_receipt(self, frame):
-        say(what="receipt", headers=frame.headers)
+        report(what="receipt", headers=frame.headers)
 
     def on_error(self, frame):
-        say(what="error", headers=frame.headers)
+        report(what="error", headers=frame.headers)
 
     def on_heartbeat(self):
-        say(what="heart-beat")
+        report(what="heart-beat")
 
     def on_heartbeat_timeout(self):
-        say(what="heart-beat missed")
+        report(what="heart-beat missed")
 
     def on_disconnected(self):
-        say(what="disconnected")
+        report(what="disconnected")
 
 
 connection = stomp.WSStompConnection(
@@ -48,10 +48,10 @@ connection = stomp.WSStompConnection(
 connection.set_listener("", Listener())
 connection.connect(headers={"Authorization": f"Bearer {settings['token']}"})
 for line in sys.stdin:
-    do, *rest = line.split()
-    if do == "subscribe":
+    command, *rest = line.split()
+    if command == "subscribe":
         connection.subscribe(rest[0], id="1", headers={"receipt": "subscribed"})
-    elif do == "unsubscribe":
+    elif command == "unsubscribe":
         connection.unsubscribe("1", headers={"receipt": "unsubscribed"})
-    elif do == "disconnect":
+    elif command == "disconnect":
         connection.disconnect(receipt="bye")

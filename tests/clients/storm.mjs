@@ -1,5 +1,5 @@
-// A crowd in bad weather: a thousand visitors whose connections break at random while they wait, usher
-// killed among them and started again. Everybody must be told, and nobody twice on one subscription.
+// A thousand visitors wait while their connections break at random and usher is killed and restarted. Each visitor
+// must receive the live message, at most once per subscription.
 
 import assert from "node:assert/strict";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -9,13 +9,13 @@ import { Client } from "@stomp/stompjs";
 import { assertLive, moderatorToken, newRoom, stateTopic, until, Usher, visitorToken, visitorTopic } from "./harness.mjs";
 import "./stomp.mjs";
 
-const CROWD = 1000;
-const WAYS = ["break", "close", "leave", "stall"];
-/** One connection a tick comes to grief. */
+const VISITORS = 1000;
+const DISRUPTIONS = ["break", "close", "leave", "stall"];
+/** Interval of disruptions in milliseconds. */
 const TICK = 5;
 
-/** Numbers from 0 up to 1 that a seed repeats (mulberry32). */
-export function numbers(seed) {
+/** A pseudo-random generator of numbers from 0 to 1 (mulberry32). */
+export function seededRandom(seed) {
 	let state = seed >>> 0;
 	return () => {
 		state = (state + 0x6d2b79f5) >>> 0;
@@ -26,14 +26,14 @@ export function numbers(seed) {
 }
 
 class Visitor {
-	/** The live messages on each subscription it has had. */
+	/** The live messages of each subscription. */
 	subscriptions = [];
 	errors = [];
 	#leaving = Promise.resolve();
-	#gone = false;
+	#disconnected = false;
 
-	constructor(usher, { room, conference }, random, storm) {
-		this.patient = random() < 0.5;
+	constructor(usher, { room, conference }, random, state) {
+		this.stays = random() < 0.5;
 		this.client = new Client({
 			brokerURL: usher.url,
 			forceBinaryWSFrames: true,
@@ -44,9 +44,9 @@ class Visitor {
 				const live = [];
 				this.subscriptions.push(live);
 				this.client.subscribe(visitorTopic(conference), ({ body }) => {
-					live.push({ body, early: !storm.live });
-					// Half of them do as Jitsi Meet does and go; the others stay, to hear whether they are told again.
-					if (!this.patient) this.goes();
+					live.push({ body, early: !state.live });
+					// Half of the visitors disconnect as Jitsi Meet does. The others stay, which shows duplicate messages.
+					if (!this.stays) this.disconnect();
 				});
 			},
 			onStompError: ({ headers }) => this.errors.push(headers.message),
@@ -54,138 +54,138 @@ class Visitor {
 		this.client.activate();
 	}
 
-	get told() {
+	get receivedLive() {
 		return this.subscriptions.some((live) => live.length > 0);
 	}
 
-	goes() {
-		this.#gone = true;
+	disconnect() {
+		this.#disconnected = true;
 		return this.client.deactivate();
 	}
 
-	/** Comes to grief in one of the ways; false if there is nothing to break. */
-	suffers(way, pause) {
+	/** Breaks the connection. Returns false if the visitor is not connected. */
+	disrupt(way, pause) {
 		const socket = this.client.webSocket;
-		if (this.#gone || !this.client.connected || socket?.readyState !== WebSocket.OPEN) return false;
+		if (this.#disconnected || !this.client.connected || socket?.readyState !== WebSocket.OPEN) return false;
 		if (way === "break") socket.terminate();
 		if (way === "close") socket.close();
 		if (way === "stall") {
-			// Reads nothing for a while, and then is gone without a word.
+			// Stops reading, and later breaks the connection without a close.
 			socket.pause();
 			setTimeout(() => socket.terminate(), pause);
 		}
 		if (way === "leave") {
 			this.#leaving = this.client.deactivate().then(async () => {
 				await sleep(pause);
-				if (!this.#gone) this.client.activate();
+				if (!this.#disconnected) this.client.activate();
 			});
 		}
 		return true;
 	}
 
 	async end() {
-		this.#gone = true;
+		this.#disconnected = true;
 		await this.#leaving;
 		await this.client.deactivate({ force: true });
 	}
 }
 
-/** Lets it happen; gives back what was counted. `again`: usher is killed a second time, while it lets them in. */
+/** Runs the test and returns what it recorded. `again`: kills usher a second time while it releases visitors. */
 export async function storm({ seed, queue, again, report }) {
-	const random = numbers(seed);
+	const random = seededRandom(seed);
 	const usher = await Usher.start({ heart_beat: "2s", ...queue });
-	const place = newRoom();
-	const weather = { live: false };
-	const grief = Object.fromEntries(WAYS.map((way) => [way, 0]));
+	const target = newRoom();
+	const state = { live: false };
+	const disrupted = Object.fromEntries(DISRUPTIONS.map((way) => [way, 0]));
 	const visitors = [];
-	const watching = watch(usher, place);
+	const moderator = watch(usher, target);
 	let ticking;
 	try {
-		for (let arrivals = 0; arrivals < CROWD; arrivals++) {
-			visitors.push(new Visitor(usher, place, random, weather));
-			if (arrivals % 25 === 24) await sleep(20);
+		for (let count = 0; count < VISITORS; count++) {
+			visitors.push(new Visitor(usher, target, random, state));
+			if (count % 25 === 24) await sleep(20);
 		}
-		await until(() => watching.last === CROWD, `a count of ${CROWD}`, 20_000).catch((error) =>
-			assert.fail(`${error.message}: ${watching.last} were said to wait`),
+		await until(() => moderator.last === VISITORS, `a count of ${VISITORS}`, 20_000).catch((error) =>
+			assert.fail(`${error.message}: ${moderator.last} are reported as waiting`),
 		);
-		report(`${CROWD} wait`);
+		report(`${VISITORS} wait`);
 
 		ticking = setInterval(() => {
-			const unhappy = visitors[Math.floor(random() * CROWD)];
-			const way = WAYS[Math.floor(random() * WAYS.length)];
-			if (unhappy.suffers(way, random() * 1500)) grief[way]++;
+			const visitor = visitors[Math.floor(random() * VISITORS)];
+			const way = DISRUPTIONS[Math.floor(random() * DISRUPTIONS.length)];
+			if (visitor.disrupt(way, random() * 1500)) disrupted[way]++;
 		}, TICK);
 		await sleep(2000);
 		await restart(usher, 500 * random());
-		report("killed and started again");
+		report("killed and restarted");
 		await sleep(2000);
-		weather.live = true;
-		await usher.goLive(place.conference);
-		report("gone live");
+		state.live = true;
+		await usher.goLive(target.conference);
+		report("the conference is live");
 		if (again) {
 			await sleep(50 * random());
-			const told = visitors.filter((visitor) => visitor.told).length;
+			const released = visitors.filter((visitor) => visitor.receivedLive).length;
 			await restart(usher, 500 * random());
-			report(`killed when ${told} had been told, and started again`);
+			report(`killed after ${released} had received the live message, and restarted`);
 		}
 		await sleep(2000);
 		clearInterval(ticking);
 
-		const lost = () => visitors.filter((visitor) => !visitor.told).length;
-		await until(() => lost() === 0, "the last visitor's message", 20_000).catch((error) =>
-			assert.fail(`${error.message}: ${lost()} of ${CROWD} were never told`),
+		const missing = () => visitors.filter((visitor) => !visitor.receivedLive).length;
+		await until(() => missing() === 0, "the last visitor's message", 20_000).catch((error) =>
+			assert.fail(`${error.message}: ${missing()} of ${VISITORS} did not receive the live message`),
 		);
-		await until(() => watching.last === 0, "a count of 0");
-		// Long enough for a second message, if there were one.
+		await until(() => moderator.last === 0, "a count of 0");
+		// Time for a duplicate message.
 		await sleep(1500);
-		return { place, visitors, watching, grief };
+		return { target, visitors, moderator, disrupted };
 	} finally {
 		clearInterval(ticking);
-		await Promise.all([...visitors.map((visitor) => visitor.end()), watching.client.deactivate({ force: true })]);
+		await Promise.all([...visitors.map((visitor) => visitor.end()), moderator.client.deactivate({ force: true })]);
 		await usher.stop();
 	}
 }
 
-/** A moderator, whose connection breaks only with usher. */
+/** A moderator whose connection breaks only with usher. */
 function watch(usher, { room, conference }) {
-	const watching = { highest: 0 };
-	watching.client = new Client({
+	const moderator = { highest: 0 };
+	moderator.client = new Client({
 		brokerURL: usher.url,
 		connectHeaders: { Authorization: `Bearer ${moderatorToken(room)}` },
 		reconnectDelay: 200,
 		onConnect: () =>
-			watching.client.subscribe(stateTopic(conference), ({ body }) => {
-				watching.last = JSON.parse(body).visitorsWaiting;
-				watching.highest = Math.max(watching.highest, watching.last);
+			moderator.client.subscribe(stateTopic(conference), ({ body }) => {
+				moderator.last = JSON.parse(body).visitorsWaiting;
+				moderator.highest = Math.max(moderator.highest, moderator.last);
 			}),
 	});
-	watching.client.activate();
-	return watching;
+	moderator.client.activate();
+	return moderator;
 }
 
 async function restart(usher, pause) {
-	await usher.end("SIGKILL");
+	await usher.terminate("SIGKILL");
 	await sleep(pause);
 	await usher.start();
 }
 
-/** What must hold of the whole crowd. */
-export function assertNobodyLostOrToldTwice({ place, visitors, watching, grief }) {
-	assert.equal(visitors.length, CROWD);
+/** Checks the result for all visitors. */
+export function assertEachReceivedLiveOnce({ target, visitors, moderator, disrupted }) {
+	assert.equal(visitors.length, VISITORS);
 	for (const [index, visitor] of visitors.entries()) {
 		const counts = visitor.subscriptions.map((live) => live.length);
-		assert.ok(visitor.told, `visitor ${index} was never told`);
-		assert.ok(counts.every((count) => count <= 1), `visitor ${index} was told ${counts} times on its subscriptions`);
+		assert.ok(visitor.receivedLive, `visitor ${index} did not receive the live message`);
+		assert.ok(counts.every((count) => count <= 1), `visitor ${index} received ${counts} live messages on its subscriptions`);
 		assert.deepEqual(visitor.errors, [], `visitor ${index}`);
 		for (const { body, early } of visitor.subscriptions.flat()) {
-			assert.ok(!early, `visitor ${index} was told before the conference was live`);
-			assertLive(body, place.conference);
+			assert.ok(!early, `visitor ${index} received the live message too early`);
+			assertLive(body, target.conference);
 		}
 	}
-	assert.ok(watching.highest <= CROWD, `${watching.highest} were said to wait`);
-	// A storm that was none proves nothing.
-	for (const [way, times] of Object.entries(grief)) assert.ok(times > 50, `only ${times} times: ${way}`);
+	assert.ok(moderator.highest <= VISITORS, `${moderator.highest} visitors were reported as waiting`);
+	// The test is valid only if there were enough disruptions.
+	for (const [way, times] of Object.entries(disrupted)) assert.ok(times > 50, `only ${times} disruptions of kind ${way}`);
 	const subscriptions = visitors.reduce((sum, visitor) => sum + visitor.subscriptions.length, 0);
-	assert.ok(subscriptions > 2 * CROWD, `only ${subscriptions} subscriptions`);
+	assert.ok(subscriptions > 2 * VISITORS, `only ${subscriptions} subscriptions`);
 	return { subscriptions };
 }
