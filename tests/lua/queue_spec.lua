@@ -1,12 +1,12 @@
--- What mod_usher_queue tells usher, by its libraries: rooms, usher's answers and the clock are moved by hand.
+-- Unit tests of the libraries of mod_usher_queue, with a simulated Prosody, usher and clock.
 
 local plugins = (debug.getinfo(1, "S").source:match("^@(.*)tests/lua/") or "").."prosody-plugins/";
 local host = "meet.example.com";
 local muc_host = "conference."..host;
 
-describe("the queue's libraries", function ()
+describe("libraries of mod_usher_queue", function ()
 	local module, prosody, options, clock, timers, rooms, events, allocation;
-	local conferences, told, unheard, looks, lists;
+	local conferences, reported, undelivered, looks, lists;
 
 	local function make_room(name, ...)
 		local room = { jid = name.."@"..muc_host; occupants = { ... }; owners = {} };
@@ -29,7 +29,7 @@ describe("the queue's libraries", function ()
 		return occupant;
 	end
 
-	local function count_announced()
+	local function count_announcements()
 		local count = 0;
 		for _, event in ipairs(events) do
 			if event == "room-metadata-changed" then count = count + 1; end
@@ -45,7 +45,7 @@ describe("the queue's libraries", function ()
 
 	before_each(function ()
 		options, clock, timers, rooms, events, allocation = {}, 1000, {}, {}, {}, nil;
-		told, unheard, looks, lists = {}, {}, {}, {};
+		reported, undelivered, looks, lists = {}, {}, {}, {};
 		module = { host = host };
 		local function get_option(_, name, default)
 			if options[name] == nil then return default; end
@@ -90,8 +90,8 @@ describe("the queue's libraries", function ()
 			prepped_split = function (jid) return jid:match("^(.*)@(.*)$"); end;
 		};
 		conferences = {
-			tell = function (room_jid, is_live) table.insert(told, (is_live and "live " or "over ")..room_jid:match("^[^@]*")); end;
-			has_heard = function (room_jid) return not unheard[room_jid]; end;
+			tell = function (room_jid, is_live) table.insert(reported, (is_live and "live " or "over ")..room_jid:match("^[^@]*")); end;
+			has_heard = function (room_jid) return not undelivered[room_jid]; end;
 			was_reported = function (room_jid) return room_jid:find("^mine") ~= nil; end;
 			look = function (_, callback) table.insert(looks, callback); end;
 			list = function (callback) table.insert(lists, callback); end;
@@ -102,7 +102,7 @@ describe("the queue's libraries", function ()
 		package.loaded["util.time"], package.loaded["util.jid"] = nil, nil;
 	end);
 
-	describe("a room on stage", function ()
+	describe("the live state of a room", function ()
 		local stage, room;
 
 		local function begin(waiting_queue)
@@ -119,33 +119,33 @@ describe("the queue's libraries", function ()
 			room = make_room("room1");
 		end);
 
-		it("is live with its first occupant, and told once", function ()
+		it("is live with its first occupant and is reported once", function ()
 			begin(false);
-			assert.same({}, told);
+			assert.same({}, reported);
 			join("alice");
 			join("bob");
-			assert.same({ "live room1" }, told);
+			assert.same({ "live room1" }, reported);
 			assert.is_nil(room.jitsiMetadata);
 		end);
 
-		it("is not live with the focus alone", function ()
+		it("is not live with the focus only", function ()
 			begin(false);
 			join("focus");
-			assert.same({}, told);
+			assert.same({}, reported);
 		end);
 
-		it("is created as not live if it has a waiting queue, and announced when somebody is there to hear it", function ()
+		it("is created as not live if it has a waiting queue, and is announced to the first occupant", function ()
 			begin(true);
 			assert.same({ visitors = { live = false } }, room.jitsiMetadata);
-			assert.equal(0, count_announced());
+			assert.equal(0, count_announcements());
 			join("focus");
 			tick();
-			assert.equal(1, count_announced());
+			assert.equal(1, count_announcements());
 			join("alice");
-			assert.same({}, told);
+			assert.same({}, reported);
 		end);
 
-		it("is announced to a focus that comes again, not to everybody", function ()
+		it("is announced when the focus joins again, not for other occupants", function ()
 			begin(true);
 			for _, name in ipairs({ "focus", "alice", "bob", "focus" }) do
 				join(name);
@@ -153,42 +153,42 @@ describe("the queue's libraries", function ()
 			assert.equal(2, #timers);
 		end);
 
-		it("goes live and back as somebody says, with each change told once", function ()
+		it("follows the metadata and reports each change once", function ()
 			begin(true);
 			join("alice");
-			for _, said in ipairs({ true, true, false, true }) do
-				room.jitsiMetadata.visitors = { live = said };
+			for _, live in ipairs({ true, true, false, true }) do
+				room.jitsiMetadata.visitors = { live = live };
 				stage.update(room);
 			end
-			assert.same({ "live room1", "over room1", "live room1" }, told);
+			assert.same({ "live room1", "over room1", "live room1" }, reported);
 		end);
 
-		it("ends when it is destroyed, and only once", function ()
+		it("is reported as ended once when it is destroyed", function ()
 			begin(false);
 			join("alice");
 			stage.forget(room);
 			stage.forget(room);
-			assert.same({ "live room1", "over room1" }, told);
+			assert.same({ "live room1", "over room1" }, reported);
 		end);
 
-		it("is neither live nor not until it is known whether it has a waiting queue", function ()
+		it("is not reported until usher has said whether it has a waiting queue", function ()
 			stage.begin(room);
 			join("alice");
-			assert.same({}, told);
+			assert.same({}, reported);
 			assert.is_false(room.jitsiMetadata.visitors.live);
 			looks[1]({ live = false; waiting_queue = false });
-			assert.same({ "live room1" }, told);
+			assert.same({ "live room1" }, reported);
 			assert.is_true(room.jitsiMetadata.visitors.live);
 		end);
 
-		it("stays held while usher can't be asked", function ()
+		it("stays not live while usher is not reachable", function ()
 			stage.begin(room);
 			join("alice");
 			looks[1](nil);
 			assert.is_false(room.jitsiMetadata.visitors.live);
 		end);
 
-		it("is let go while usher can't be asked, if so configured, and held when usher says so", function ()
+		it("is live while usher is not reachable if so configured, and not live again when usher reports a queue", function ()
 			options.usher_on_failure = "allow";
 			stage = module:require "usher_stage"(conferences);
 			stage.begin(room);
@@ -198,16 +198,16 @@ describe("the queue's libraries", function ()
 			stage.compare(room, nil, clock);
 			looks[2]({ live = false; waiting_queue = true });
 			assert.is_false(room.jitsiMetadata.visitors.live);
-			assert.same({}, told);
+			assert.same({}, reported);
 		end);
 
-		it("is not held while it is let in without an answer", function ()
+		it("is not changed while its allocation is unverified", function ()
 			allocation = { form = {} };
 			stage.begin(room);
 			assert.is_nil(room.jitsiMetadata);
 		end);
 
-		it("is asked about once at a time", function ()
+		it("is requested once at a time", function ()
 			stage.begin(room);
 			stage.begin(room);
 			stage.compare(room, nil, clock);
@@ -217,42 +217,42 @@ describe("the queue's libraries", function ()
 			assert.equal(2, #looks);
 		end);
 
-		it("stays as somebody set it before the answer came", function ()
+		it("keeps a change made before the response", function ()
 			stage.begin(room);
 			join("alice");
 			room.jitsiMetadata = { visitors = { live = true } };
 			stage.update(room);
 			looks[1]({ live = false; waiting_queue = true });
 			assert.is_true(room.jitsiMetadata.visitors.live);
-			assert.same({ "live room1" }, told);
+			assert.same({ "live room1" }, reported);
 		end);
 
-		it("is forgotten by answers that come too late", function ()
+		it("ignores late responses after it is removed", function ()
 			stage.begin(room);
 			stage.forget(room);
 			looks[1]({ live = true; waiting_queue = true });
 			assert.is_false(room.jitsiMetadata.visitors.live);
 		end);
 
-		it("is live if usher has it live, as after a restart of Prosody", function ()
+		it("is live if it is live in usher, as after a restart of Prosody", function ()
 			begin(true);
 			join("alice");
 			looks[1]({ live = true; waiting_queue = true });
 			assert.is_true(room.jitsiMetadata.visitors.live);
-			assert.same({ "live room1" }, told);
+			assert.same({ "live room1" }, reported);
 		end);
 
-		it("is not held if it went live before it was there", function ()
+		it("is live if its conference was live before it was created", function ()
 			allocation = { id = "7"; waiting_queue = true; live = true };
 			stage.begin(room);
 			assert.same({}, looks);
 			assert.same({}, stage.held());
 			join("alice");
 			assert.is_nil(room.jitsiMetadata);
-			assert.same({ "live room1" }, told);
+			assert.same({ "live room1" }, reported);
 		end);
 
-		it("is held until it goes live, here or at usher", function ()
+		it("is waiting until it goes live in Prosody or in usher", function ()
 			begin(true);
 			assert.same({ room }, stage.held());
 			stage.open(room);
@@ -264,7 +264,7 @@ describe("the queue's libraries", function ()
 			assert.same({}, stage.held());
 		end);
 
-		it("learns of its queue when its allocation comes late", function ()
+		it("applies the waiting queue of a late allocation", function ()
 			allocation = {};
 			stage.begin(room);
 			assert.is_false(room.jitsiMetadata.visitors.live);
@@ -274,48 +274,48 @@ describe("the queue's libraries", function ()
 			assert.is_false(room.jitsiMetadata.visitors.live);
 		end);
 
-		it("is no health check", function ()
+		it("is not reported if it is a health check", function ()
 			room = make_room("__jicofo-health-check-1");
 			stage.begin(room);
 			join("alice");
 			stage.forget(room);
-			assert.same({}, told);
+			assert.same({}, reported);
 			assert.same({}, looks);
 		end);
 
-		it("waits for a moderator where no metadata is sent, and stays live without one", function ()
+		it("goes live with a moderator if there is no metadata component, and stays live", function ()
 			prosody.hosts["metadata."..host] = nil;
 			begin(true);
 			join("alice");
-			assert.same({}, told);
+			assert.same({}, reported);
 			room.owners["focus@"..host] = true;
 			join("focus");
-			assert.same({}, told);
+			assert.same({}, reported);
 			room.owners["alice@"..host] = true;
 			stage.update(room);
 			room.owners = {};
 			stage.update(room);
-			assert.same({ "live room1" }, told);
+			assert.same({ "live room1" }, reported);
 			assert.is_nil(room.jitsiMetadata);
 		end);
 
-		it("stays with who is in it when the module comes late", function ()
+		it("is live with its occupants if it is older than the module", function ()
 			allocation = { id = "7"; waiting_queue = true };
 			make_occupant(room, "alice");
 			stage.adopt(room);
-			assert.same({ "live room1" }, told);
+			assert.same({ "live room1" }, reported);
 		end);
 
-		it("is compared with what usher says, unless it is newer or something is on its way", function ()
+		it("is compared with usher unless it is newer or has undelivered changes", function ()
 			begin(false);
 			join("alice");
 			stage.compare(room, nil, clock - 1);
-			unheard[room.jid] = true;
+			undelivered[room.jid] = true;
 			stage.compare(room, nil, clock);
-			assert.same({ "live room1" }, told);
-			unheard[room.jid] = nil;
+			assert.same({ "live room1" }, reported);
+			undelivered[room.jid] = nil;
 			stage.compare(room, nil, clock);
-			assert.same({ "live room1", "live room1" }, told);
+			assert.same({ "live room1", "live room1" }, reported);
 		end);
 
 		it("keeps its state over a reload", function ()
@@ -326,11 +326,11 @@ describe("the queue's libraries", function ()
 			stage.restore(saved);
 			stage.adopt(room);
 			stage.forget(room);
-			assert.same({ "live room1", "over room1" }, told);
+			assert.same({ "live room1", "over room1" }, reported);
 		end);
 	end);
 
-	describe("watching", function ()
+	describe("polling", function ()
 		local held, live;
 
 		before_each(function ()
@@ -346,7 +346,7 @@ describe("the queue's libraries", function ()
 			table.remove(looks, 1)(entry);
 		end
 
-		it("asks about one held room at a time, and again two seconds later", function ()
+		it("requests one waiting room at a time, and again after two seconds", function ()
 			assert.equal(1, #looks);
 			answer({ live = false });
 			assert.equal(1, #looks);
@@ -358,7 +358,7 @@ describe("the queue's libraries", function ()
 			assert.equal(1, #looks);
 		end);
 
-		it("asks nothing while no room is held", function ()
+		it("sends no request while no room is waiting", function ()
 			held = {};
 			answer(nil);
 			answer(nil);
@@ -368,8 +368,8 @@ describe("the queue's libraries", function ()
 			assert.same({}, live);
 		end);
 
-		it("leaves alone what usher is still being told of", function ()
-			unheard[held[1].jid], unheard[held[2].jid] = true, true;
+		it("skips rooms with undelivered changes", function ()
+			undelivered[held[1].jid], undelivered[held[2].jid] = true, true;
 			answer(nil);
 			assert.same({}, looks);
 			tick();
@@ -377,7 +377,7 @@ describe("the queue's libraries", function ()
 		end);
 	end);
 
-	describe("repair", function ()
+	describe("reconciliation", function ()
 		local repair, compared;
 
 		local function make()
@@ -386,7 +386,7 @@ describe("the queue's libraries", function ()
 			repair = module:require "usher_repair"(conferences, stage);
 		end
 
-		-- Asks, and is answered so.
+		-- Requests the list and answers with these conferences.
 		local function run(...)
 			local entries = {};
 			for i, name in ipairs({ ... }) do
@@ -396,26 +396,26 @@ describe("the queue's libraries", function ()
 			table.remove(lists, 1)(entries);
 		end
 
-		it("shows every room what usher says of it", function ()
+		it("compares every room with its state in usher", function ()
 			local here, there = make_room("here"), make_room("there");
 			make();
 			repair.run();
 			run("here");
 			assert.equal("then", compared[here.jid].live_since);
 			assert.is_false(compared[there.jid]);
-			assert.same({}, told);
+			assert.same({}, reported);
 		end);
 
-		it("ends what was left over, at the second look", function ()
+		it("ends a conference without a room after the second list", function ()
 			make();
 			repair.run();
 			run("left");
-			assert.same({}, told);
+			assert.same({}, reported);
 			run("left");
-			assert.same({ "over left" }, told);
+			assert.same({ "over left" }, reported);
 		end);
 
-		it("leaves alone what is back in time", function ()
+		it("keeps a conference whose room is created again in time", function ()
 			make();
 			repair.run();
 			run("left");
@@ -423,10 +423,10 @@ describe("the queue's libraries", function ()
 			run("left");
 			rooms = {};
 			run("left");
-			assert.same({}, told);
+			assert.same({}, reported);
 		end);
 
-		it("leaves alone what usher went live with later", function ()
+		it("keeps a conference that went live later", function ()
 			make();
 			repair.run();
 			for _ = 1, 3 do
@@ -434,30 +434,30 @@ describe("the queue's libraries", function ()
 				run("later");
 			end
 			run("later");
-			assert.same({}, told);
+			assert.same({}, reported);
 		end);
 
-		it("ends what it reported itself, whenever that was", function ()
+		it("ends a conference that it has reported itself", function ()
 			options.usher_only_prosody = false;
 			make();
 			repair.run();
 			run();
 			run("mine", "left");
 			run("mine", "left");
-			assert.same({ "over mine" }, told);
+			assert.same({ "over mine" }, reported);
 		end);
 
-		it("leaves other domains alone", function ()
+		it("ignores other domains", function ()
 			make();
 			repair.run();
 			for _ = 1, 2 do
 				table.remove(lists, 1)({ { conference = "a@conference.other.example"; live = true; live_since = "then" } });
 				tick();
 			end
-			assert.same({}, told);
+			assert.same({}, reported);
 		end);
 
-		it("asks once at a time, sooner while usher fails, and at once when it is back", function ()
+		it("sends one request at a time, sooner while usher fails, and at once when usher is back", function ()
 			make();
 			repair.run();
 			repair.run();

@@ -1,8 +1,8 @@
--- What mod_usher_reservations makes of usher's answers, by its libraries: usher and the rooms are moved by hand.
+-- Unit tests of the libraries of mod_usher_reservations, with a simulated usher.
 
 local plugins = (debug.getinfo(1, "S").source:match("^@(.*)tests/lua/") or "").."prosody-plugins/";
 
-describe("the reservations' libraries", function ()
+describe("libraries of mod_usher_reservations", function ()
 	local module, options, usher, requests, logged;
 
 	local function answer(code, data)
@@ -51,7 +51,7 @@ describe("the reservations' libraries", function ()
 		end);
 
 		for _, duration in ipairs({ 1e10, 1e300, math.huge }) do
-			it("of "..duration.." seconds lasts for decades", function ()
+			it("of "..duration.." seconds is limited to 1e9 seconds", function ()
 				ask({ id = 7; start_time = "then"; duration = duration });
 				assert.equal("allocated", meaning);
 				assert.equal(1000 + 1e9, detail.ends_at);
@@ -59,14 +59,14 @@ describe("the reservations' libraries", function ()
 			end);
 		end
 
-		it("without a number of seconds is none", function ()
+		it("without a numeric duration is invalid", function ()
 			ask({ id = 7; start_time = "then"; duration = "60" });
 			assert.equal("failed", meaning);
 			assert.equal("error", logged[1].level);
 		end);
 	end);
 
-	describe("stanzas that wait for an answer", function ()
+	describe("stanzas that wait for a response", function ()
 		local held, asked, answered, sent;
 
 		local function join(id)
@@ -90,7 +90,7 @@ describe("the reservations' libraries", function ()
 			});
 		end);
 
-		it("are sent on, or answered with the sentence", function ()
+		it("are forwarded, or answered with the message of the refusal", function ()
 			assert.is_true(join("alice"));
 			join("bob");
 			asked[1]("allocated", {});
@@ -99,7 +99,7 @@ describe("the reservations' libraries", function ()
 			assert.same({ "Not today." }, answered);
 		end);
 
-		it("are at most a thousand, and a further one is answered at once", function ()
+		it("are limited to a thousand, and further ones are refused at once", function ()
 			for i = 1, 1001 do
 				assert.is_true(join("guest"..i));
 			end
@@ -107,7 +107,7 @@ describe("the reservations' libraries", function ()
 			assert.equal(1, #answered);
 			assert.truthy(answered[1]:find("try again", 1, true));
 			join("guest1");
-			assert.equal(1, #answered, "who waits already may ask again");
+			assert.equal(1, #answered, "an occupant who already waits may send another stanza");
 			asked[1]("allocated", {});
 			join("late");
 			assert.equal(1001, #asked);

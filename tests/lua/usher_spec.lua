@@ -1,4 +1,4 @@
--- usher.lib.lua on its own: Prosody's module API, net.http and the clock are stand-ins that the test moves by hand.
+-- Unit tests of usher.lib.lua with a simulated module API, net.http and clock.
 
 local plugins = (debug.getinfo(1, "S").source:match("^@(.*)tests/lua/") or "").."prosody-plugins/";
 
@@ -17,7 +17,7 @@ describe("usher.lib", function ()
 		return n;
 	end
 
-	-- Answers the oldest request that is still open.
+	-- Answers the oldest pending request.
 	local function answer(code, body)
 		table.remove(requests, 1).callback(body or "", code);
 	end
@@ -26,7 +26,7 @@ describe("usher.lib", function ()
 		answer(0, "connection refused");
 	end
 
-	-- Lets the earliest timer fire; its delay.
+	-- Runs the earliest timer and returns its delay.
 	local function tick()
 		table.sort(timers, function (a, b) return a.delay < b.delay; end);
 		local timer = assert(table.remove(timers, 1), "no timer is running");
@@ -90,17 +90,17 @@ describe("usher.lib", function ()
 	end);
 
 	describe("a request", function ()
-		local heard;
+		local responses;
 
 		local function callback(code, data)
-			table.insert(heard, { code = code; data = data });
+			table.insert(responses, { code = code; data = data });
 		end
 
 		before_each(function ()
-			heard = {};
+			responses = {};
 		end);
 
-		it("goes to usher with the token and an encoded form", function ()
+		it("contains the token and an encoded form", function ()
 			usher.request("POST", "/conference", { name = "room1" }, callback);
 			local sent = requests[1];
 			assert.equal("http://127.0.0.1:8060/conference", sent.url);
@@ -110,84 +110,84 @@ describe("usher.lib", function ()
 			assert.equal("application/x-www-form-urlencoded", sent.headers["Content-Type"]);
 		end);
 
-		it("goes to usher as JSON if that is wanted", function ()
+		it("has a JSON body if requested", function ()
 			usher.request("POST", "/golive", { json = { conference = "a@b" } }, callback);
 			assert.equal('{"conference":"a@b"}', requests[1].body);
 			assert.equal("application/json", requests[1].headers["Content-Type"]);
 		end);
 
-		it("has neither body nor type where nothing is sent along", function ()
+		it("has neither body nor content type without a form", function ()
 			usher.request("GET", "/a", nil, callback);
 			assert.is_nil(requests[1].body);
 			assert.is_nil(requests[1].headers["Content-Type"]);
 		end);
 
-		it("has headers of its own, which nobody else can change", function ()
+		it("has its own header table", function ()
 			usher.request("GET", "/a", nil, callback);
 			usher.request("GET", "/b", nil, callback);
 			assert.are_not.equal(requests[1].headers, requests[2].headers);
 		end);
 
-		it("goes out without Authorization where no token is set", function ()
+		it("has no Authorization header without a token", function ()
 			options.usher_token = nil;
 			load_usher().request("GET", "/a", nil, callback);
 			assert.is_nil(requests[1].headers.Authorization);
 		end);
 
-		it("takes a URL that ends in a slash", function ()
+		it("accepts a URL with trailing slashes", function ()
 			options.usher_url = "https://usher.example.com//";
 			load_usher().request("GET", "/a", nil, callback);
 			assert.equal("https://usher.example.com/a", requests[1].url);
 		end);
 
-		it("hands over status and body", function ()
+		it("passes status and body to the callback", function ()
 			usher.request("GET", "/a", nil, callback);
 			answer(403, '{"message":"not today"}');
-			assert.same({ { code = 403; data = { message = "not today" } } }, heard);
+			assert.same({ { code = 403; data = { message = "not today" } } }, responses);
 		end);
 
-		it("makes an empty table of a body that is no JSON", function ()
+		it("passes an empty table for a body that is not JSON", function ()
 			usher.request("GET", "/a", nil, callback);
 			answer(200, "<html>");
-			assert.same({ { code = 200; data = {} } }, heard);
+			assert.same({ { code = 200; data = {} } }, responses);
 		end);
 
-		it("leaves no timer behind", function ()
+		it("stops its timer after the response", function ()
 			usher.request("GET", "/a", nil, callback);
 			answer(200);
 			assert.same({}, timers);
 		end);
 
-		it("is given up at its deadline, and an answer after it is not heard", function ()
+		it("fails at its time-out and ignores a later response", function ()
 			usher.request("GET", "/a", nil, callback);
 			local sent = requests[1];
 			assert.equal(5, tick());
 			assert.is_true(sent.destroyed);
 			answer(200);
-			assert.same({ { code = 0; data = {} } }, heard);
+			assert.same({ { code = 0; data = {} } }, responses);
 		end);
 
-		it("fails at once where net.http does", function ()
+		it("fails at once if net.http fails", function ()
 			package.loaded["net.http"].request = function (_, _, on_answer)
 				on_answer("invalid-url", 0);
 			end;
 			load_usher().request("GET", "/a", nil, callback);
-			assert.same({ { code = 0; data = {} } }, heard);
+			assert.same({ { code = 0; data = {} } }, responses);
 			assert.same({}, timers);
 		end);
 
-		it("is not heard of after the module was unloaded", function ()
+		it("does not call back after the module was unloaded", function ()
 			usher.request("GET", "/a", nil, callback);
 			module.loaded = false;
 			answer(200);
-			assert.same({}, heard);
+			assert.same({}, responses);
 		end);
 
 		for _, code in ipairs({ 500, 503, 401, 408, 429 }) do
-			it("reads no decision from "..code, function ()
+			it("reports a failure for status "..code, function ()
 				usher.request("GET", "/a", nil, callback);
 				answer(code, '{"message":"sorry"}');
-				assert.equal(0, heard[1].code);
+				assert.equal(0, responses[1].code);
 				assert.equal(1, count("warn"));
 			end);
 		end
@@ -196,7 +196,7 @@ describe("usher.lib", function ()
 	describe("the state of usher", function ()
 		local function ignore() end
 
-		it("is logged when it changes, not with every request", function ()
+		it("is logged when it changes, not for every request", function ()
 			for _ = 1, 3 do
 				usher.request("GET", "/a", nil, ignore);
 				fail();
@@ -210,7 +210,7 @@ describe("usher.lib", function ()
 			assert.equal(1, count("info"));
 		end);
 
-		it("is announced when it changes", function ()
+		it("is passed to listeners when it changes", function ()
 			local changes = {};
 			usher.on_change(function (is_up) table.insert(changes, is_up); end);
 			for _, act in ipairs({ answer, fail, fail, answer, answer }) do
@@ -220,7 +220,7 @@ describe("usher.lib", function ()
 			assert.same({ false, true }, changes);
 		end);
 
-		it("is fine with a refusal", function ()
+		it("is not changed by a refusal", function ()
 			usher.request("POST", "/conference", { name = "x" }, ignore);
 			answer(403);
 			assert.same({}, logged);
@@ -240,7 +240,7 @@ describe("usher.lib", function ()
 			os.remove(path);
 		end);
 
-		it("can come from a file, without the blanks around it", function ()
+		it("is read from a file without surrounding white space", function ()
 			local file = assert(io.open(path, "w"));
 			file:write("  from-a-file\n");
 			file:close();
@@ -248,15 +248,15 @@ describe("usher.lib", function ()
 			assert.equal("Bearer from-a-file", requests[1].headers.Authorization);
 		end);
 
-		it("is missed loudly when its file can't be read", function ()
+		it("is reported as missing if its file cannot be read", function ()
 			os.remove(path);
 			load_usher();
 			assert.equal(1, count("error"));
 		end);
 	end);
 
-	describe("a fact", function ()
-		it("is told once when usher hears it", function ()
+	describe("a queued request", function ()
+		it("is sent once if usher accepts it", function ()
 			usher.tell("room1", "DELETE", "/conference/7");
 			assert.equal("DELETE", requests[1].method);
 			answer(204);
@@ -265,13 +265,13 @@ describe("usher.lib", function ()
 			assert.same({}, usher.save());
 		end);
 
-		it("counts as told when usher knows of no such thing", function ()
+		it("counts as delivered if usher responds with 404", function ()
 			usher.tell("room1", "DELETE", "/conference/7");
 			answer(404);
 			assert.same({}, usher.save());
 		end);
 
-		it("is told again until it is heard, with longer and longer pauses up to a minute", function ()
+		it("is retried with increasing delays up to a minute", function ()
 			usher.tell("room1", "DELETE", "/conference/7");
 			local pauses = {};
 			for i = 1, 9 do
@@ -283,7 +283,7 @@ describe("usher.lib", function ()
 			assert.same({}, usher.save());
 		end);
 
-		it("is told again soon after one was heard", function ()
+		it("is retried after a short delay again once a request was delivered", function ()
 			usher.tell("room1", "DELETE", "/conference/7");
 			fail();
 			tick();
@@ -295,7 +295,7 @@ describe("usher.lib", function ()
 			assert.equal(1, tick());
 		end);
 
-		it("does not hold up the others when usher chokes on it", function ()
+		it("does not block others if usher rejects it", function ()
 			usher.tell("room1", "DELETE", "/conference/7");
 			usher.tell("room2", "DELETE", "/conference/8");
 			answer(400);
@@ -303,7 +303,7 @@ describe("usher.lib", function ()
 			assert.truthy(requests[1].url:find("/conference/8", 1, true));
 		end);
 
-		it("goes out alone, and the next one after it", function ()
+		it("is sent alone, and the next one after it", function ()
 			for i = 1, 5 do
 				usher.tell("room"..i, "DELETE", "/conference/"..i);
 			end
@@ -314,7 +314,7 @@ describe("usher.lib", function ()
 			end
 		end);
 
-		it("is told at once when usher answers something else again", function ()
+		it("is sent at once when usher responds to another request", function ()
 			usher.tell("room1", "DELETE", "/conference/7");
 			fail();
 			usher.request("GET", "/a", nil, function () end);
@@ -323,7 +323,7 @@ describe("usher.lib", function ()
 			assert.same({ 5 }, { timers[1].delay, timers[2] and timers[2].delay });
 		end);
 
-		it("is given up for a newer one when a thousand wait", function ()
+		it("is dropped for a newer one if a thousand are queued", function ()
 			for i = 1, 1001 do
 				usher.tell("room"..i, "DELETE", "/conference/"..i);
 			end
@@ -346,17 +346,17 @@ describe("usher.lib", function ()
 		end);
 	end);
 
-	describe("a state", function ()
+	describe("a queued state", function ()
 		local function tell(key, state)
 			usher.tell_state(key, "POST", "/"..state, { json = { conference = key } });
 		end
 
-		local function said()
+		local function first_request()
 			local path = requests[1] and requests[1].url:match("[^/]+$");
 			return path, #requests;
 		end
 
-		it("is told as JSON until it is heard", function ()
+		it("is retried as JSON until it is delivered", function ()
 			tell("room1", "golive");
 			assert.equal('{"conference":"room1"}', requests[1].body);
 			fail();
@@ -365,14 +365,14 @@ describe("usher.lib", function ()
 			assert.same({}, usher.save());
 		end);
 
-		it("is not heard by a usher that knows no such path", function ()
+		it("is not delivered by a response with 404", function ()
 			tell("room1", "golive");
 			answer(404);
 			assert.equal(1, #usher.save());
 			assert.equal(1, count("warn"));
 		end);
 
-		it("is complained about once when usher does not take it", function ()
+		it("is logged once if usher rejects it", function ()
 			tell("room1", "golive");
 			for _ = 1, 3 do
 				answer(403, '{"message":"not yours"}');
@@ -382,7 +382,7 @@ describe("usher.lib", function ()
 			assert.truthy(logged[1].text:find("not yours", 1, true));
 		end);
 
-		it("makes no other wait while usher does not take it", function ()
+		it("does not block others while usher rejects it", function ()
 			tell("room1", "golive");
 			for _ = 1, 6 do
 				answer(403);
@@ -393,39 +393,39 @@ describe("usher.lib", function ()
 			assert.equal('{"conference":"room2"}', requests[1].body);
 		end);
 
-		it("comes after the one before it", function ()
+		it("is sent after the one before it", function ()
 			tell("room1", "golive");
 			tell("room1", "endlive");
-			assert.same({ "golive", 1 }, { said() });
+			assert.same({ "golive", 1 }, { first_request() });
 			answer(200);
-			assert.same({ "endlive", 1 }, { said() });
+			assert.same({ "endlive", 1 }, { first_request() });
 			answer(200);
 			assert.same({}, requests);
 		end);
 
-		it("takes the place of one that was not heard", function ()
+		it("replaces an undelivered one", function ()
 			tell("room1", "golive");
 			fail();
 			tell("room1", "endlive");
 			tick();
-			assert.same({ "endlive", 1 }, { said() });
+			assert.same({ "endlive", 1 }, { first_request() });
 			answer(200);
 			assert.same({}, requests);
 		end);
 
-		it("takes the place of one that fails while it waits", function ()
+		it("replaces one that fails while it waits", function ()
 			tell("room1", "golive");
 			tell("room1", "endlive");
 			fail();
-			assert.same({ "endlive", 1 }, { said() });
+			assert.same({ "endlive", 1 }, { first_request() });
 			fail();
 			tick();
-			assert.same({ "endlive", 1 }, { said() });
+			assert.same({ "endlive", 1 }, { first_request() });
 			answer(200);
 			assert.same({}, requests);
 		end);
 
-		it("leaves those of other rooms, and facts of the same room, alone", function ()
+		it("does not replace states of other rooms or other requests of the same room", function ()
 			usher.tell("room1", "DELETE", "/conference/7");
 			tell("room2", "golive");
 			tell("room1", "golive");
@@ -434,7 +434,7 @@ describe("usher.lib", function ()
 			assert.same({ "/conference/7", "/golive", "/endlive" }, { saved[1].path, saved[2].path, saved[3].path });
 		end);
 
-		it("is unheard until it is heard", function ()
+		it("is pending until it is delivered", function ()
 			assert.is_true(usher.has_heard("room1"));
 			tell("room1", "golive");
 			assert.is_false(usher.has_heard("room1"));
@@ -443,57 +443,57 @@ describe("usher.lib", function ()
 			assert.is_true(usher.has_heard("room1"));
 		end);
 
-		it("hands those who wait for an older one on to a newer one", function ()
-			local told = {};
+		it("passes callbacks of an older one to a newer one", function ()
+			local delivered = {};
 			tell("room1", "golive");
-			usher.when_told("room1", function (ok) table.insert(told, ok); end);
+			usher.when_told("room1", function (ok) table.insert(delivered, ok); end);
 			tell("room1", "endlive");
 			fail();
-			assert.same({}, told);
+			assert.same({}, delivered);
 			answer(200);
-			assert.same({ true }, told);
+			assert.same({ true }, delivered);
 		end);
 
-		it("survives a reload as the newest of its room", function ()
+		it("is still the newest of its room after a reload", function ()
 			tell("room1", "golive");
 			tell("room1", "endlive");
 			local saved = usher.save();
 			requests = {};
 			usher = load_usher();
 			usher.restore(saved);
-			assert.same({ "endlive", 1 }, { said() });
+			assert.same({ "endlive", 1 }, { first_request() });
 			tell("room1", "golive");
 			fail();
-			assert.same({ "golive", 1 }, { said() });
+			assert.same({ "golive", 1 }, { first_request() });
 		end);
 	end);
 
-	describe("waiting until usher has heard", function ()
-		local told;
+	describe("waiting for delivery", function ()
+		local delivered;
 
 		local function callback(ok)
-			table.insert(told, ok);
+			table.insert(delivered, ok);
 		end
 
 		before_each(function ()
-			told = {};
+			delivered = {};
 		end);
 
-		it("is no wait where there is nothing to tell", function ()
+		it("ends at once if nothing is queued", function ()
 			usher.tell("room2", "DELETE", "/conference/8");
 			usher.when_told("room1", callback);
-			assert.same({ true }, told);
+			assert.same({ true }, delivered);
 		end);
 
-		it("lasts until the fact under way is heard", function ()
+		it("lasts until the current request is delivered", function ()
 			usher.tell("room1", "DELETE", "/conference/7");
 			usher.when_told("room1", callback);
-			assert.same({}, told);
+			assert.same({}, delivered);
 			answer(204);
-			assert.same({ true }, told);
+			assert.same({ true }, delivered);
 		end);
 
-		it("tells the fact at once, before all others", function ()
+		it("sends the request at once, before all others", function ()
 			usher.tell("room1", "DELETE", "/conference/7");
 			fail();
 			usher.tell("room2", "DELETE", "/conference/8");
@@ -501,26 +501,26 @@ describe("usher.lib", function ()
 			assert.equal(1, #requests);
 			assert.truthy(requests[1].url:find("/8", 1, true));
 			answer(204);
-			assert.same({ true }, told);
+			assert.same({ true }, delivered);
 		end);
 
-		it("gets an attempt of its own if the one under way fails", function ()
+		it("retries once if the current attempt fails", function ()
 			usher.tell("room1", "DELETE", "/conference/7");
 			usher.when_told("room1", callback);
 			fail();
-			assert.same({}, told);
+			assert.same({}, delivered);
 			assert.truthy(requests[1].url:find("/7", 1, true));
 			fail();
-			assert.same({ false }, told);
+			assert.same({ false }, delivered);
 			assert.equal(1, #usher.save());
 		end);
 
-		it("ends with a no when usher can't be told", function ()
+		it("ends with false if usher is not reachable", function ()
 			usher.tell("room1", "DELETE", "/conference/7");
 			usher.tell("room2", "DELETE", "/conference/8");
 			usher.when_told("room2", callback);
 			fail();
-			assert.same({ false }, told);
+			assert.same({ false }, delivered);
 			assert.equal(2, #usher.save());
 		end);
 	end);
