@@ -1,13 +1,13 @@
-//! Any bytes, cut anywhere, in any version: the decoder neither panics nor uses more memory than its limits
-//! allow, reads the same however they are cut, and what it has read can be written and read again.
+//! The STOMP decoder with any bytes, split anywhere, in any version: it does not panic, it respects its limits, the
+//! result does not depend on the split, and decoded frames can be encoded and decoded again.
 //!
-//! The first byte chooses the version, the second how the rest is cut.
+//! The first byte selects the version, the second the size of the pieces.
 
 #![no_main]
 
-// The module alone, without the service around it: it depends on nothing of ours.
+// Only this module, which depends on no other module of the service.
 #[path = "../../src/stomp/mod.rs"]
-#[expect(dead_code, reason = "the session's half of the module is not fuzzed")]
+#[expect(dead_code, reason = "the part for sessions is not fuzzed")]
 mod stomp;
 
 use libfuzzer_sys::fuzz_target;
@@ -19,14 +19,14 @@ const LIMITS: Limits = Limits {
     max_body_bytes: 64,
 };
 
-/// A line in the making and headers, or headers and a body; room for twice the pairs of strings.
+/// Memory of a partial line and headers, or headers and a body, with twice the capacity for header pairs.
 const BOUND: usize = 2 * 200 + 2 * 4 * size_of::<(String, String)>();
 
 fuzz_target!(|data: &[u8]| {
-    let [choice, size, bytes @ ..] = data else {
+    let [selector, size, bytes @ ..] = data else {
         return;
     };
-    let version = Version::ALL.get(usize::from(*choice) % 4).copied();
+    let version = Version::ALL.get(usize::from(*selector) % 4).copied();
 
     let whole = read(version, LIMITS, &[bytes]);
     let size = usize::from(*size).max(1);
@@ -34,20 +34,20 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(
         whole,
         read(version, LIMITS, &pieces),
-        "however they are cut"
+        "the result depends on the split"
     );
 
     for item in whole.0 {
         let Item::Frame(frame) = item else { continue };
         assert!(frame.headers.len() <= LIMITS.max_headers);
         assert!(frame.body.len() <= LIMITS.max_body_bytes);
-        negotiated(&frame);
+        negotiate_all(&frame);
         let version = version.unwrap_or(Version::V12);
         let again = read(Some(version), Limits::default(), &[&frame.encode(version)]);
         let Ok([Item::Frame(again)]) = <[Item; 1]>::try_from(again.0) else {
-            panic!("{frame:?} is not read back")
+            panic!("{frame:?} cannot be decoded again")
         };
-        written_as(&frame, &again, version);
+        assert_same(&frame, &again, version);
     }
 });
 
@@ -77,8 +77,8 @@ fn read(
     (items, None)
 }
 
-/// Negotiation does not panic on any header value.
-fn negotiated(frame: &Frame) {
+/// Negotiation must not panic for any header value.
+fn negotiate_all(frame: &Frame) {
     let ours = negotiate::HeartBeatOffer {
         send: std::time::Duration::from_secs(15),
         want: std::time::Duration::from_secs(15),
@@ -90,8 +90,8 @@ fn negotiated(frame: &Frame) {
     }
 }
 
-/// The frame is the same but for what the version can't write.
-fn written_as(frame: &Frame, again: &Frame, version: Version) {
+/// The frames are equal except for characters that the version cannot encode.
+fn assert_same(frame: &Frame, again: &Frame, version: Version) {
     assert_eq!(frame.command, again.command);
     assert_eq!(frame.body, again.body);
     if version < Version::V12
@@ -102,10 +102,10 @@ fn written_as(frame: &Frame, again: &Frame, version: Version) {
     {
         return;
     }
-    let but_length = |frame: &Frame| -> Vec<_> {
+    let without_length = |frame: &Frame| -> Vec<_> {
         let mut headers = frame.headers.clone();
         headers.retain(|(name, _)| name != "content-length");
         headers
     };
-    assert_eq!(but_length(frame), but_length(again));
+    assert_eq!(without_length(frame), without_length(again));
 }

@@ -1,15 +1,14 @@
-//! Any bytes, cut anywhere: the WebSocket inbox does not panic, gives out nothing larger than a message may
-//! be, and reads the same however they are cut; and frames that are made well come out as they went in, with
-//! control frames between the fragments.
+//! The WebSocket decoder with any bytes, split anywhere: it does not panic, returns no message above the limit, and
+//! the result does not depend on the split. Valid frames are decoded to the same messages, with control frames
+//! between fragments.
 //!
-//! The first byte chooses between bytes as they are and bytes as the payloads of good frames, the second how
-//! they are cut.
+//! The first byte selects between raw bytes and bytes as payloads of valid frames, the second the size of the pieces.
 
 #![no_main]
 
-// The module alone, without the service around it: it depends on nothing of ours.
+// Only this module, which depends on no other module of the service.
 #[path = "../../src/session/websocket.rs"]
-#[expect(dead_code, reason = "what the session asks of it is not fuzzed")]
+#[expect(dead_code, reason = "the part for sessions is not fuzzed")]
 mod websocket;
 
 use libfuzzer_sys::fuzz_target;
@@ -17,31 +16,31 @@ use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 use websocket::{Breach, Inbox, Incoming, MESSAGE_MAX, close_payload, write_frame};
 
 fuzz_target!(|data: &[u8]| {
-    let [choice, size, bytes @ ..] = data else {
+    let [selector, size, bytes @ ..] = data else {
         return;
     };
     let size = usize::from(*size).max(1);
-    if choice % 2 == 0 {
+    if selector % 2 == 0 {
         let whole = read(&[bytes]);
         let pieces: Vec<_> = bytes.chunks(size).collect();
-        assert_eq!(whole, read(&pieces), "however they are cut");
-        whole.0.iter().for_each(answered);
+        assert_eq!(whole, read(&pieces), "the result depends on the split");
+        whole.0.iter().for_each(assert_response);
         return;
     }
-    let (sent, expected) = conversation(bytes);
-    let pieces: Vec<_> = sent.chunks(size).collect();
+    let (encoded, expected) = encode_messages(bytes);
+    let pieces: Vec<_> = encoded.chunks(size).collect();
     assert_eq!(read(&pieces), (expected, None));
 });
 
 fn read(pieces: &[&[u8]]) -> (Vec<Incoming>, Option<Breach>) {
-    let mut inbox = Inbox::default();
+    let mut decoder = Inbox::default();
     let mut all = Vec::new();
     let mut pushed = 0;
     for piece in pieces {
-        inbox.push(piece);
+        decoder.push(piece);
         pushed += piece.len();
         loop {
-            match inbox.next() {
+            match decoder.next() {
                 Ok(Some(incoming)) => {
                     assert!(size_of(&incoming) <= MESSAGE_MAX.min(pushed));
                     all.push(incoming);
@@ -61,8 +60,8 @@ fn size_of(incoming: &Incoming) -> usize {
     }
 }
 
-/// What a session answers is a frame that a client can read.
-fn answered(incoming: &Incoming) {
+/// The response of a session is a valid frame.
+fn assert_response(incoming: &Incoming) {
     let mut out = Vec::new();
     match incoming {
         Incoming::Ping(payload) => {
@@ -83,10 +82,10 @@ fn answered(incoming: &Incoming) {
     }
 }
 
-/// The bytes as binary messages in fragments, some with a ping in the middle, as a client sends them; and what
-/// comes of it.
-fn conversation(bytes: &[u8]) -> (Vec<u8>, Vec<Incoming>) {
-    let (mut sent, mut expected) = (Vec::new(), Vec::new());
+/// Encodes the bytes as fragmented binary messages of a client, some with a ping between fragments. Returns them with
+/// the expected messages.
+fn encode_messages(bytes: &[u8]) -> (Vec<u8>, Vec<Incoming>) {
+    let (mut encoded, mut expected) = (Vec::new(), Vec::new());
     let mut rest = bytes;
     while let [head, body @ ..] = rest {
         let (fragments, with_ping) = (usize::from(head % 4) + 1, head & 4 != 0);
@@ -100,19 +99,19 @@ fn conversation(bytes: &[u8]) -> (Vec<u8>, Vec<Incoming>) {
         let last = parts.len() - 1;
         for (index, part) in parts.into_iter().enumerate() {
             let opcode = if index == 0 { 2 } else { 0 };
-            masked(opcode, index == last, part, &mut sent);
+            write_masked(opcode, index == last, part, &mut encoded);
             if index == 0 && with_ping && last > 0 {
-                masked(9, true, b"ping", &mut sent);
+                write_masked(9, true, b"ping", &mut encoded);
                 expected.push(Incoming::Ping(b"ping".to_vec()));
             }
         }
         expected.push(Incoming::Message(payload.to_vec()));
     }
-    (sent, expected)
+    (encoded, expected)
 }
 
-/// Appends a frame of a client.
-fn masked(opcode: u8, is_final: bool, payload: &[u8], out: &mut Vec<u8>) {
+/// Appends a masked frame.
+fn write_masked(opcode: u8, is_final: bool, payload: &[u8], out: &mut Vec<u8>) {
     const MASK: [u8; 4] = [0xa5, 0x00, 0xff, 0x3c];
     out.push(opcode | u8::from(is_final) << 7);
     match payload.len() {
