@@ -1,6 +1,6 @@
-//! Requests that arrive together share one unit of work.
+//! Requests that arrive together share one unit of work, such as a transaction.
 //!
-//! A commit waits for the disk, and each statement is a way to SQLite's thread and back. On the hour, hundreds of
+//! A commit waits for the disk, and each statement is a round trip to SQLite's thread. On the hour, hundreds of
 //! requests arrive within a second: a few statements and one commit for all of them cost little more than for one.
 //! A request that arrives while no work runs is not delayed.
 
@@ -9,71 +9,75 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
-/// The task that did the work panicked or was aborted.
+/// The task that does the work panicked or was aborted.
 #[derive(Debug, Error)]
 #[error("the task that does the work ended before its result")]
 pub(crate) struct WorkerCrashed;
 
-/// What was asked for and is not done yet. The store answers within its time-out whatever
-/// happens, so this is no more than what callers ask for within that.
+/// The requests that wait for the next unit of work. The store answers within its time-out, which bounds their
+/// number to what callers submit within that time.
 #[derive(Debug)]
-pub(crate) struct Batcher<What, Outcome, E>(Mutex<Vec<BatchItem<What, Outcome, E>>>);
+pub(crate) struct Batcher<Request, Outcome, E>(Mutex<Vec<BatchItem<Request, Outcome, E>>>);
 
-/// Something that somebody waits for.
+/// A request whose caller waits for the outcome.
 #[derive(Debug)]
-pub(crate) struct BatchItem<What, Outcome, E> {
-    pub(crate) what: What,
-    done: oneshot::Sender<Result<Outcome, Arc<E>>>,
+pub(crate) struct BatchItem<Request, Outcome, E> {
+    pub(crate) request: Request,
+    outcome: oneshot::Sender<Result<Outcome, Arc<E>>>,
 }
 
-impl<What, Outcome, E: From<WorkerCrashed>> Batcher<What, Outcome, E> {
-    /// Asks for `what`, and waits until it is done. `work` must [`Batcher::take`] what is to be done, and do it.
-    /// It runs in a task of its own, as it may be others' as well, and whoever asks may go away; and only if
-    /// there is none already that is still to take.
+impl<Request, Outcome, E: From<WorkerCrashed>> Batcher<Request, Outcome, E> {
+    /// Submits a request and waits for its outcome. `work` must [`Batcher::take`] the requests and answer each.
+    /// It is spawned for the first request of a batch only. It is a task of its own since it serves the other
+    /// requests too, and a caller may be dropped.
     ///
     /// # Errors
     ///
-    /// What the work ended with, or that it broke off.
-    pub(crate) async fn ask(
+    /// The error of the work, or [`WorkerCrashed`].
+    pub(crate) async fn submit(
         &self,
-        what: What,
+        request: Request,
         work: impl Future<Output = ()> + Send + 'static,
     ) -> Result<Outcome, Arc<E>> {
-        let (done, outcome) = oneshot::channel();
-        if self.push(BatchItem { what, done }) {
+        let (sender, outcome) = oneshot::channel();
+        let item = BatchItem {
+            request,
+            outcome: sender,
+        };
+        if self.push(item) {
             tokio::spawn(work);
         }
-        let broken = |_| Err(Arc::new(E::from(WorkerCrashed)));
-        outcome.await.unwrap_or_else(broken)
+        let crashed = |_| Err(Arc::new(E::from(WorkerCrashed)));
+        outcome.await.unwrap_or_else(crashed)
     }
 
-    /// Takes what is to be done now, in the order in which it was asked for.
-    pub(crate) fn take(&self) -> Vec<BatchItem<What, Outcome, E>> {
-        std::mem::take(&mut *self.asked())
+    /// Takes all waiting requests, in the order of their arrival.
+    pub(crate) fn take(&self) -> Vec<BatchItem<Request, Outcome, E>> {
+        std::mem::take(&mut *self.waiting())
     }
 
-    /// Whether it is the only one.
-    fn push(&self, one: BatchItem<What, Outcome, E>) -> bool {
-        let mut asked = self.asked();
-        asked.push(one);
-        asked.len() == 1
+    /// Adds a request; returns whether it is the first of its batch.
+    fn push(&self, item: BatchItem<Request, Outcome, E>) -> bool {
+        let mut waiting = self.waiting();
+        waiting.push(item);
+        waiting.len() == 1
     }
 
-    fn asked(&self) -> MutexGuard<'_, Vec<BatchItem<What, Outcome, E>>> {
-        // Nothing that holds the lock panics.
+    fn waiting(&self) -> MutexGuard<'_, Vec<BatchItem<Request, Outcome, E>>> {
+        // No code that holds the lock panics.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<What, Outcome, E> Default for Batcher<What, Outcome, E> {
+impl<Request, Outcome, E> Default for Batcher<Request, Outcome, E> {
     fn default() -> Self {
         Self(Mutex::default())
     }
 }
 
-impl<What, Outcome, E> BatchItem<What, Outcome, E> {
-    /// Tells whoever asked, if they still wait.
+impl<Request, Outcome, E> BatchItem<Request, Outcome, E> {
+    /// Answers the caller, if it still waits.
     pub(crate) fn answer(self, outcome: Result<Outcome, Arc<E>>) {
-        let _ = self.done.send(outcome);
+        let _ = self.outcome.send(outcome);
     }
 }

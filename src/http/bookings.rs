@@ -15,7 +15,7 @@ use crate::domain::conference::{Conference, ConferenceError, canonical_tenant, r
 use crate::domain::secret::Secret;
 use crate::domain::timestamp;
 use crate::reservation::Reservations;
-use crate::store::{BookingFilter, Position};
+use crate::store::{BookingFilter, Cursor};
 
 /// How many bookings or decisions a page holds, where the caller doesn't say.
 pub(super) const PAGE: u32 = 100;
@@ -86,7 +86,7 @@ pub(super) async fn all(
     reservations: Reservations,
     domain: &str,
 ) -> Result<Response, ApiError> {
-    let start_policy = reservations.settings().start_policy;
+    let start_policy = reservations.config().start_policy;
     if call.method == Method::POST {
         let draft = read(call.members()?, None, domain, call.now)?;
         let booking = reservations.book(draft, call.now).await?;
@@ -145,7 +145,7 @@ pub(super) async fn one(
         }
         _ => reservations.booking(id).await?,
     };
-    let start_policy = reservations.settings().start_policy;
+    let start_policy = reservations.config().start_policy;
     Ok(error::json(
         StatusCode::OK,
         &BookingBody::of(&booking, start_policy),
@@ -314,9 +314,9 @@ fn cursor(booking: &Booking) -> String {
     format!("{}.{}", booking.draft.start.timestamp_millis(), booking.id)
 }
 
-fn position(cursor: &str) -> Option<Position> {
+fn position(cursor: &str) -> Option<Cursor> {
     let (start, id) = cursor.split_once('.')?;
-    Some(Position {
+    Some(Cursor {
         start: start.parse().ok()?,
         id: id.parse().ok()?,
     })

@@ -21,7 +21,7 @@ use crate::domain::timestamp;
 use crate::http::health::AcceptLoopHealth;
 use crate::metrics::{self, Snapshot};
 use crate::reservation::Reservations;
-use crate::store::{DecisionFilter, DecisionRow, Deletion};
+use crate::store::{DecisionFilter, DecisionRow, OutboxEntry};
 
 /// How long a readiness answer holds. Anyone may ask, and each look costs a write to the disk.
 const READY_HOLDS: Duration = Duration::from_secs(1);
@@ -187,7 +187,7 @@ struct DeletionBody<'a> {
 }
 
 impl<'a> DeletionBody<'a> {
-    fn of(deletion: &'a Deletion) -> Self {
+    fn of(deletion: &'a OutboxEntry) -> Self {
         let conference = deletion.conference.as_ref();
         Self {
             conference: &deletion.conference_id,
@@ -196,7 +196,7 @@ impl<'a> DeletionBody<'a> {
             accepted_at: timestamp::format(deletion.accepted_at),
             attempts: deletion.attempts,
             next_at: timestamp::format(deletion.next_at),
-            trouble: deletion.trouble.as_deref(),
+            trouble: deletion.last_error.as_deref(),
         }
     }
 }

@@ -85,7 +85,7 @@ struct Aside {
 
 impl Aside {
     fn of(reservations: &Reservations, live: bool, now: DateTime<Utc>) -> Self {
-        let time_zone = reservations.settings().time_zone;
+        let time_zone = reservations.config().time_zone;
         Self {
             live,
             time_zone,

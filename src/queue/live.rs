@@ -67,14 +67,14 @@ impl Queue {
         };
         let queue = self.clone();
         let work = async move { queue.make_changes().await };
-        self.inner.changes.ask(change, work).await
+        self.inner.changes.submit(change, work).await
     }
 
     /// Makes all changes that have been asked for by its turn.
     async fn make_changes(&self) {
         let _turn = self.inner.turn.lock().await;
         let asked = self.inner.changes.take();
-        let changes: Vec<_> = asked.iter().map(|one| &one.what).collect();
+        let changes: Vec<_> = asked.iter().map(|one| &one.request).collect();
         let outcome = self.write(&changes).await.map_err(Arc::new);
         let mut news = Vec::new();
         for change in changes {

@@ -1,9 +1,9 @@
-//! Requests are decided: all that came while the store was busy with the last ones, in one transaction.
+//! Decides on requests: all that arrived while the last ones were decided, in one transaction.
 //!
-//! What a decision reads still holds when its outcome is written, as in a transaction of its own, and no answer
-//! leaves before all is on disk. It costs a few statements and one commit for as many requests as there are.
+//! A few statements and one commit serve any number of requests. What a decision reads still holds when its
+//! outcome is written, as in a transaction of its own, and no answer leaves before everything is on disk.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -11,28 +11,39 @@ use chrono::{DateTime, Utc};
 use super::{Outcome, Request, Reservations};
 use crate::batch::BatchItem;
 use crate::domain::allocation::Allocation;
+use crate::domain::conference::Conference;
 use crate::domain::policy::{self, Decision};
 use crate::domain::timestamp;
-use crate::store::{Entry, Opening, StoreError};
+use crate::store::{DecisionLogEntry, NewAllocation, StoreError, Tx};
 
 /// A request that is not decided yet.
 #[derive(Debug)]
-pub(super) struct Undecided {
+pub(super) struct PendingRequest {
     request: Request,
-    came: DateTime<Utc>,
+    received_at: DateTime<Utc>,
 }
 
-/// What is to be answered, and what is to be written down of it.
-type Decided<'a> = (Outcome, Entry<'a>);
+type Pending = BatchItem<PendingRequest, Outcome, StoreError>;
 
-/// The outcome for each of those who asked together.
-fn of_each(
-    asked: &[BatchItem<Undecided, Outcome, StoreError>],
-    together: Result<Vec<Outcome>, StoreError>,
+/// A request with its decision.
+struct Row<'a> {
+    request: &'a Request,
+    decision: Decision,
+    /// An allocation is made for this request: of several that may open a room, the first one.
+    opens: bool,
+}
+
+/// The answer to a request, and its entry in the decision log.
+type DecisionRecord<'a> = (Outcome, DecisionLogEntry<'a>);
+
+/// Gives each request of a batch its own result.
+fn fan_result(
+    batch: &[Pending],
+    result: Result<Vec<Outcome>, StoreError>,
 ) -> Vec<Result<Outcome, Arc<StoreError>>> {
-    match together.map_err(Arc::new) {
+    match result.map_err(Arc::new) {
         Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
-        Err(error) => vec![Err(error); asked.len()],
+        Err(error) => vec![Err(error); batch.len()],
     }
 }
 
@@ -41,157 +52,185 @@ impl Reservations {
     ///
     /// # Errors
     ///
-    /// When the database can't take it; nothing was decided then.
+    /// When the database can't be written; nothing was decided then.
     pub async fn allocate(
         &self,
         request: Request,
         now: DateTime<Utc>,
     ) -> Result<Outcome, Arc<StoreError>> {
         let reservations = self.clone();
-        let work = async move { reservations.decide_all().await };
-        let undecided = Undecided { request, came: now };
-        self.inner.undecided.ask(undecided, work).await
+        let work = async move { reservations.decide_pending().await };
+        let pending = PendingRequest {
+            request,
+            received_at: now,
+        };
+        self.inner.pending.submit(pending, work).await
     }
 
-    /// Decides on all requests that have come by its turn.
-    async fn decide_all(&self) {
+    /// Decides on all requests that are pending when its turn comes.
+    async fn decide_pending(&self) {
         let _turn = self.inner.deciding.lock().await;
-        let asked = self.inner.undecided.take();
-        let outcomes = match self.decide(&asked).await {
-            // What is wrong with one room is not to be the others' trouble.
-            Err(StoreError::Corrupt(_) | StoreError::Other(_)) if asked.len() > 1 => {
-                let mut outcomes = Vec::with_capacity(asked.len());
-                for one in asked.chunks(1) {
-                    outcomes.extend(of_each(one, self.decide(one).await));
+        let batch = self.inner.pending.take();
+        let outcomes = match self.decide(&batch).await {
+            // One room's unreadable row must not fail the other requests: each is decided alone.
+            Err(StoreError::Corrupt(_) | StoreError::Other(_)) if batch.len() > 1 => {
+                let mut outcomes = Vec::with_capacity(batch.len());
+                for one in batch.chunks(1) {
+                    outcomes.extend(fan_result(one, self.decide(one).await));
                 }
                 outcomes
             }
-            together => of_each(&asked, together),
+            result => fan_result(&batch, result),
         };
-        for (one, outcome) in asked.into_iter().zip(outcomes) {
-            one.answer(outcome);
+        for (item, outcome) in batch.into_iter().zip(outcomes) {
+            item.answer(outcome);
         }
     }
 
-    async fn decide(
-        &self,
-        asked: &[BatchItem<Undecided, Outcome, StoreError>],
-    ) -> Result<Vec<Outcome>, StoreError> {
-        // They came within the same moment: that of the last one is everybody's.
-        let Some(now) = asked.iter().map(|one| one.what.came).max() else {
+    /// Decides on a batch in one transaction.
+    async fn decide(&self, batch: &[Pending]) -> Result<Vec<Outcome>, StoreError> {
+        // The requests arrived at nearly the same time: the instant of the last one holds for all.
+        let Some(now) = batch.iter().map(|item| item.request.received_at).max() else {
             return Ok(Vec::new());
         };
-        let requests: Vec<_> = asked.iter().map(|one| &one.what.request).collect();
-        let rooms: HashSet<_> = requests.iter().map(|it| &it.conference).collect();
-        let rooms: Vec<_> = rooms.into_iter().collect();
         let mut tx = self.inner.store.begin().await?;
-        let bookings = tx.next_bookings(&rooms, now).await?;
-        let mut running = tx.unended_of(&rooms).await?;
-        if running.values().any(|running| running.is_over(now)) {
-            tx.end_expired(now).await?;
-            running.retain(|_, running| !running.is_over(now));
-        }
-        let decisions: Vec<_> = requests
-            .iter()
-            .map(|request| {
-                let Request {
-                    conference,
-                    requester,
-                    ..
-                } = request;
-                let booking = bookings.get(conference);
-                let running = running.get(conference);
-                let settings = &self.inner.settings;
-                policy::decide(conference, requester, booking, running, settings, now)
-            })
-            .collect();
-
-        // Of several who may open a room, the first one does.
-        let mut opened = HashSet::new();
-        let openings: Vec<_> = requests
-            .iter()
-            .zip(&decisions)
-            .filter_map(|(request, decision)| match decision {
-                Decision::Allow(allowance) if opened.insert(&request.conference) => Some(Opening {
-                    conference: &request.conference,
-                    name: &request.name,
-                    mail_owner: &request.requester.mail_owner,
-                    allowance: allowance.clone(),
-                }),
-                _ => None,
-            })
-            .collect();
-        running.extend(tx.insert_allocations(&openings, now).await?);
-
-        let decided = requests.iter().zip(decisions).map(|(request, decision)| {
-            let running = running.get(&request.conference);
-            let allowed = matches!(decision, Decision::Allow(_));
-            let opens = allowed && opened.remove(&request.conference);
-            self.conclude(request, decision, running, opens, now)
-        });
-        let decided = decided.collect::<Result<Vec<Decided<'_>>, _>>()?;
-        let (outcomes, entries): (Vec<_>, Vec<_>) = decided.into_iter().unzip();
+        let mut running = unended(&mut tx, batch, now).await?;
+        let rows = self.decisions_on(&mut tx, batch, &running, now).await?;
+        let new: Vec<_> = rows.iter().filter_map(Row::new_allocation).collect();
+        running.extend(tx.insert_allocations(&new, now).await?);
+        let records = rows.iter().map(|row| self.finish(row, &running, now));
+        let records = records.collect::<Result<Vec<DecisionRecord<'_>>, _>>()?;
+        let (outcomes, entries): (Vec<_>, Vec<_>) = records.into_iter().unzip();
         tx.record(&entries, now).await?;
         tx.commit().await?;
         for entry in entries {
             let (outcome, reason) = (entry.outcome, entry.reason);
-            tracing::info!(
-                conference = entry.conference.node(),
-                outcome,
-                reason,
-                "decided"
-            );
+            let conference = entry.conference.node();
+            tracing::info!(conference, outcome, reason, "decided");
             crate::metrics::decision_made(outcome, reason);
         }
-        if !openings.is_empty() {
+        if !new.is_empty() {
             self.inner.ends_changed.notify_one();
         }
         Ok(outcomes)
     }
 
-    /// What is answered, and written down. `opens`: the allocation that runs was made for this request.
-    fn conclude<'a>(
+    /// The decision on each request, from the next bookings and the running allocations of their rooms.
+    async fn decisions_on<'a>(
         &self,
-        request: &'a Request,
-        decision: Decision,
-        running: Option<&Allocation>,
-        opens: bool,
+        tx: &mut Tx,
+        batch: &'a [Pending],
+        running: &HashMap<Conference, Allocation>,
         now: DateTime<Utc>,
-    ) -> Result<Decided<'a>, StoreError> {
+    ) -> Result<Vec<Row<'a>>, StoreError> {
+        let bookings = tx.next_bookings(&rooms(batch), now).await?;
+        let mut opened = HashSet::new();
+        let rows = batch.iter().map(|item| {
+            let request = &item.request.request;
+            let room = &request.conference;
+            let decision = policy::decide(
+                room,
+                &request.requester,
+                bookings.get(room),
+                running.get(room),
+                &self.inner.rules,
+                now,
+            );
+            let opens = matches!(decision, Decision::Allow(_)) && opened.insert(room);
+            Row {
+                request,
+                decision,
+                opens,
+            }
+        });
+        Ok(rows.collect())
+    }
+
+    /// The answer to a request, and its entry in the decision log. `running` has the new allocations.
+    fn finish<'a>(
+        &self,
+        row: &Row<'a>,
+        running: &HashMap<Conference, Allocation>,
+        now: DateTime<Utc>,
+    ) -> Result<DecisionRecord<'a>, StoreError> {
+        let request = row.request;
         let room = request.conference.display_name();
-        let entry = Entry::new(&request.conference, &request.requester);
-        Ok(match decision {
+        let entry = DecisionLogEntry::new(&request.conference, &request.requester);
+        Ok(match &row.decision {
             Decision::Allow(_) | Decision::Conflict(_) => {
-                let running = running.ok_or_else(StoreError::lost)?;
-                let entry = entry.about(running);
-                if opens {
-                    let zone = self.inner.settings.time_zone;
-                    let until = timestamp::format_local(running.end, zone, now);
-                    let (reason, why) = match running.booking {
-                        Some(booking) => ("booked", format!(" under booking {booking}")),
-                        None => ("unbooked", String::new()),
-                    };
-                    let sentence = format!("\"{room}\" was opened{why} and runs until {until}.");
-                    let entry = entry.says("allowed", reason, sentence);
+                let running = running
+                    .get(&request.conference)
+                    .ok_or_else(StoreError::missing_row)?;
+                let entry = entry.with_allocation(running);
+                if row.opens {
+                    let (reason, sentence) = self.opened(running, now);
+                    let entry = entry.with_outcome("allowed", reason, sentence);
                     (Outcome::Allocated(running.clone()), entry)
                 } else {
                     let id = running.id;
                     let sentence = format!("\"{room}\" is running already, as conference {id}.");
-                    let entry = entry.says("conflict", "running", sentence);
+                    let entry = entry.with_outcome("conflict", "running", sentence);
                     (Outcome::Conflict(id), entry)
                 }
             }
             Decision::Queue(booking) => {
                 let sentence = format!("\"{room}\" has a waiting queue: the visitor waits there.");
-                let entry = entry.says("queued", "waiting_queue", sentence);
-                (Outcome::Queued, entry.booked(Some(booking)))
+                let entry = entry.with_outcome("queued", "waiting_queue", sentence);
+                (Outcome::Queued, entry.with_booking(Some(*booking)))
             }
             Decision::Refuse(refusal) => {
                 let (reason, sentence) = (refusal.reason.code(), refusal.sentence.clone());
-                let entry = entry.says("refused", reason, sentence);
-                let entry = entry.booked(refusal.booking);
-                (Outcome::Refused(refusal), entry)
+                let entry = entry.with_outcome("refused", reason, sentence);
+                let entry = entry.with_booking(refusal.booking);
+                (Outcome::Refused(refusal.clone()), entry)
             }
         })
     }
+
+    /// Why a new allocation was allowed: the code and the sentence.
+    fn opened(&self, allocation: &Allocation, now: DateTime<Utc>) -> (&'static str, String) {
+        let room = allocation.conference.display_name();
+        let until = timestamp::format_local(allocation.end, self.inner.rules.time_zone, now);
+        let (reason, under) = match allocation.booking {
+            Some(booking) => ("booked", format!(" under booking {booking}")),
+            None => ("unbooked", String::new()),
+        };
+        let sentence = format!("\"{room}\" was opened{under} and runs until {until}.");
+        (reason, sentence)
+    }
+}
+
+impl<'a> Row<'a> {
+    /// The allocation to insert for this request, if there is one.
+    fn new_allocation(&self) -> Option<NewAllocation<'a>> {
+        match &self.decision {
+            Decision::Allow(terms) if self.opens => Some(NewAllocation {
+                conference: &self.request.conference,
+                name: &self.request.name,
+                mail_owner: &self.request.requester.mail_owner,
+                terms: terms.clone(),
+            }),
+            _ => None,
+        }
+    }
+}
+
+/// The rooms of a batch, each once.
+fn rooms(batch: &[Pending]) -> Vec<&Conference> {
+    let rooms = batch.iter().map(|item| &item.request.request.conference);
+    rooms.collect::<HashSet<_>>().into_iter().collect()
+}
+
+/// The running allocations of a batch's rooms. Those past their end are ended first.
+async fn unended(
+    tx: &mut Tx,
+    batch: &[Pending],
+    now: DateTime<Utc>,
+) -> Result<HashMap<Conference, Allocation>, StoreError> {
+    let mut running = tx.unended_of(&rooms(batch)).await?;
+    if running.values().any(|running| running.is_over(now)) {
+        tx.end_expired(now).await?;
+        running.retain(|_, running| !running.is_over(now));
+    }
+    Ok(running)
 }

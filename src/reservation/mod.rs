@@ -1,47 +1,29 @@
-//! Reservations: the handle that decides, allocates, finds and ends, and the bookings behind it.
+//! Reservations: decides on requests, finds and ends conferences, and keeps bookings.
 //!
-//! A *booking* is made ahead; an *allocation* is a running conference, made by `POST /conference`.
-//! Each change is one transaction: what the decision read still holds when its outcome is written.
+//! A *booking* is made in advance; an *allocation* is a running conference, made by `POST /conference`.
+//! Each change is one transaction: what a decision read still holds when its outcome is written.
 
 mod allocate;
+mod bookings;
+mod expiry;
 pub mod gateway;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use thiserror::Error;
 use tokio::sync::{Mutex, Notify};
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::batch::Batcher;
-use crate::clock;
+use crate::config;
 use crate::domain::allocation::{Allocation, AllocationId, EndReason};
-use crate::domain::booking::{Booking, BookingId, Draft, DraftError};
 use crate::domain::conference::Conference;
-use crate::domain::policy::{self, Refusal, Settings};
+use crate::domain::policy::{self, PolicyRules, Refusal};
 use crate::domain::requester::Requester;
-use crate::domain::timestamp;
-use crate::store::{BookingFilter, DecisionFilter, DecisionRow, Deletion, Store, StoreError, Tx};
-use allocate::Undecided;
+use crate::store::{DecisionFilter, DecisionRow, OutboxEntry, Store, StoreError};
+use allocate::PendingRequest;
+pub use bookings::BookingError;
 use gateway::Upstream;
-
-/// The expiry loop comes by so often at least: also how often the logs are purged.
-const HOUSEKEEPING: Duration = Duration::from_secs(60);
-/// And leaves at least so long between two rounds, whatever the clock does.
-const BREATH: Duration = Duration::from_millis(100);
-/// How long the expiry loop waits after the database failed it.
-const RETRY: Duration = Duration::from_secs(5);
-
-/// How long, and how much, is remembered of what is over.
-#[derive(Clone, Copy, Debug)]
-pub struct Retention {
-    /// Decisions and ended allocations older than this are forgotten.
-    pub kept: TimeDelta,
-    /// At most so many decisions.
-    pub decisions_max: u64,
-}
 
 /// The handle to reservations. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -53,98 +35,79 @@ pub struct Reservations {
 #[derive(Debug)]
 struct Inner {
     store: Store,
-    settings: Settings,
-    retention: Retention,
-    /// Requests that are not decided yet, and whose turn it is to decide them.
-    undecided: Batcher<Undecided, Outcome, StoreError>,
+    config: Arc<config::Reservations>,
+    rules: PolicyRules,
+    /// Requests that are not decided yet. One task decides at a time: the one that holds `deciding`.
+    pending: Batcher<PendingRequest, Outcome, StoreError>,
     deciding: Mutex<()>,
-    /// Wakes the expiry loop: an end may have come nearer.
+    /// Wakes the expiry loop: the next end may be earlier now.
     ends_changed: Notify,
 }
 
 /// A request for a conference.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// Which one.
+    /// The conference.
     pub conference: Conference,
     /// The room's node as Prosody wrote it.
     pub name: String,
-    /// When it is to begin, as Prosody wrote it: only an upstream believes it.
+    /// The start as Prosody wrote it. Only an upstream uses it.
     pub start_time: String,
-    /// Who asks.
+    /// The user that Prosody names.
     pub requester: Requester,
 }
 
-/// What became of a request.
+/// The result of a request.
 #[derive(Clone, Debug)]
 pub enum Outcome {
     /// A new allocation.
     Allocated(Allocation),
-    /// The room has one already.
+    /// The room has a running allocation.
     Conflict(AllocationId),
-    /// A visitor who is to wait in the queue; nothing was allocated.
+    /// A visitor that waits in the queue; nothing was allocated.
     Queued,
-    /// No.
+    /// The conference may not run.
     Refused(Refusal),
 }
 
-/// What is known of an allocation id.
+/// The state of an allocation id.
 #[derive(Clone, Debug)]
 pub enum Found {
-    /// It runs.
+    /// The conference runs.
     Running(Box<Allocation>),
-    /// It ended at this instant; and what to tell those who are in its room still.
+    /// The conference ended at this instant; with a message for users who are still in its room.
     Over(DateTime<Utc>, String),
-    /// It was never issued, or is long forgotten.
+    /// The id was never issued, or its record was purged.
     Unknown,
 }
 
-/// Why a booking was not made or changed.
-#[derive(Debug, Error)]
-pub enum BookingError {
-    /// The draft breaks a rule.
-    #[error(transparent)]
-    Draft(#[from] DraftError),
-    /// The room is taken; the booking in the way.
-    #[error("{}", .0.conflict_message())]
-    Overlap(Box<Booking>),
-    /// No booking has this id.
-    #[error("There is no booking {0}.")]
-    Unknown(BookingId),
-    /// The booking is over, and the change leaves it so.
-    #[error(
-        "Booking {id} has been over since {}; make a new one, or give this one an end that is still to come.",
-        timestamp::format(*.end)
-    )]
-    Over {
-        /// The booking.
-        id: BookingId,
-        /// Its end.
-        end: DateTime<Utc>,
-    },
-    /// Bookings are the upstream's.
-    #[error(
-        "Bookings are kept by the reservation system that usher asks (reservations.backend = \"upstream\"); make them there."
-    )]
-    Elsewhere,
-    /// The database failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
+/// A duration in whole seconds, the unit of the wire.
+fn whole_seconds(duration: Duration) -> TimeDelta {
+    let seconds = i64::try_from(duration.as_secs())
+        .ok()
+        .and_then(TimeDelta::try_seconds);
+    seconds.unwrap_or(TimeDelta::MAX)
 }
 
 impl Reservations {
-    /// Reservations over `store`, decided by `settings`.
+    /// Reservations in `store`, decided by the rules of `config`.
     #[must_use]
-    pub fn new(store: Store, settings: Settings, retention: Retention) -> Self {
-        let ends_changed = Notify::new();
+    pub fn new(store: Store, config: Arc<config::Reservations>) -> Self {
+        let rules = PolicyRules {
+            policy: config.policy,
+            default_duration: whole_seconds(config.default_duration),
+            early_start: whole_seconds(config.early_start),
+            start_policy: config.start_policy,
+            time_zone: config.time_zone,
+        };
         Self {
             inner: Arc::new(Inner {
                 store,
-                settings,
-                retention,
-                undecided: Batcher::default(),
+                config,
+                rules,
+                pending: Batcher::default(),
                 deciding: Mutex::default(),
-                ends_changed,
+                ends_changed: Notify::new(),
             }),
             upstream: None,
         }
@@ -163,13 +126,13 @@ impl Reservations {
         self.upstream.as_ref()
     }
 
-    /// What the operator decided.
+    /// The section `[reservations]` of the configuration.
     #[must_use]
-    pub fn settings(&self) -> &Settings {
-        &self.inner.settings
+    pub fn config(&self) -> &config::Reservations {
+        &self.inner.config
     }
 
-    /// Looks an allocation up.
+    /// Finds an allocation.
     ///
     /// # Errors
     ///
@@ -179,34 +142,33 @@ impl Reservations {
             None => Found::Unknown,
             Some(allocation) if allocation.is_over(now) => {
                 let ended_at = allocation.ended_at.unwrap_or(allocation.end);
-                let settings = &self.inner.settings;
-                let message = policy::end_message(&allocation, ended_at, settings, now);
+                let message = policy::end_message(&allocation, ended_at, &self.inner.rules, now);
                 Found::Over(ended_at, message)
             }
             Some(allocation) => Found::Running(Box::new(allocation)),
         })
     }
 
-    /// Ends an allocation because its room is gone; the booking stays, and the room can be opened
-    /// again. Tells whether the id was ever issued; ending what is over changes nothing.
+    /// Ends an allocation whose room is gone. Its booking stays, so the room can be opened again.
+    /// Returns whether the id was ever issued; a repetition changes nothing.
     ///
     /// # Errors
     ///
-    /// When the database can't take it.
+    /// When the database can't be written.
     pub async fn end(&self, id: AllocationId, now: DateTime<Utc>) -> Result<bool, StoreError> {
         let mut tx = self.inner.store.begin().await?;
         let ended = tx.end_allocation(id, EndReason::Destroyed, now).await?;
-        // If another ended it just now, that is to be on disk before this is answered.
+        // If another request ended it just now, that is to be on disk before this one is answered.
         tx.commit().await?;
         if ended {
-            tracing::info!(allocation = id.get(), "ended: the room is gone");
+            tracing::info!(allocation = id.get(), "conference ended: its room is gone");
             return Ok(true);
         }
         Ok(self.inner.store.allocation(id).await?.is_some())
     }
 
-    /// Whether visitors of this conference are to wait: as its running allocation says, or else the
-    /// booking that it can be opened under.
+    /// Whether visitors of this conference wait in the queue: an option of its running allocation, or else of
+    /// the booking under which it can be opened.
     ///
     /// # Errors
     ///
@@ -220,126 +182,19 @@ impl Reservations {
             return upstream.has_queue(conference, now).await;
         }
         let store = &self.inner.store;
-        if let Some(running) = store
-            .unended(conference)
-            .await?
-            .filter(|it| !it.is_over(now))
-        {
+        let running = store.unended(conference).await?;
+        if let Some(running) = running.filter(|running| !running.is_over(now)) {
             return Ok(running.options.waiting_queue);
         }
-        let early = self.inner.settings.early_start;
         let bookings = store.bookings_ahead(conference, now).await?;
-        let nearest = bookings
+        let early_start = self.inner.rules.early_start;
+        let next = bookings
             .first()
-            .filter(|booking| booking.opens_at(early) <= now);
-        Ok(nearest.is_some_and(|booking| booking.draft.options.waiting_queue))
+            .filter(|booking| booking.opens_at(early_start) <= now);
+        Ok(next.is_some_and(|booking| booking.draft.options.waiting_queue))
     }
 
-    /// Makes a booking.
-    ///
-    /// # Errors
-    ///
-    /// [`BookingError::Draft`] or [`BookingError::Overlap`] if it can't be had.
-    pub async fn book(&self, draft: Draft, now: DateTime<Utc>) -> Result<Booking, BookingError> {
-        self.books_here()?;
-        let draft = draft.checked(self.inner.settings.start_policy, now)?;
-        let mut tx = self.inner.store.begin().await?;
-        let booking = match tx.insert_booking(draft.clone(), now).await {
-            Err(StoreError::Overlap) => {
-                tx.commit().await?;
-                return Err(self.overlap(&draft, None).await);
-            }
-            other => other?,
-        };
-        self.revise(&mut tx, &[&booking.draft.conference], now)
-            .await?;
-        tx.commit().await?;
-        self.inner.ends_changed.notify_one();
-        Ok(booking)
-    }
-
-    /// Changes a booking: `change` makes the new draft from the old one. A conference that runs under
-    /// it follows.
-    ///
-    /// # Errors
-    ///
-    /// Whatever `change` fails with, and as for [`Reservations::book`]; [`BookingError::Unknown`] if
-    /// there is none.
-    pub async fn change<E: From<BookingError>>(
-        &self,
-        id: BookingId,
-        change: impl FnOnce(&Draft) -> Result<Draft, E>,
-        now: DateTime<Utc>,
-    ) -> Result<Booking, E> {
-        self.books_here()?;
-        let store = |error: StoreError| E::from(BookingError::Store(error));
-        let mut tx = self.inner.store.begin().await.map_err(store)?;
-        let before = tx
-            .booking(id)
-            .await
-            .map_err(store)?
-            .ok_or(BookingError::Unknown(id))?;
-        let draft = change(&before.draft)?
-            .checked(self.inner.settings.start_policy, now)
-            .map_err(|error| match (error, before.draft.end) {
-                (DraftError::EndInThePast, Some(end)) if before.is_over(now) => {
-                    BookingError::Over { id, end }
-                }
-                (error, _) => BookingError::Draft(error),
-            })?;
-        let booking = match tx.update_booking(&before, draft.clone(), now).await {
-            Err(StoreError::Overlap) => {
-                tx.commit().await.map_err(store)?;
-                return Err(E::from(self.overlap(&draft, Some(id)).await));
-            }
-            other => other.map_err(store)?,
-        };
-        let rooms = [&before.draft.conference, &booking.draft.conference];
-        self.revise(&mut tx, &rooms, now).await.map_err(store)?;
-        tx.commit().await.map_err(store)?;
-        self.inner.ends_changed.notify_one();
-        Ok(booking)
-    }
-
-    /// Cancels a booking. A conference that runs under it ends.
-    ///
-    /// # Errors
-    ///
-    /// [`BookingError::Unknown`] if there is none.
-    pub async fn cancel(&self, id: BookingId, now: DateTime<Utc>) -> Result<(), BookingError> {
-        let mut tx = self.inner.store.begin().await?;
-        let before = tx.booking(id).await?.ok_or(BookingError::Unknown(id))?;
-        tx.delete_booking(id).await?;
-        self.revise(&mut tx, &[&before.draft.conference], now)
-            .await?;
-        tx.commit().await?;
-        self.inner.ends_changed.notify_one();
-        Ok(())
-    }
-
-    /// The booking with this id.
-    ///
-    /// # Errors
-    ///
-    /// [`BookingError::Unknown`] if there is none.
-    pub async fn booking(&self, id: BookingId) -> Result<Booking, BookingError> {
-        self.inner
-            .store
-            .booking(id)
-            .await?
-            .ok_or(BookingError::Unknown(id))
-    }
-
-    /// Lists bookings, in order of their start.
-    ///
-    /// # Errors
-    ///
-    /// When the database can't be read.
-    pub async fn bookings(&self, filter: &BookingFilter) -> Result<Vec<Booking>, StoreError> {
-        self.inner.store.bookings(filter).await
-    }
-
-    /// Lists decisions, the newest first.
+    /// Lists decisions, newest first.
     ///
     /// # Errors
     ///
@@ -348,13 +203,17 @@ impl Reservations {
         self.inner.store.decisions(filter).await
     }
 
-    /// Deletions that the upstream has not heard yet, in order, those after the deletion `after`, at most
-    /// `limit`; and how many there are in all.
+    /// The deletions that the upstream has not acknowledged yet, in order, from the one after `after`, at
+    /// most `limit`; and the number of all of them.
     ///
     /// # Errors
     ///
     /// When the database can't be read.
-    pub async fn outbox(&self, after: i64, limit: u32) -> Result<(Vec<Deletion>, u64), StoreError> {
+    pub async fn outbox(
+        &self,
+        after: i64,
+        limit: u32,
+    ) -> Result<(Vec<OutboxEntry>, u64), StoreError> {
         let store = &self.inner.store;
         Ok((
             store.outbox(after, limit).await?,
@@ -362,125 +221,18 @@ impl Reservations {
         ))
     }
 
-    /// Whether the store takes a write.
+    /// Checks that the database can be written.
     ///
     /// # Errors
     ///
-    /// Why not.
+    /// The reason why not.
     pub async fn probe(&self, now: DateTime<Utc>) -> Result<(), StoreError> {
         self.inner.store.probe(now).await
     }
 
-    /// Closes the database; what was answered stays.
+    /// Closes the database. What was answered is on disk.
     pub async fn close(&self) {
         self.inner.store.close().await;
-    }
-
-    /// Ends allocations on our own clock, and forgets what is old, until `stop`.
-    ///
-    /// Nothing that is asked depends on this loop: an allocation past its end counts as over whether
-    /// or not the loop has come by.
-    pub async fn keep_house(&self, stop: CancellationToken) {
-        let upstream = async {
-            if let Some(upstream) = &self.upstream {
-                upstream.keep_house(stop.clone()).await;
-            }
-        };
-        tokio::join!(self.keep_ends(stop.clone()), upstream);
-    }
-
-    async fn keep_ends(&self, stop: CancellationToken) {
-        // Instants, not spans: whatever happens meanwhile doesn't put the next round off.
-        let (mut earliest, mut latest) = (Instant::now(), Instant::now());
-        let mut due = latest;
-        loop {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep_until(due) => {
-                    let (least, most) = match self.expire(clock::now()).await {
-                        Ok(()) => (BREATH, HOUSEKEEPING),
-                        Err(error) => {
-                            tracing::warn!(%error, "could not end what is over; trying again");
-                            (RETRY, RETRY)
-                        }
-                    };
-                    let now = Instant::now();
-                    (earliest, latest) = (now + least, now + most);
-                }
-                () = self.inner.ends_changed.notified() => {}
-            }
-            let left = self.until_next_end(clock::now()).await;
-            due = (Instant::now() + left).clamp(earliest, latest);
-        }
-    }
-
-    async fn expire(&self, now: DateTime<Utc>) -> Result<(), StoreError> {
-        let retention = self.inner.retention;
-        let mut tx = self.inner.store.begin().await?;
-        let ended = tx.end_expired(now).await?;
-        tx.purge_allocations(now - retention.kept).await?;
-        tx.purge_decisions(now - retention.kept, retention.decisions_max)
-            .await?;
-        tx.commit().await?;
-        if ended > 0 {
-            tracing::info!(allocations = ended, "ended: their time is up");
-        }
-        Ok(())
-    }
-
-    /// How long it is until an allocation is over by itself; no longer than the loop may sleep.
-    async fn until_next_end(&self, now: DateTime<Utc>) -> Duration {
-        match self.inner.store.next_end().await {
-            Ok(None) => HOUSEKEEPING,
-            Ok(Some(end)) => (end - now).to_std().unwrap_or_default().min(HOUSEKEEPING),
-            Err(_) => RETRY,
-        }
-    }
-
-    /// Brings the running allocations of these rooms in line with their bookings.
-    async fn revise(
-        &self,
-        tx: &mut Tx,
-        rooms: &[&Conference],
-        now: DateTime<Utc>,
-    ) -> Result<(), StoreError> {
-        for room in rooms {
-            let Some(running) = tx
-                .unended(room)
-                .await?
-                .filter(|running| !running.is_over(now))
-            else {
-                continue;
-            };
-            let bookings = tx.bookings_ahead(room, now).await?;
-            match policy::revise(&running, &bookings, &self.inner.settings, now) {
-                Some(allowance) => tx.revise_allocation(running.id, &allowance).await?,
-                None => {
-                    tx.end_allocation(running.id, EndReason::Cancelled, now)
-                        .await?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// An upstream wouldn't know of bookings made here, and nobody of their having no effect.
-    fn books_here(&self) -> Result<(), BookingError> {
-        match self.upstream {
-            Some(_) => Err(BookingError::Elsewhere),
-            None => Ok(()),
-        }
-    }
-
-    /// Names the booking that the database refused a draft for.
-    async fn overlap(&self, draft: &Draft, except: Option<BookingId>) -> BookingError {
-        match self.inner.store.booking_in_the_way(draft, except).await {
-            Ok(Some(booking)) => BookingError::Overlap(Box::new(booking)),
-            // It was cancelled in this very moment; the caller may try again.
-            Ok(None) => BookingError::Store(StoreError::Overlap),
-            Err(error) => BookingError::Store(error),
-        }
     }
 }
 

@@ -1,57 +1,61 @@
-//! What time does to reservations, on a clock that is moved by hand. Only the loop's sleeps follow that
-//! clock; the instants of what is decided are given.
+//! The expiry loop on a paused clock, and requests that share a transaction.
+//!
+//! Only the loop's pauses follow the paused clock; the instants of decisions are arguments.
 
+use std::path::Path;
 use std::sync::mpsc;
 
 use chrono::SubsecRound;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::domain::booking::Options;
-use crate::domain::booking::StartPolicy;
-use crate::domain::policy::PolicyKind;
+use crate::clock;
+use crate::config::Config;
+use crate::domain::booking::{Draft, Options, StartPolicy};
 use crate::domain::policy::Reason;
 
-/// Longest wait, in real time, for what the loop is to do.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// The longest wait, in real time, for an action of the loop.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Reservations whose loop runs, until this is dropped.
-struct House {
+/// Reservations whose background tasks run until this is dropped.
+struct Fixture {
     reservations: Reservations,
-    keeper: JoinHandle<()>,
-    /// While a blocking task waits for this, the paused clock doesn't move by itself.
+    background: JoinHandle<()>,
+    /// While a blocking task waits for this sender, the paused clock doesn't advance by itself.
     _clock: mpsc::Sender<()>,
     _dir: TempDir,
 }
 
-impl House {
-    async fn open(retention: Retention) -> Self {
+impl Fixture {
+    async fn new() -> Self {
+        Self::with_decisions_max(10_000).await
+    }
+
+    async fn with_decisions_max(max: u64) -> Self {
         let dir = TempDir::new().unwrap();
         let url = format!("sqlite:{}", dir.path().join("usher.db").display());
         let (hold, held) = mpsc::channel();
         tokio::task::spawn_blocking(move || held.recv());
-        let settings = Settings {
-            policy: PolicyKind::Open,
-            default_duration: TimeDelta::hours(6),
-            early_start: TimeDelta::minutes(10),
-            start_policy: StartPolicy::Anyone,
-            time_zone: chrono_tz::UTC,
-        };
         let store = Store::open(&url, "meet.example.com").await.unwrap();
-        let reservations = Reservations::new(store, settings, retention);
-        let kept = reservations.clone();
-        let keeper = tokio::spawn(async move { kept.keep_house(CancellationToken::new()).await });
-        let house = Self {
+        let config = format!(
+            "[reservations]\ndefault_duration = \"6h\"\ndecisions_kept = \"30d\"\ndecisions_max = {max}\n"
+        );
+        let config = Config::parse(&config, "test", Path::new(""), []).unwrap();
+        let reservations = Reservations::new(store, Arc::new(config.reservations));
+        let running = reservations.clone();
+        let background = tokio::spawn(async move { running.run(CancellationToken::new()).await });
+        let fixture = Self {
             reservations,
-            keeper,
+            background,
             _clock: hold,
             _dir: dir,
         };
-        // Its first round is over, and the clock of the next one runs, once this is ended.
-        let id = house.allocate("first", clock::now() - TimeDelta::days(1));
-        house.until_ended(id.await).await;
-        house
+        // Once this conference is ended, the loop has finished its first run and waits for the next.
+        let id = fixture.open("first", clock::now() - TimeDelta::days(1));
+        fixture.until_ended(id.await).await;
+        fixture
     }
 
     async fn ask(&self, room: &str, at: DateTime<Utc>) -> Outcome {
@@ -59,43 +63,57 @@ impl House {
         self.reservations.allocate(request, at).await.unwrap()
     }
 
-    async fn allocate(&self, room: &str, at: DateTime<Utc>) -> AllocationId {
-        match self.ask(room, at).await {
-            Outcome::Allocated(allocation) => allocation.id,
-            other => panic!("{room} can't be opened: {other:?}"),
-        }
+    async fn open(&self, room: &str, at: DateTime<Utc>) -> AllocationId {
+        allocated(&self.ask(room, at).await).id
     }
 
-    async fn decisions(&self) -> usize {
+    /// Sends a request and returns before it is decided. Requests are decided in the order of these calls.
+    async fn send(
+        &self,
+        room: &str,
+        requester: Requester,
+        at: DateTime<Utc>,
+    ) -> JoinHandle<Outcome> {
+        let reservations = self.reservations.clone();
+        let request = request(room, requester);
+        let task = tokio::spawn(async move { reservations.allocate(request, at).await.unwrap() });
+        tokio::task::yield_now().await;
+        task
+    }
+
+    /// The decision log, oldest first.
+    async fn decisions(&self) -> Vec<DecisionRow> {
         let filter = DecisionFilter {
             limit: 1000,
             ..DecisionFilter::default()
         };
-        self.reservations.decisions(&filter).await.unwrap().len()
+        let mut rows = self.reservations.decisions(&filter).await.unwrap();
+        rows.reverse();
+        rows
     }
 
-    /// When this allocation ended, as it is written down.
+    /// The recorded end of an allocation.
     async fn ended_at(&self, id: AllocationId) -> Option<DateTime<Utc>> {
         let found = self.reservations.inner.store.allocation(id).await.unwrap();
         found.unwrap().ended_at
     }
 
-    /// Waits until it is written down that this allocation ended, a second of the loop's clock at a time.
+    /// Advances the loop's clock second by second until the end of an allocation is recorded.
     async fn until_ended(&self, id: AllocationId) -> DateTime<Utc> {
         let start = std::time::Instant::now();
         loop {
             if let Some(ended_at) = self.ended_at(id).await {
                 return ended_at;
             }
-            assert!(start.elapsed() < PATIENCE, "{id} is never ended");
+            assert!(start.elapsed() < WAIT_TIMEOUT, "{id} is never ended");
             tokio::time::advance(Duration::from_secs(1)).await;
         }
     }
 }
 
-impl Drop for House {
+impl Drop for Fixture {
     fn drop(&mut self) {
-        self.keeper.abort();
+        self.background.abort();
     }
 }
 
@@ -112,196 +130,176 @@ fn request(room: &str, requester: Requester) -> Request {
     }
 }
 
-fn retention(kept: TimeDelta, decisions_max: u64) -> Retention {
-    Retention {
-        kept,
-        decisions_max,
+fn allocated(outcome: &Outcome) -> &Allocation {
+    match outcome {
+        Outcome::Allocated(allocation) => allocation,
+        other => panic!("not allocated: {other:?}"),
+    }
+}
+
+fn conflict(outcome: &Outcome) -> AllocationId {
+    match outcome {
+        Outcome::Conflict(id) => *id,
+        other => panic!("no conflict: {other:?}"),
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_end_is_written_down_on_our_own_clock() {
-    let house = House::open(retention(TimeDelta::days(30), 1000)).await;
+async fn end_is_recorded_when_the_time_is_up() {
+    let fixture = Fixture::new().await;
     let opened = clock::now() - TimeDelta::hours(7);
-    let id = house.allocate("room", opened).await;
-    let ended_at = house.until_ended(id).await;
+    let id = fixture.open("room", opened).await;
+    let ended_at = fixture.until_ended(id).await;
     assert_eq!(ended_at, opened.trunc_subsecs(0) + TimeDelta::hours(6));
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_end_is_written_down_however_often_others_ask() {
-    let house = House::open(retention(TimeDelta::days(30), 1000)).await;
+async fn frequent_requests_do_not_delay_the_recording_of_an_end() {
+    let fixture = Fixture::new().await;
     let now = clock::now();
-    let id = house.allocate("over", now - TimeDelta::hours(7)).await;
+    let id = fixture.open("over", now - TimeDelta::hours(7)).await;
     let start = std::time::Instant::now();
-    // A conference is opened every twentieth of a second, and the loop hears of each.
+    // A new conference notifies the loop every 50 ms.
     for n in 0.. {
-        house.allocate(&format!("room{n}"), now).await;
+        fixture.open(&format!("room{n}"), now).await;
         tokio::time::advance(Duration::from_millis(50)).await;
-        if house.ended_at(id).await.is_some() {
+        if fixture.ended_at(id).await.is_some() {
             break;
         }
-        assert!(start.elapsed() < PATIENCE, "it is never ended");
+        assert!(start.elapsed() < WAIT_TIMEOUT, "it is never ended");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_old_is_forgotten_in_time_however_often_somebody_asks() {
-    let house = House::open(retention(TimeDelta::days(30), 1000)).await;
+async fn frequent_requests_do_not_delay_the_purge_of_old_records() {
+    let fixture = Fixture::new().await;
     let now = clock::now();
-    let old = house.allocate("old", now - TimeDelta::days(31)).await;
-    let store = &house.reservations.inner.store;
+    let old = fixture.open("old", now - TimeDelta::days(31)).await;
+    let store = &fixture.reservations.inner.store;
     let start = std::time::Instant::now();
-    let mut asked = 0;
+    let mut requests = 0;
     while store.allocation(old).await.unwrap().is_some() {
-        assert!(start.elapsed() < PATIENCE, "nothing is forgotten");
-        house.allocate(&format!("room{asked}"), now).await;
-        asked += 1;
+        assert!(start.elapsed() < WAIT_TIMEOUT, "nothing is purged");
+        fixture.open(&format!("room{requests}"), now).await;
+        requests += 1;
         tokio::time::advance(Duration::from_secs(10)).await;
     }
-    // Of the others, the one of the day before is left.
-    assert_eq!(house.decisions().await, asked + 1);
+    // The fixture's own conference of the day before is not purged.
+    assert_eq!(fixture.decisions().await.len(), requests + 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_more_decisions_are_kept_than_may_be() {
-    let house = House::open(retention(TimeDelta::days(30), 3)).await;
+async fn decisions_beyond_the_maximum_are_purged() {
+    let fixture = Fixture::with_decisions_max(3).await;
     for _ in 0..5 {
-        house.ask("room", clock::now()).await;
+        fixture.ask("room", clock::now()).await;
     }
     let start = std::time::Instant::now();
-    while house.decisions().await > 3 {
-        assert!(start.elapsed() < PATIENCE, "nothing is forgotten");
+    while fixture.decisions().await.len() > 3 {
+        assert!(start.elapsed() < WAIT_TIMEOUT, "nothing is purged");
         tokio::time::advance(Duration::from_secs(1)).await;
     }
-    assert_eq!(house.decisions().await, 3);
+    assert_eq!(fixture.decisions().await.len(), 3);
 }
 
-fn draft(room: &str, owner: Option<&str>, waiting_queue: bool, now: DateTime<Utc>) -> Draft {
+fn draft(room: &str, now: DateTime<Utc>) -> Draft {
     Draft {
         conference: conference(room),
         title: None,
-        owner: owner.map(str::to_owned),
+        owner: None,
         start: now - TimeDelta::minutes(5),
         end: Some(now + TimeDelta::minutes(50)),
-        options: Options {
-            waiting_queue,
-            ..Options::default()
-        },
-        start_policy: owner.map(|_| StartPolicy::Owner),
+        options: Options::default(),
+        start_policy: None,
         auto_live: None,
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_that_came_while_the_store_was_busy_are_each_decided_as_if_alone() {
-    let house = House::open(retention(TimeDelta::days(30), 1000)).await;
+async fn requests_that_share_a_transaction_are_decided_as_if_alone() {
+    let fixture = Fixture::new().await;
     let now = clock::now();
-    let reservations = &house.reservations;
-    let owned = draft("owned", Some("alice@example.com"), false, now);
-    let owned = reservations.book(owned, now).await.unwrap();
-    let queued = draft("queued", None, true, now);
-    let queued = reservations.book(queued, now).await.unwrap();
-    let over = house.allocate("over", now - TimeDelta::hours(7)).await;
-    let runs = house.allocate("runs", now).await;
-    let before = house.decisions().await;
+    let mut owned = draft("owned", now);
+    owned.owner = Some("alice@example.com".to_owned());
+    owned.start_policy = Some(StartPolicy::Owner);
+    let owned = fixture.reservations.book(owned, now).await.unwrap();
+    let mut queued = draft("queued", now);
+    queued.options.waiting_queue = true;
+    let queued = fixture.reservations.book(queued, now).await.unwrap();
+    let expired = fixture.open("expired", now - TimeDelta::hours(7)).await;
+    let running = fixture.open("running", now).await;
+    let before = fixture.decisions().await.len();
 
-    let anyone = Requester::default;
-    let visitor = || Requester {
+    let user = Requester::default;
+    let visitor = Requester {
         visitor: true,
-        ..anyone()
+        ..user()
     };
     let alice = Requester {
         user_email: Some("alice@example.com".to_owned()),
-        ..anyone()
+        ..user()
     };
-    let asked = [
-        ("owned", anyone()),
-        ("queued", visitor()),
-        ("plain", anyone()),
-        ("over", anyone()),
-        ("owned", alice),
-        ("plain", anyone()),
-        ("runs", anyone()),
-        ("queued", anyone()),
-        ("plain", anyone()),
-    ];
-    let busy = reservations.inner.store.begin().await.unwrap();
-    let mut waiting = Vec::new();
-    for (room, requester) in asked {
-        let reservations = reservations.clone();
-        let request = request(room, requester);
-        waiting.push(tokio::spawn(async move {
-            reservations.allocate(request, now).await.unwrap()
-        }));
-        // In the order in which they are written here.
-        tokio::task::yield_now().await;
-    }
+    let busy = fixture.reservations.inner.store.begin().await.unwrap();
+    let owned_by_other = fixture.send("owned", user(), now).await;
+    let queued_by_visitor = fixture.send("queued", visitor, now).await;
+    let free_by_first = fixture.send("free", user(), now).await;
+    let after_expired = fixture.send("expired", user(), now).await;
+    let owned_by_owner = fixture.send("owned", alice, now).await;
+    let free_by_second = fixture.send("free", user(), now).await;
+    let in_running = fixture.send("running", user(), now).await;
+    let queued_by_user = fixture.send("queued", user(), now).await;
+    let free_by_third = fixture.send("free", user(), now).await;
     busy.commit().await.unwrap();
-    let mut outcomes = Vec::new();
-    for one in waiting {
-        outcomes.push(one.await.unwrap());
-    }
 
-    let allocated = |n: usize| match &outcomes[n] {
-        Outcome::Allocated(allocation) => allocation.clone(),
-        other => panic!("{n}: {other:?}"),
-    };
-    let met = |n: usize| match &outcomes[n] {
-        Outcome::Conflict(id) => *id,
-        other => panic!("{n}: {other:?}"),
-    };
+    let owned_by_other = owned_by_other.await.unwrap();
     assert!(
-        matches!(&outcomes[0], Outcome::Refused(refusal) if refusal.reason == Reason::NotOwner)
+        matches!(&owned_by_other, Outcome::Refused(refusal) if refusal.reason == Reason::NotOwner)
     );
-    assert!(matches!(&outcomes[1], Outcome::Queued));
-    let plain = allocated(2);
-    assert_eq!((met(5), met(8)), (plain.id, plain.id));
-    assert_ne!(allocated(3).id, over);
-    assert_eq!(
-        house.ended_at(over).await,
-        Some(now - TimeDelta::hours(1)).map(|at| at.trunc_subsecs(0))
-    );
-    assert_eq!(allocated(4).booking, Some(owned.id));
-    assert_eq!(met(6), runs);
-    assert_eq!(allocated(7).booking, Some(queued.id));
-    assert!(allocated(7).options.waiting_queue);
+    let owned_by_owner = allocated(&owned_by_owner.await.unwrap()).clone();
+    assert_eq!(owned_by_owner.booking, Some(owned.id));
 
-    // Each is written down, in their order, with what it was about.
-    let filter = DecisionFilter {
-        limit: 1000,
-        ..DecisionFilter::default()
-    };
-    let mut rows = reservations.decisions(&filter).await.unwrap();
-    rows.reverse();
-    let rows: Vec<_> = rows[before..]
+    assert!(matches!(queued_by_visitor.await.unwrap(), Outcome::Queued));
+    let queued_by_user = allocated(&queued_by_user.await.unwrap()).clone();
+    assert_eq!(queued_by_user.booking, Some(queued.id));
+    assert!(queued_by_user.options.waiting_queue);
+
+    let free = allocated(&free_by_first.await.unwrap()).id;
+    assert_eq!(conflict(&free_by_second.await.unwrap()), free);
+    assert_eq!(conflict(&free_by_third.await.unwrap()), free);
+
+    let after_expired = allocated(&after_expired.await.unwrap()).id;
+    assert_ne!(after_expired, expired);
+    let end = (now - TimeDelta::hours(1)).trunc_subsecs(0);
+    assert_eq!(fixture.ended_at(expired).await, Some(end));
+    assert_eq!(conflict(&in_running.await.unwrap()), running);
+
+    // The log has an entry for each, in order.
+    let log = fixture.decisions().await;
+    let entries = log[before..]
         .iter()
-        .map(|row| (row.conference.room(), row.outcome.as_str(), row.allocation))
-        .collect();
-    let id = |n| Some(allocated(n).id);
+        .map(|row| (row.conference.room(), row.outcome.as_str(), row.allocation));
     let expected = [
         ("owned", "refused", None),
         ("queued", "queued", None),
-        ("plain", "allowed", id(2)),
-        ("over", "allowed", id(3)),
-        ("owned", "allowed", id(4)),
-        ("plain", "conflict", id(2)),
-        ("runs", "conflict", Some(runs)),
-        ("queued", "allowed", id(7)),
-        ("plain", "conflict", id(2)),
+        ("free", "allowed", Some(free)),
+        ("expired", "allowed", Some(after_expired)),
+        ("owned", "allowed", Some(owned_by_owner.id)),
+        ("free", "conflict", Some(free)),
+        ("running", "conflict", Some(running)),
+        ("queued", "allowed", Some(queued_by_user.id)),
+        ("free", "conflict", Some(free)),
     ];
-    assert_eq!(rows, expected);
+    assert_eq!(entries.collect::<Vec<_>>(), expected);
 }
 
 #[tokio::test(start_paused = true)]
-async fn more_requests_than_a_statement_takes_are_all_decided() {
-    let house = House::open(retention(TimeDelta::days(30), 10_000)).await;
+async fn more_requests_than_one_statement_holds_are_all_decided() {
+    let fixture = Fixture::new().await;
     let now = clock::now();
-    let reservations = &house.reservations;
-    let busy = reservations.inner.store.begin().await.unwrap();
+    let busy = fixture.reservations.inner.store.begin().await.unwrap();
     let waiting: Vec<_> = (0..2500)
         .map(|n| {
-            let reservations = reservations.clone();
+            let reservations = fixture.reservations.clone();
             let request = request(&format!("room{n}"), Requester::default());
             tokio::spawn(async move { reservations.allocate(request, now).await })
         })

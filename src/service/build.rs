@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use chrono::TimeDelta;
 use thiserror::Error;
@@ -14,11 +13,10 @@ use crate::auth::secret_file;
 use crate::auth::service_token::ServiceAuth;
 use crate::auth::{Rules, ServiceTokens, Verifier};
 use crate::config::{Backend, Config};
-use crate::domain::policy::Settings;
 use crate::domain::secret::Secret;
 use crate::queue::Queue;
+use crate::reservation::Reservations;
 use crate::reservation::gateway::{Upstream, UpstreamError};
-use crate::reservation::{Reservations, Retention};
 use crate::session::SessionContext;
 use crate::session::limits::ConnectionLimits;
 use crate::session::timer_wheel::TimerWheel;
@@ -92,36 +90,13 @@ pub(super) async fn open_store(config: &Config) -> Result<Store, ServeError> {
         })
 }
 
-/// A duration in whole seconds, as the wire counts them.
-fn span(duration: Duration) -> TimeDelta {
-    let seconds = i64::try_from(duration.as_secs())
-        .ok()
-        .and_then(TimeDelta::try_seconds);
-    seconds.unwrap_or(TimeDelta::MAX)
-}
-
 pub(super) fn reservations(config: &Config, store: Store) -> Result<Reservations, ServeError> {
-    let settings = &config.reservations;
-    let retention = Retention {
-        kept: span(settings.decision_retention),
-        decisions_max: settings.decisions_max,
-    };
-    let reservations = Reservations::new(
-        store.clone(),
-        Settings {
-            policy: settings.policy,
-            default_duration: span(settings.default_duration),
-            early_start: span(settings.early_start),
-            start_policy: settings.start_policy,
-            time_zone: settings.time_zone,
-        },
-        retention,
-    );
-    if settings.backend == Backend::Local {
+    let section = &config.reservations;
+    let reservations = Reservations::new(store.clone(), Arc::new(section.clone()));
+    if section.backend == Backend::Local {
         return Ok(reservations);
     }
-    let unasked = span(settings.default_duration);
-    let upstream = Upstream::new(store, settings, unasked, retention)?;
+    let upstream = Upstream::new(store, section)?;
     Ok(reservations.with_upstream(upstream))
 }
 

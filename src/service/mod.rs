@@ -118,8 +118,7 @@ impl Service {
 
     fn spawn_background_tasks(&self, pause: Duration) {
         let (keeper, stopped) = (self.reservations.clone(), self.stop.clone());
-        self.loops
-            .spawn(async move { keeper.keep_house(stopped).await });
+        self.loops.spawn(async move { keeper.run(stopped).await });
         let (keeper, stopped) = (self.queue.clone(), self.stop.clone());
         self.loops
             .spawn(async move { keeper.run(pause, stopped).await });

@@ -8,7 +8,8 @@ use sqlx::{QueryBuilder, Row, Sqlite, SqliteExecutor};
 
 use super::bookings::options;
 use super::{
-    ROWS, Result, Store, StoreError, Tx, allocation_id, conference, instant, push_asked, tenant_of,
+    ROWS, Result, Store, StoreError, Tx, allocation_id, conference, instant, push_values_as_table,
+    tenant_of,
 };
 use crate::domain::allocation::{Allocation, AllocationId, EndReason};
 use crate::domain::booking::BookingId;
@@ -50,13 +51,13 @@ async fn unended(
 
 /// An allocation that is to be made.
 #[derive(Clone, Debug)]
-pub(crate) struct Opening<'a> {
+pub(crate) struct NewAllocation<'a> {
     pub(crate) conference: &'a Conference,
     /// The room's node as Prosody wrote it.
     pub(crate) name: &'a str,
     /// Who asked for it, as Prosody wrote it.
     pub(crate) mail_owner: &'a str,
-    pub(crate) allowance: Terms,
+    pub(crate) terms: Terms,
 }
 
 impl Store {
@@ -117,7 +118,7 @@ impl Tx {
         let mut found = HashMap::new();
         for some in conferences.chunks(ROWS) {
             let mut select = QueryBuilder::new("SELECT allocation.* FROM ");
-            push_asked(&mut select, some);
+            push_values_as_table(&mut select, some);
             select.push(
                 " JOIN allocation ON tenant = asked.column1 AND room = asked.column2
                   WHERE ended_at IS NULL",
@@ -131,38 +132,40 @@ impl Tx {
     /// Makes an allocation.
     pub(crate) async fn insert_allocation(
         &mut self,
-        opening: Opening<'_>,
+        allocation: NewAllocation<'_>,
         now: DateTime<Utc>,
     ) -> Result<Allocation> {
-        let made = self.insert_allocations(&[opening], now).await?;
-        made.into_values().next().ok_or_else(StoreError::lost)
+        let made = self.insert_allocations(&[allocation], now).await?;
+        made.into_values()
+            .next()
+            .ok_or_else(StoreError::missing_row)
     }
 
     /// Makes allocations, each of another room. The database refuses a second one that runs in the same room.
     pub(crate) async fn insert_allocations(
         &mut self,
-        openings: &[Opening<'_>],
+        new: &[NewAllocation<'_>],
         now: DateTime<Utc>,
     ) -> Result<HashMap<Conference, Allocation>> {
         let mut made = HashMap::new();
-        for some in openings.chunks(ROWS) {
+        for some in new.chunks(ROWS) {
             let mut insert = QueryBuilder::<Sqlite>::new(
                 "INSERT INTO allocation
                  (room, tenant, name, mail_owner, booking_id, starts_at, ends_at, max_occupants, lobby,
                   password, waiting_queue, created_at) ",
             );
-            insert.push_values(some, |mut row, opening| {
+            insert.push_values(some, |mut row, allocation| {
                 let Terms {
                     start,
                     end,
                     options,
                     booking,
-                } = &opening.allowance;
+                } = &allocation.terms;
                 let password = options.password.as_ref();
-                row.push_bind(opening.conference.room())
-                    .push_bind(tenant_of(opening.conference))
-                    .push_bind(opening.name)
-                    .push_bind(opening.mail_owner)
+                row.push_bind(allocation.conference.room())
+                    .push_bind(tenant_of(allocation.conference))
+                    .push_bind(allocation.name)
+                    .push_bind(allocation.mail_owner)
                     .push_bind(booking.map(|id| id.0))
                     .push_bind(start.timestamp_millis())
                     .push_bind(end.timestamp_millis())

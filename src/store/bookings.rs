@@ -6,7 +6,9 @@ use chrono::{DateTime, Utc};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, SqliteExecutor};
 
-use super::{ROWS, Result, Store, StoreError, Tx, conference, instant, push_asked, tenant_of};
+use super::{
+    ROWS, Result, Store, StoreError, Tx, conference, instant, push_values_as_table, tenant_of,
+};
 use crate::domain::booking::{Booking, BookingId, Draft, Options};
 use crate::domain::conference::Conference;
 use crate::domain::secret::Secret;
@@ -28,14 +30,14 @@ pub struct BookingFilter {
     /// Those that start before this instant.
     pub to: Option<DateTime<Utc>>,
     /// Those that come after this one in the order of the list.
-    pub after: Option<Position>,
+    pub after: Option<Cursor>,
     /// At most so many.
     pub limit: u32,
 }
 
 /// A place in the list of bookings: they are in order of their start, then of their id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Position {
+pub struct Cursor {
     /// The start, in milliseconds since 1970.
     pub start: i64,
     /// The id.
@@ -143,7 +145,7 @@ impl Store {
     ///
     /// When the database can't be read.
     pub async fn bookings(&self, filter: &BookingFilter) -> Result<Vec<Booking>> {
-        let after = filter.after.unwrap_or(Position {
+        let after = filter.after.unwrap_or(Cursor {
             start: i64::MIN,
             id: 0,
         });
@@ -210,7 +212,7 @@ impl Tx {
         let mut found = HashMap::new();
         for some in conferences.chunks(ROWS) {
             let mut select = QueryBuilder::new("SELECT booking.* FROM ");
-            push_asked(&mut select, some);
+            push_values_as_table(&mut select, some);
             select
                 .push(
                     " JOIN booking ON booking.id = (

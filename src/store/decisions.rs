@@ -35,7 +35,7 @@ pub struct DecisionRow {
 
 /// What is recorded with a decision.
 #[derive(Clone, Debug)]
-pub(crate) struct Entry<'a> {
+pub(crate) struct DecisionLogEntry<'a> {
     pub(crate) conference: &'a Conference,
     pub(crate) requester: &'a Requester,
     pub(crate) outcome: &'static str,
@@ -45,7 +45,7 @@ pub(crate) struct Entry<'a> {
     pub(crate) booking: Option<BookingId>,
 }
 
-impl<'a> Entry<'a> {
+impl<'a> DecisionLogEntry<'a> {
     /// An entry about a request, to be filled.
     pub(crate) fn new(conference: &'a Conference, requester: &'a Requester) -> Self {
         let (outcome, reason, sentence) = ("", "", String::new());
@@ -61,7 +61,7 @@ impl<'a> Entry<'a> {
     }
 
     /// What was decided, and why.
-    pub(crate) fn says(
+    pub(crate) fn with_outcome(
         self,
         outcome: &'static str,
         reason: &'static str,
@@ -76,7 +76,7 @@ impl<'a> Entry<'a> {
     }
 
     /// The allocation that was made or met.
-    pub(crate) fn about(self, allocation: &Allocation) -> Self {
+    pub(crate) fn with_allocation(self, allocation: &Allocation) -> Self {
         Self {
             allocation: Some(allocation.id),
             booking: allocation.booking,
@@ -85,7 +85,7 @@ impl<'a> Entry<'a> {
     }
 
     /// The booking behind the decision.
-    pub(crate) fn booked(self, booking: Option<BookingId>) -> Self {
+    pub(crate) fn with_booking(self, booking: Option<BookingId>) -> Self {
         Self { booking, ..self }
     }
 }
@@ -154,7 +154,11 @@ impl Store {
 
 impl Tx {
     /// Records decisions, in this order.
-    pub(crate) async fn record(&mut self, entries: &[Entry<'_>], now: DateTime<Utc>) -> Result<()> {
+    pub(crate) async fn record(
+        &mut self,
+        entries: &[DecisionLogEntry<'_>],
+        now: DateTime<Utc>,
+    ) -> Result<()> {
         for some in entries.chunks(ROWS) {
             let mut insert = QueryBuilder::<Sqlite>::new(
                 "INSERT INTO decision

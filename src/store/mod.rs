@@ -27,11 +27,11 @@ use crate::batch::WorkerCrashed;
 use crate::domain::allocation::AllocationId;
 use crate::domain::conference::Conference;
 use crate::metrics;
-pub(crate) use allocations::Opening;
-pub use bookings::{BookingFilter, Position};
-pub(crate) use decisions::Entry;
+pub(crate) use allocations::NewAllocation;
+pub use bookings::{BookingFilter, Cursor};
+pub(crate) use decisions::DecisionLogEntry;
 pub use decisions::{DecisionFilter, DecisionRow};
-pub use outbox::Deletion;
+pub use outbox::OutboxEntry;
 pub(crate) use outbox::UpstreamRow;
 pub(crate) use places::PlaceRow;
 use writer::{Group, Writer};
@@ -109,7 +109,7 @@ impl From<sqlx::Error> for StoreError {
 
 impl StoreError {
     /// What was just written is not there: a fault of ours.
-    pub(crate) fn lost() -> Self {
+    pub(crate) fn missing_row() -> Self {
         sqlx::Error::RowNotFound.into()
     }
 }
@@ -290,7 +290,7 @@ fn push_names(statement: &mut QueryBuilder<Sqlite>, conferences: &[&Conference])
 
 /// The same as a table `asked (column1, column2)` to join others with: SQLite finds their rows by an index then,
 /// which it doesn't with `IN`.
-fn push_asked(statement: &mut QueryBuilder<Sqlite>, conferences: &[&Conference]) {
+fn push_values_as_table(statement: &mut QueryBuilder<Sqlite>, conferences: &[&Conference]) {
     statement.push("(");
     push_names(statement, conferences);
     statement.push(") AS asked");

@@ -28,7 +28,7 @@ pub(crate) struct UpstreamRow {
 
 /// A deletion that is to be delivered.
 #[derive(Clone, Debug)]
-pub struct Deletion {
+pub struct OutboxEntry {
     /// Its place in the order.
     pub id: i64,
     /// What the upstream calls the conference.
@@ -42,7 +42,7 @@ pub struct Deletion {
     /// When it is tried next.
     pub next_at: DateTime<Utc>,
     /// What went wrong the last time.
-    pub trouble: Option<String>,
+    pub last_error: Option<String>,
 }
 
 fn upstream_row(row: &SqliteRow, domain: &str) -> Result<UpstreamRow> {
@@ -59,19 +59,19 @@ fn upstream_row(row: &SqliteRow, domain: &str) -> Result<UpstreamRow> {
     })
 }
 
-fn deletion(row: &SqliteRow, domain: &str) -> Result<Deletion> {
+fn deletion(row: &SqliteRow, domain: &str) -> Result<OutboxEntry> {
     let room: Option<String> = row.try_get("room")?;
     let tenant: Option<String> = row.try_get("tenant")?;
     let named = room.map(|room| conference(&room, tenant.as_deref().unwrap_or_default(), domain));
     let attempts: i64 = row.try_get("attempts")?;
-    Ok(Deletion {
+    Ok(OutboxEntry {
         id: row.try_get("id")?,
         conference_id: row.try_get("upstream_id")?,
         conference: named.transpose()?,
         accepted_at: instant(row.try_get("accepted_at")?)?,
         attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
         next_at: instant(row.try_get("next_at")?)?,
-        trouble: row.try_get("trouble")?,
+        last_error: row.try_get("trouble")?,
     })
 }
 
@@ -132,7 +132,7 @@ impl Store {
     /// # Errors
     ///
     /// When the database can't be read.
-    pub async fn outbox(&self, after: i64, limit: u32) -> Result<Vec<Deletion>> {
+    pub async fn outbox(&self, after: i64, limit: u32) -> Result<Vec<OutboxEntry>> {
         sqlx::query("SELECT * FROM outbox WHERE id > $1 ORDER BY id LIMIT $2")
             .bind(after)
             .bind(i64::from(limit))
@@ -144,7 +144,7 @@ impl Store {
     }
 
     /// The deletions of one room, in order.
-    pub(crate) async fn outbox_of(&self, conference: &Conference) -> Result<Vec<Deletion>> {
+    pub(crate) async fn outbox_of(&self, conference: &Conference) -> Result<Vec<OutboxEntry>> {
         sqlx::query("SELECT * FROM outbox WHERE room = $1 AND tenant = $2 ORDER BY id")
             .bind(conference.room())
             .bind(tenant_of(conference))
@@ -156,7 +156,7 @@ impl Store {
     }
 
     /// The deletion to deliver next, if one is due: of each room its oldest comes first.
-    pub(crate) async fn outbox_due(&self, now: DateTime<Utc>) -> Result<Option<Deletion>> {
+    pub(crate) async fn outbox_due(&self, now: DateTime<Utc>) -> Result<Option<OutboxEntry>> {
         sqlx::query(
             "SELECT * FROM outbox
              WHERE next_at <= $1 AND NOT EXISTS (
@@ -267,7 +267,7 @@ impl Tx {
     }
 
     /// Takes a deletion out: it was delivered, or given up.
-    pub(crate) async fn settle_deletion(&mut self, id: i64) -> Result<()> {
+    pub(crate) async fn delete_outbox_entry(&mut self, id: i64) -> Result<()> {
         sqlx::query("DELETE FROM outbox WHERE id = $1")
             .bind(id)
             .execute(self.group.connection()?)
@@ -280,13 +280,13 @@ impl Tx {
         &mut self,
         id: i64,
         until: DateTime<Utc>,
-        trouble: &str,
+        error: &str,
     ) -> Result<()> {
         sqlx::query(
             "UPDATE outbox SET attempts = attempts + 1, next_at = $1, trouble = $2 WHERE id = $3",
         )
         .bind(until.timestamp_millis())
-        .bind(trouble)
+        .bind(error)
         .bind(id)
         .execute(self.group.connection()?)
         .await?;
@@ -294,7 +294,7 @@ impl Tx {
     }
 
     /// Makes all deletions due: there is reason to think that they can be delivered now.
-    pub(crate) async fn hasten_deletions(&mut self, now: DateTime<Utc>) -> Result<()> {
+    pub(crate) async fn retry_now(&mut self, now: DateTime<Utc>) -> Result<()> {
         sqlx::query("UPDATE outbox SET next_at = $1 WHERE next_at > $1")
             .bind(now.timestamp_millis())
             .execute(self.group.connection()?)

@@ -1,7 +1,7 @@
 //! The decision, pure: may this room be opened now, by whom, and until when.
 //!
 //! Everything it depends on is an argument: the request, the bookings of the room that are not over,
-//! the allocation that runs, the settings and the instant.
+//! the allocation that runs, the rules and the instant.
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use chrono_tz::Tz;
@@ -25,9 +25,9 @@ pub enum PolicyKind {
 /// duration, and a conference that lasts a year is as good as one without an end.
 pub const PERMANENT: TimeDelta = TimeDelta::days(365);
 
-/// What the operator decided, from `[reservations]`.
+/// The part of `[reservations]` that decisions depend on. The decision is pure: it does not read the configuration.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct PolicyRules {
     /// Whether rooms without a booking may run at all.
     pub policy: PolicyKind,
     /// How long an unbooked conference may last.
@@ -112,7 +112,7 @@ pub fn decide(
     requester: &Requester,
     next: Option<&Booking>,
     running: Option<&Allocation>,
-    settings: &Settings,
+    rules: &PolicyRules,
     now: DateTime<Utc>,
 ) -> Decision {
     if let Some(allocation) = running.filter(|allocation| !allocation.is_over(now)) {
@@ -125,10 +125,10 @@ pub fn decide(
         return Decision::Queue(booking.id);
     }
     match next {
-        Some(booking) if booking.opens_at(settings.early_start) <= now => {
-            open_booked(conference, requester, booking, settings, now)
+        Some(booking) if booking.opens_at(rules.early_start) <= now => {
+            open_booked(conference, requester, booking, rules, now)
         }
-        next => open_unbooked(conference, next, settings, now),
+        next => open_unbooked(conference, next, rules, now),
     }
 }
 
@@ -136,11 +136,10 @@ fn open_booked(
     conference: &Conference,
     requester: &Requester,
     booking: &Booking,
-    settings: &Settings,
+    rules: &PolicyRules,
     now: DateTime<Utc>,
 ) -> Decision {
-    let owner_only =
-        booking.draft.start_policy.unwrap_or(settings.start_policy) == StartPolicy::Owner;
+    let owner_only = booking.draft.start_policy.unwrap_or(rules.start_policy) == StartPolicy::Owner;
     let owner = booking.draft.owner.as_deref().unwrap_or_default();
     if owner_only && !requester.is(owner) {
         return Decision::Refuse(Refusal {
@@ -148,7 +147,7 @@ fn open_booked(
             sentence: format!(
                 "\"{}\" is booked, and only the person who booked it can open it. Wait for them, then try again{}.",
                 conference.display_name(),
-                until(booking, settings, now),
+                until(booking, rules, now),
             ),
             booking: Some(booking.id),
         });
@@ -159,14 +158,14 @@ fn open_booked(
 fn open_unbooked(
     conference: &Conference,
     next: Option<&Booking>,
-    settings: &Settings,
+    rules: &PolicyRules,
     now: DateTime<Utc>,
 ) -> Decision {
     let start = now.trunc_subsecs(0);
-    match (settings.policy, next) {
+    match (rules.policy, next) {
         (PolicyKind::Open, next) => {
-            let booked_from = next.map(|booking| booking.opens_at(settings.early_start));
-            let end = start + settings.default_duration;
+            let booked_from = next.map(|booking| booking.opens_at(rules.early_start));
+            let end = start + rules.default_duration;
             let end = booked_from.map_or(end, |limit| end.min(limit));
             Decision::Allow(Terms {
                 start,
@@ -176,7 +175,7 @@ fn open_unbooked(
             })
         }
         (PolicyKind::Booked, Some(booking)) => {
-            Decision::Refuse(too_early(conference, booking, settings, now))
+            Decision::Refuse(too_early(conference, booking, rules, now))
         }
         (PolicyKind::Booked, None) => Decision::Refuse(Refusal {
             reason: Reason::NotBooked,
@@ -192,17 +191,17 @@ fn open_unbooked(
 fn too_early(
     conference: &Conference,
     booking: &Booking,
-    settings: &Settings,
+    rules: &PolicyRules,
     now: DateTime<Utc>,
 ) -> Refusal {
-    let opens = booking.opens_at(settings.early_start);
-    let from = format_local(booking.draft.start, settings.time_zone, now);
+    let opens = booking.opens_at(rules.early_start);
+    let from = format_local(booking.draft.start, rules.time_zone, now);
     let can_open = if opens == booking.draft.start {
         "you can open it then".to_owned()
     } else {
         format!(
             "you can open it from {}",
-            format_local(opens, settings.time_zone, now)
+            format_local(opens, rules.time_zone, now)
         )
     };
     Refusal {
@@ -239,13 +238,13 @@ fn from_booking(booking: &Booking, now: DateTime<Utc>) -> Terms {
 pub fn revise(
     allocation: &Allocation,
     bookings: &[Booking],
-    settings: &Settings,
+    rules: &PolicyRules,
     now: DateTime<Utc>,
 ) -> Option<Terms> {
     let mut current = bookings.iter().filter(|booking| !booking.is_over(now));
     if let Some(id) = allocation.booking {
         let booking = current.find(|booking| booking.id == id)?;
-        if booking.opens_at(settings.early_start) > now {
+        if booking.opens_at(rules.early_start) > now {
             return None;
         }
         let terms = from_booking(booking, now);
@@ -263,11 +262,11 @@ pub fn revise(
             }
         });
     }
-    let whole = allocation.start + settings.default_duration;
+    let whole = allocation.start + rules.default_duration;
     let end = match current.next() {
         Some(booking) if booking.draft.start <= now => return Some(from_booking(booking, now)),
         Some(booking) => {
-            let opens = booking.opens_at(settings.early_start);
+            let opens = booking.opens_at(rules.early_start);
             whole.min(if opens > now {
                 opens
             } else {
@@ -289,13 +288,13 @@ pub fn revise(
 pub fn end_message(
     allocation: &Allocation,
     ended_at: DateTime<Utc>,
-    settings: &Settings,
+    rules: &PolicyRules,
     now: DateTime<Utc>,
 ) -> String {
     let why = match allocation.end_reason.unwrap_or(EndReason::Expired) {
         EndReason::Destroyed => "its room was closed".to_owned(),
         EndReason::Expired => {
-            let end = format_local(ended_at, settings.time_zone, now);
+            let end = format_local(ended_at, rules.time_zone, now);
             format!("its time was up at {end}")
         }
         EndReason::Cancelled => "its booking was cancelled, or is for another time now".to_owned(),
@@ -304,11 +303,11 @@ pub fn end_message(
     format!("The conference in \"{room}\" is over: {why}.")
 }
 
-fn until(booking: &Booking, settings: &Settings, now: DateTime<Utc>) -> String {
+fn until(booking: &Booking, rules: &PolicyRules, now: DateTime<Utc>) -> String {
     booking.draft.end.map_or_else(String::new, |end| {
         format!(
             " (the booking ends at {})",
-            format_local(end, settings.time_zone, now)
+            format_local(end, rules.time_zone, now)
         )
     })
 }

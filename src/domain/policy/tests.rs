@@ -17,8 +17,8 @@ fn room() -> Conference {
     Conference::from_names("Café", None, "meet.example.com").unwrap()
 }
 
-fn settings(policy: PolicyKind) -> Settings {
-    Settings {
+fn rules(policy: PolicyKind) -> PolicyRules {
+    PolicyRules {
         policy,
         default_duration: TimeDelta::hours(6),
         early_start: TimeDelta::minutes(10),
@@ -99,21 +99,21 @@ fn decide(
     requester: &Requester,
     bookings: &[Booking],
     running: Option<&Allocation>,
-    settings: &Settings,
+    rules: &PolicyRules,
     now: DateTime<Utc>,
 ) -> Decision {
     let next = bookings.iter().find(|booking| !booking.is_over(now));
-    super::decide(conference, requester, next, running, settings, now)
+    super::decide(conference, requester, next, running, rules, now)
 }
 
 fn ask(policy: PolicyKind, who: &Requester, bookings: &[Booking], now: &str) -> Decision {
-    decide(&room(), who, bookings, None, &settings(policy), at(now))
+    decide(&room(), who, bookings, None, &rules(policy), at(now))
 }
 
 #[track_caller]
 fn allowed(decision: Decision) -> Terms {
     match decision {
-        Decision::Allow(allowance) => allowance,
+        Decision::Allow(terms) => terms,
         other => panic!("not allowed: {other:?}"),
     }
 }
@@ -128,56 +128,47 @@ fn refused(decision: Decision) -> Refusal {
 
 #[test]
 fn an_unbooked_room_runs_for_the_default_duration() {
-    let allowance = allowed(ask(
+    let terms = allowed(ask(
         PolicyKind::Open,
         &Requester::default(),
         &[],
         "08:00:00.250",
     ));
-    assert_eq!(
-        (allowance.start, allowance.end),
-        (at("08:00:00"), at("14:00:00"))
-    );
-    assert_eq!(allowance.booking, None);
+    assert_eq!((terms.start, terms.end), (at("08:00:00"), at("14:00:00")));
+    assert_eq!(terms.booking, None);
 }
 
 #[test]
 fn an_unbooked_conference_gives_way_before_the_booked_room_can_be_opened() {
-    let allowance = allowed(ask(
+    let terms = allowed(ask(
         PolicyKind::Open,
         &Requester::default(),
         &[lunch()],
         "12:00:00",
     ));
-    assert_eq!(allowance.end, at("12:50:00"));
-    assert_eq!(allowance.options.max_occupants, None);
+    assert_eq!(terms.end, at("12:50:00"));
+    assert_eq!(terms.options.max_occupants, None);
 }
 
 #[test]
 fn up_to_the_opening_of_a_booking_there_is_time() {
-    let allowance = allowed(ask(
+    let terms = allowed(ask(
         PolicyKind::Open,
         &Requester::default(),
         &[lunch()],
         "12:49:59.999",
     ));
-    assert_eq!(
-        (allowance.start, allowance.end),
-        (at("12:49:59"), at("12:50:00"))
-    );
+    assert_eq!((terms.start, terms.end), (at("12:49:59"), at("12:50:00")));
 }
 
 #[test]
 fn a_booked_room_follows_its_booking_under_either_policy() {
     for policy in [PolicyKind::Open, PolicyKind::Booked] {
         for now in ["12:50:00", "13:00:00", "13:59:59"] {
-            let allowance = allowed(ask(policy, &Requester::default(), &[lunch()], now));
-            assert_eq!(
-                (allowance.start, allowance.end),
-                (at("13:00:00"), at("14:00:00"))
-            );
-            assert_eq!(allowance.booking, Some(BookingId(1)));
-            assert_eq!(allowance.options.max_occupants, Some(5));
+            let terms = allowed(ask(policy, &Requester::default(), &[lunch()], now));
+            assert_eq!((terms.start, terms.end), (at("13:00:00"), at("14:00:00")));
+            assert_eq!(terms.booking, Some(BookingId(1)));
+            assert_eq!(terms.options.max_occupants, Some(5));
         }
     }
 }
@@ -200,7 +191,7 @@ fn another_day_is_named() {
         &alice(),
         &[lunch()],
         None,
-        &settings(PolicyKind::Booked),
+        &rules(PolicyKind::Booked),
         eve,
     );
     assert_eq!(
@@ -240,15 +231,15 @@ fn only_the_owner_opens_a_room_that_is_theirs_to_open() {
 
 #[test]
 fn starters_of_the_configuration_hold_where_the_booking_is_silent() {
-    let mut settings = settings(PolicyKind::Open);
-    settings.start_policy = StartPolicy::Owner;
+    let mut rules = rules(PolicyKind::Open);
+    rules.start_policy = StartPolicy::Owner;
     let ask = |bookings: &[Booking]| {
         decide(
             &room(),
             &Requester::default(),
             bookings,
             None,
-            &settings,
+            &rules,
             at("13:00:00"),
         )
     };
@@ -262,18 +253,18 @@ fn starters_of_the_configuration_hold_where_the_booking_is_silent() {
 fn the_booking_that_runs_comes_before_the_one_that_could_be_opened_early() {
     let next = booking(2, "14:00:00", Some("15:00:00"));
     let bookings = [lunch(), next];
-    let allowance = allowed(ask(PolicyKind::Open, &alice(), &bookings, "13:55:00"));
-    assert_eq!(allowance.booking, Some(BookingId(1)));
-    let allowance = allowed(ask(PolicyKind::Open, &alice(), &bookings, "14:00:00"));
-    assert_eq!(allowance.booking, Some(BookingId(2)));
+    let terms = allowed(ask(PolicyKind::Open, &alice(), &bookings, "13:55:00"));
+    assert_eq!(terms.booking, Some(BookingId(1)));
+    let terms = allowed(ask(PolicyKind::Open, &alice(), &bookings, "14:00:00"));
+    assert_eq!(terms.booking, Some(BookingId(2)));
 }
 
 #[test]
 fn a_permanent_booking_lasts() {
     let forever = booking(3, "08:00:00", None);
-    let allowance = allowed(ask(PolicyKind::Booked, &alice(), &[forever], "13:00:00.5"));
+    let terms = allowed(ask(PolicyKind::Booked, &alice(), &[forever], "13:00:00.5"));
     assert_eq!(
-        (allowance.start, allowance.end),
+        (terms.start, terms.end),
         (at("13:00:00"), at("13:00:00") + PERMANENT)
     );
 }
@@ -287,7 +278,7 @@ fn a_running_conference_lets_everybody_back_in() {
             &visitor(),
             &[owned(lunch())],
             Some(&allocation),
-            &settings(PolicyKind::Booked),
+            &rules(PolicyKind::Booked),
             at(now),
         )
     };
@@ -325,7 +316,7 @@ fn a_lengthened_or_shortened_booking_moves_the_end() {
         let revised = revise(
             &allocation,
             &[changed],
-            &settings(PolicyKind::Open),
+            &rules(PolicyKind::Open),
             at("13:30:00"),
         )
         .unwrap();
@@ -348,7 +339,7 @@ fn a_cancelled_or_moved_booking_ends_its_conference() {
         let revised = revise(
             &allocation,
             &bookings,
-            &settings(PolicyKind::Open),
+            &rules(PolicyKind::Open),
             at("13:30:00"),
         );
         assert!(revised.is_none(), "{bookings:?}");
@@ -359,7 +350,7 @@ fn a_cancelled_or_moved_booking_ends_its_conference() {
 fn an_unbooked_conference_gives_way_to_a_booking_made_while_it_runs() {
     let allocation = running("12:00:00", "18:00:00", None);
     let end = |bookings: &[Booking], now| {
-        revise(&allocation, bookings, &settings(PolicyKind::Open), at(now))
+        revise(&allocation, bookings, &rules(PolicyKind::Open), at(now))
             .unwrap()
             .end
     };
@@ -376,7 +367,7 @@ fn people_who_book_the_room_they_sit_in_stay_in_it() {
     let revised = revise(
         &allocation,
         &[lunch()],
-        &settings(PolicyKind::Open),
+        &rules(PolicyKind::Open),
         at("13:00:00"),
     )
     .unwrap();
@@ -393,7 +384,7 @@ fn a_permanent_booking_is_still_measured_from_the_opening() {
     let revised = revise(
         &allocation,
         &[forever],
-        &settings(PolicyKind::Open),
+        &rules(PolicyKind::Open),
         at("12:30:00"),
     )
     .unwrap();
@@ -406,18 +397,18 @@ fn a_booking_made_permanent_keeps_its_room_open_however_long_ago_it_began() {
     allocation.start -= PERMANENT * 2;
     let mut forever = booking(3, "08:00:00", None);
     forever.draft.start = allocation.start;
-    let settings = settings(PolicyKind::Open);
-    let revised = revise(&allocation, &[forever], &settings, at("12:30:00")).unwrap();
+    let rules = rules(PolicyKind::Open);
+    let revised = revise(&allocation, &[forever], &rules, at("12:30:00")).unwrap();
     assert_eq!(revised.end, at("13:00:00"));
 }
 
 #[test]
 fn an_end_is_explained_to_those_who_are_in_the_room() {
     let mut allocation = running("12:00:00", "13:00:00", None);
-    let settings = settings(PolicyKind::Open);
+    let rules = rules(PolicyKind::Open);
     let mut say = |reason| {
         allocation.end_reason = reason;
-        end_message(&allocation, at("13:00:00"), &settings, at("13:00:05"))
+        end_message(&allocation, at("13:00:00"), &rules, at("13:00:05"))
     };
     let over = |why| format!("The conference in \"café\" is over: {why}.");
     assert_eq!(say(None), over("its time was up at 14:00 CET"));
@@ -456,12 +447,12 @@ proptest! {
         let policy = if open { PolicyKind::Open } else { PolicyKind::Booked };
         let who = if owner { alice() } else { Requester::default() };
         let ahead: Vec<_> = bookings.into_iter().filter(|b| !b.is_over(now)).collect();
-        match decide(&room(), &who, &ahead, None, &settings(policy), now) {
-            Decision::Allow(allowance) => {
-                prop_assert!(allowance.end > now);
-                prop_assert!(open || allowance.booking.is_some());
-                for other in ahead.iter().filter(|b| Some(b.id) != allowance.booking) {
-                    prop_assert!(allowance.end <= other.draft.start || now >= other.draft.start);
+        match decide(&room(), &who, &ahead, None, &rules(policy), now) {
+            Decision::Allow(terms) => {
+                prop_assert!(terms.end > now);
+                prop_assert!(open || terms.booking.is_some());
+                for other in ahead.iter().filter(|b| Some(b.id) != terms.booking) {
+                    prop_assert!(terms.end <= other.draft.start || now >= other.draft.start);
                 }
             }
             Decision::Refuse(refusal) => {

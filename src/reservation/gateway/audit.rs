@@ -12,7 +12,7 @@ use crate::domain::policy::Terms;
 use crate::domain::timestamp;
 use crate::metrics;
 use crate::reservation::Request;
-use crate::store::{Entry, Opening, StoreError, Tx, UpstreamRow};
+use crate::store::{DecisionLogEntry, NewAllocation, StoreError, Tx, UpstreamRow};
 
 impl Upstream {
     /// Remembers what runs, and that it is not to be deleted.
@@ -94,7 +94,7 @@ impl Upstream {
             }
             _ => None,
         };
-        let entry = Entry::new(&request.conference, &request.requester);
+        let entry = DecisionLogEntry::new(&request.conference, &request.requester);
         let entry = match (&verdict, &unasked) {
             (_, Some(allocation)) => {
                 let end = until(allocation.end);
@@ -102,31 +102,31 @@ impl Upstream {
                     "\"{room}\" runs until {end} because the reservation system gives no answer."
                 );
                 entry
-                    .says("allowed", "on_failure", sentence)
-                    .about(allocation)
+                    .with_outcome("allowed", "on_failure", sentence)
+                    .with_allocation(allocation)
             }
             (Verdict::Opened(granted), _) => {
                 let (id, end) = (&granted.id, until(granted.end));
                 let sentence = format!(
                     "\"{room}\" was opened by the reservation system, as conference {id}, and runs until {end}."
                 );
-                entry.says("allowed", "upstream", sentence)
+                entry.with_outcome("allowed", "upstream", sentence)
             }
             (Verdict::Running(granted), _) => {
                 let (id, end) = (&granted.id, until(granted.end));
                 let sentence =
                     format!("\"{room}\" is running already, as conference {id}, until {end}.");
-                entry.says("allowed", "running", sentence)
+                entry.with_outcome("allowed", "running", sentence)
             }
             (Verdict::Refused(refused), _) => {
-                entry.says("refused", "upstream", refused.message.clone())
+                entry.with_outcome("refused", "upstream", refused.message.clone())
             }
             (Verdict::Failed(failure), _) => {
-                entry.says("failed", failure.code(), failure.to_string())
+                entry.with_outcome("failed", failure.code(), failure.to_string())
             }
             (Verdict::Queued | Verdict::Unasked(_), _) => {
                 let sentence = format!("\"{room}\" has a waiting queue: the visitor waits there.");
-                entry.says("queued", "waiting_queue", sentence)
+                entry.with_outcome("queued", "waiting_queue", sentence)
             }
         };
         tracing::info!(
@@ -159,17 +159,17 @@ impl Upstream {
             return Ok(running);
         }
         let start = now.trunc_subsecs(0);
-        let allowance = Terms {
+        let terms = Terms {
             start,
             end: start + self.inner.settings.default_duration,
             options: Options::default(),
             booking: None,
         };
-        let opening = Opening {
+        let opening = NewAllocation {
             conference,
             name,
             mail_owner: &requester.mail_owner,
-            allowance,
+            terms,
         };
         tx.insert_allocation(opening, now).await
     }

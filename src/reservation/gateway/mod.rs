@@ -25,7 +25,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::{Request, Requester, Retention};
+use super::{Request, Requester, whole_seconds};
 use crate::config::{self, OnFailure};
 use crate::domain::allocation::{AllocationId, EndReason};
 use crate::domain::conference::Conference;
@@ -74,7 +74,7 @@ struct Settings {
     probe_interval: Duration,
     outbox_retention: TimeDelta,
     outbox_max: u32,
-    retention: Retention,
+    retention: TimeDelta,
 }
 
 /// What an id in a path means.
@@ -90,12 +90,7 @@ impl Upstream {
     /// # Errors
     ///
     /// [`UpstreamError`] if it can't be asked: a wrong URL, header or file of certificates.
-    pub fn new(
-        store: Store,
-        settings: &config::Reservations,
-        default_duration: TimeDelta,
-        retention: Retention,
-    ) -> Result<Self, UpstreamError> {
+    pub fn new(store: Store, settings: &config::Reservations) -> Result<Self, UpstreamError> {
         let upstream = settings.upstream.as_ref().ok_or(UpstreamError::NoUrl)?;
         Ok(Self {
             inner: Arc::new(Inner {
@@ -105,13 +100,13 @@ impl Upstream {
                     retry_delay: upstream.retry_delay,
                     forward_identity: upstream.forward_identity,
                     on_failure: upstream.on_failure,
-                    default_duration,
+                    default_duration: whole_seconds(settings.default_duration),
                     time_zone: settings.time_zone,
                     probe_interval: upstream.probe_interval,
                     outbox_retention: TimeDelta::from_std(upstream.outbox_retention)
                         .unwrap_or(TimeDelta::MAX),
                     outbox_max: upstream.outbox_max,
-                    retention,
+                    retention: whole_seconds(settings.decision_retention),
                 },
                 breaker: Mutex::new(Breaker::new(upstream.failures_max)),
                 opened: Notify::new(),

@@ -9,7 +9,7 @@ use super::Upstream;
 use crate::backoff::Backoff;
 use crate::clock;
 use crate::domain::conference::Conference;
-use crate::store::{Deletion, StoreError};
+use crate::store::{OutboxEntry, StoreError};
 
 /// Longest sleep of the loop: also how often what is old is forgotten.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
@@ -76,9 +76,9 @@ impl Upstream {
         let given_up = tx
             .give_up_deletions(now - settings.outbox_retention)
             .await?;
-        tx.purge_upstream(now - settings.retention.kept).await?;
+        tx.purge_upstream(now - settings.retention).await?;
         if hasten {
-            tx.hasten_deletions(now).await?;
+            tx.retry_now(now).await?;
         }
         tx.commit().await?;
         for id in given_up {
@@ -107,7 +107,7 @@ impl Upstream {
     }
 
     /// One attempt, in the room's turn; tells whether the upstream has heard it.
-    async fn deliver(&self, deletion: &Deletion) -> Result<bool, StoreError> {
+    async fn deliver(&self, deletion: &OutboxEntry) -> Result<bool, StoreError> {
         let id = deletion.conference_id.as_str();
         let call = self.inner.client.delete(id);
         let trouble = match self.inner.client.call_once(&call).await {
@@ -126,7 +126,7 @@ impl Upstream {
         };
         let mut tx = self.inner.store.begin().await?;
         match &trouble {
-            None => tx.settle_deletion(deletion.id).await?,
+            None => tx.delete_outbox_entry(deletion.id).await?,
             Some(trouble) => {
                 let until = clock::now() + self.pause_after(deletion.attempts);
                 tracing::warn!(

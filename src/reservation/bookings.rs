@@ -1,0 +1,189 @@
+//! Bookings are made, changed and cancelled; a conference that runs under one follows.
+
+use chrono::{DateTime, Utc};
+use thiserror::Error;
+
+use super::Reservations;
+use crate::domain::allocation::EndReason;
+use crate::domain::booking::{Booking, BookingId, Draft, DraftError};
+use crate::domain::conference::Conference;
+use crate::domain::{policy, timestamp};
+use crate::store::{BookingFilter, StoreError, Tx};
+
+/// Why a booking was not made or changed.
+#[derive(Debug, Error)]
+pub enum BookingError {
+    /// The draft breaks a rule.
+    #[error(transparent)]
+    Draft(#[from] DraftError),
+    /// Another booking of the room overlaps: this one.
+    #[error("{}", .0.conflict_message())]
+    Overlap(Box<Booking>),
+    /// No booking has this id.
+    #[error("There is no booking {0}.")]
+    Unknown(BookingId),
+    /// The booking is over, and the change would leave it so.
+    #[error(
+        "Booking {id} has been over since {}; make a new one, or give this one an end that is still to come.",
+        timestamp::format(*.end)
+    )]
+    Over {
+        /// The booking.
+        id: BookingId,
+        /// Its end.
+        end: DateTime<Utc>,
+    },
+    /// The upstream keeps the bookings.
+    #[error(
+        "Bookings are kept by the reservation system that usher asks (reservations.backend = \"upstream\"); make them there."
+    )]
+    Elsewhere,
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Reservations {
+    /// Makes a booking.
+    ///
+    /// # Errors
+    ///
+    /// [`BookingError::Draft`] for an invalid draft, [`BookingError::Overlap`] if the room is booked already.
+    pub async fn book(&self, draft: Draft, now: DateTime<Utc>) -> Result<Booking, BookingError> {
+        self.require_local()?;
+        let draft = draft.checked(self.inner.rules.start_policy, now)?;
+        let mut tx = self.inner.store.begin().await?;
+        let booking = match tx.insert_booking(draft.clone(), now).await {
+            Err(StoreError::Overlap) => {
+                tx.commit().await?;
+                return Err(self.overlap(&draft, None).await);
+            }
+            other => other?,
+        };
+        self.revise(&mut tx, &[&booking.draft.conference], now)
+            .await?;
+        tx.commit().await?;
+        self.inner.ends_changed.notify_one();
+        Ok(booking)
+    }
+
+    /// Changes a booking: `change` makes the new draft from the old one. A conference that runs under
+    /// it follows.
+    ///
+    /// # Errors
+    ///
+    /// The error of `change`, and those of [`Reservations::book`]; [`BookingError::Unknown`] if there is no
+    /// such booking.
+    pub async fn change<E: From<BookingError>>(
+        &self,
+        id: BookingId,
+        change: impl FnOnce(&Draft) -> Result<Draft, E>,
+        now: DateTime<Utc>,
+    ) -> Result<Booking, E> {
+        self.require_local()?;
+        let store = |error: StoreError| E::from(BookingError::Store(error));
+        let mut tx = self.inner.store.begin().await.map_err(store)?;
+        let before = tx
+            .booking(id)
+            .await
+            .map_err(store)?
+            .ok_or(BookingError::Unknown(id))?;
+        let draft = change(&before.draft)?
+            .checked(self.inner.rules.start_policy, now)
+            .map_err(|error| match (error, before.draft.end) {
+                (DraftError::EndInThePast, Some(end)) if before.is_over(now) => {
+                    BookingError::Over { id, end }
+                }
+                (error, _) => BookingError::Draft(error),
+            })?;
+        let booking = match tx.update_booking(&before, draft.clone(), now).await {
+            Err(StoreError::Overlap) => {
+                tx.commit().await.map_err(store)?;
+                return Err(E::from(self.overlap(&draft, Some(id)).await));
+            }
+            other => other.map_err(store)?,
+        };
+        let rooms = [&before.draft.conference, &booking.draft.conference];
+        self.revise(&mut tx, &rooms, now).await.map_err(store)?;
+        tx.commit().await.map_err(store)?;
+        self.inner.ends_changed.notify_one();
+        Ok(booking)
+    }
+
+    /// Cancels a booking. A conference that runs under it ends.
+    ///
+    /// # Errors
+    ///
+    /// [`BookingError::Unknown`] if there is none.
+    pub async fn cancel(&self, id: BookingId, now: DateTime<Utc>) -> Result<(), BookingError> {
+        let mut tx = self.inner.store.begin().await?;
+        let before = tx.booking(id).await?.ok_or(BookingError::Unknown(id))?;
+        tx.delete_booking(id).await?;
+        self.revise(&mut tx, &[&before.draft.conference], now)
+            .await?;
+        tx.commit().await?;
+        self.inner.ends_changed.notify_one();
+        Ok(())
+    }
+
+    /// The booking with this id.
+    ///
+    /// # Errors
+    ///
+    /// [`BookingError::Unknown`] if there is none.
+    pub async fn booking(&self, id: BookingId) -> Result<Booking, BookingError> {
+        let booking = self.inner.store.booking(id).await?;
+        booking.ok_or(BookingError::Unknown(id))
+    }
+
+    /// Lists bookings, in order of their start.
+    ///
+    /// # Errors
+    ///
+    /// When the database can't be read.
+    pub async fn bookings(&self, filter: &BookingFilter) -> Result<Vec<Booking>, StoreError> {
+        self.inner.store.bookings(filter).await
+    }
+
+    /// Applies the bookings of these rooms to their running allocations.
+    async fn revise(
+        &self,
+        tx: &mut Tx,
+        rooms: &[&Conference],
+        now: DateTime<Utc>,
+    ) -> Result<(), StoreError> {
+        for room in rooms {
+            let running = tx.unended(room).await?;
+            let Some(running) = running.filter(|running| !running.is_over(now)) else {
+                continue;
+            };
+            let bookings = tx.bookings_ahead(room, now).await?;
+            match policy::revise(&running, &bookings, &self.inner.rules, now) {
+                Some(terms) => tx.revise_allocation(running.id, &terms).await?,
+                None => {
+                    tx.end_allocation(running.id, EndReason::Cancelled, now)
+                        .await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses bookings where an upstream decides: they would have no effect.
+    fn require_local(&self) -> Result<(), BookingError> {
+        match self.upstream {
+            Some(_) => Err(BookingError::Elsewhere),
+            None => Ok(()),
+        }
+    }
+
+    /// Names the booking that overlaps a draft.
+    async fn overlap(&self, draft: &Draft, except: Option<BookingId>) -> BookingError {
+        match self.inner.store.booking_in_the_way(draft, except).await {
+            Ok(Some(booking)) => BookingError::Overlap(Box::new(booking)),
+            // It was cancelled at the same time; the caller may try again.
+            Ok(None) => BookingError::Store(StoreError::Overlap),
+            Err(error) => BookingError::Store(error),
+        }
+    }
+}
