@@ -1,26 +1,42 @@
 //! The bookings API: `/api/v1/bookings` and `/api/v1/bookings/{id}`.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
+use warp::Filter;
+use warp::filters::BoxedFilter;
 use warp::http::header::LOCATION;
 use warp::http::{HeaderValue, Method, StatusCode};
 
-use super::Call;
-use super::error::{self, ApiError, Response};
-use super::field::{FieldError, Form, Members};
-use crate::domain::booking::StartPolicy;
-use crate::domain::booking::{Booking, BookingId, Draft, Options};
+use super::error::{self, ApiError, Response, json, respond};
+use super::form::{Count, FieldError, Fields, Time, nullable};
+use super::page::Limit;
+use super::request::{Access, READ_CHANGE_END, READ_CREATE, Request, request};
+use super::{Shared, either, with};
+use crate::domain::booking::{Booking, BookingId, Draft, Options, StartPolicy};
 use crate::domain::conference::{Conference, ConferenceError, canonical_tenant, room_filter};
 use crate::domain::secret::Secret;
 use crate::domain::timestamp;
-use crate::reservation::Reservations;
 use crate::store::{BookingFilter, Cursor};
 
-/// How many bookings or decisions a page holds, where the caller doesn't say.
-pub(super) const PAGE: u32 = 100;
-/// How many it holds at most.
-pub(super) const PAGE_MAX: u32 = 1000;
+/// `/api/v1/bookings` and `/api/v1/bookings/{id}`.
+pub(super) fn routes(shared: &Arc<Shared>) -> BoxedFilter<(Response,)> {
+    let service = Access::Service(StatusCode::UNAUTHORIZED);
+    let all = warp::path!("api" / "v1" / "bookings")
+        .and(request(shared, READ_CREATE, service))
+        .and(with(shared))
+        .then(async |request, shared: Arc<Shared>| respond(all(request, &shared).await));
+    let one = warp::path!("api" / "v1" / "bookings" / String)
+        .and(request(shared, READ_CHANGE_END, service))
+        .and(with(shared))
+        .then(async |id: String, request, shared: Arc<Shared>| {
+            respond(one(&id, request, &shared).await)
+        });
+    either(all.boxed(), one.boxed())
+}
 
 /// A booking as the API shows it. The password never leaves; whether there is one does.
 #[derive(Serialize)]
@@ -80,148 +96,217 @@ impl<'a> BookingBody<'a> {
     }
 }
 
-/// `GET` and `POST /api/v1/bookings`.
-pub(super) async fn all(
-    call: Call,
-    reservations: Reservations,
-    domain: &str,
-) -> Result<Response, ApiError> {
-    let start_policy = reservations.config().start_policy;
-    if call.method == Method::POST {
-        let draft = read(call.members()?, None, domain, call.now)?;
-        let booking = reservations.book(draft, call.now).await?;
-        let mut response = error::json(
-            StatusCode::CREATED,
-            &BookingBody::of(&booking, start_policy),
-        );
-        if let Ok(location) = HeaderValue::from_str(&format!("/api/v1/bookings/{}", booking.id)) {
-            response.headers_mut().insert(LOCATION, location);
+/// The fields of a booking in a request. Absent: unchanged; `null`: cleared.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct BookingFields {
+    #[serde(deserialize_with = "nullable")]
+    room: Option<Option<String>>,
+    #[serde(deserialize_with = "nullable")]
+    tenant: Option<Option<String>>,
+    #[serde(deserialize_with = "nullable")]
+    title: Option<Option<String>>,
+    #[serde(deserialize_with = "nullable")]
+    owner: Option<Option<String>>,
+    #[serde(deserialize_with = "nullable")]
+    start: Option<Option<Time>>,
+    #[serde(deserialize_with = "nullable")]
+    end: Option<Option<Time>>,
+    #[serde(deserialize_with = "nullable")]
+    max_occupants: Option<Option<Count>>,
+    #[serde(deserialize_with = "nullable")]
+    lobby: Option<Option<bool>>,
+    #[serde(deserialize_with = "nullable")]
+    password: Option<Option<String>>,
+    #[serde(deserialize_with = "nullable")]
+    waiting_queue: Option<Option<bool>>,
+    #[serde(deserialize_with = "nullable")]
+    starters: Option<Option<StartPolicy>>,
+    #[serde(deserialize_with = "nullable")]
+    auto_live: Option<Option<Count>>,
+}
+
+impl BookingFields {
+    /// Changes a draft. A flag that is cleared is off; a booking always has a start.
+    fn apply(self, draft: &mut Draft) {
+        fn set<T>(field: &mut T, change: Option<T>) {
+            if let Some(value) = change {
+                *field = value;
+            }
         }
-        return Ok(response);
+        set(&mut draft.title, self.title);
+        set(&mut draft.owner, self.owner);
+        set(&mut draft.start, self.start.flatten().map(|time| time.0));
+        set(&mut draft.end, self.end.map(|end| end.map(|time| time.0)));
+        set(&mut draft.start_policy, self.starters);
+        let count = |count: Option<Count>| count.map(|it| it.0);
+        set(&mut draft.auto_live, self.auto_live.map(count));
+        let options = &mut draft.options;
+        set(&mut options.max_occupants, self.max_occupants.map(count));
+        set(
+            &mut options.lobby,
+            self.lobby.map(Option::unwrap_or_default),
+        );
+        let password = self.password.map(|password| password.map(Secret::new));
+        set(&mut options.password, password);
+        let waiting_queue = self.waiting_queue.map(Option::unwrap_or_default);
+        set(&mut options.waiting_queue, waiting_queue);
     }
-    let mut filter = filter(&call.query()?)?;
-    let limit = filter.limit as usize;
-    // One more than asked for tells whether there is a next page.
-    filter.limit += 1;
-    let mut bookings = reservations.bookings(&filter).await?;
-    let more = bookings.len() > limit;
-    bookings.truncate(limit);
-    let next = bookings.last().filter(|_| more).map(cursor);
-    let list: Vec<_> = bookings
-        .iter()
-        .map(|b| BookingBody::of(b, start_policy))
-        .collect();
-    let mut body = json!({ "bookings": list });
+}
+
+/// `GET` and `POST /api/v1/bookings`.
+async fn all(request: Request, shared: &Shared) -> Result<Response, ApiError> {
+    if request.method == Method::POST {
+        create(request, shared).await
+    } else {
+        list(request, shared).await
+    }
+}
+
+async fn create(request: Request, shared: &Shared) -> Result<Response, ApiError> {
+    let draft = draft(
+        request.json()?,
+        None,
+        &shared.config.xmpp.domain,
+        request.now,
+    )?;
+    let booking = shared.reservations.book(draft, request.now).await?;
+    let mut response = body(StatusCode::CREATED, &booking, shared);
+    if let Ok(location) = HeaderValue::from_str(&format!("/api/v1/bookings/{}", booking.id)) {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    Ok(response)
+}
+
+fn body(status: StatusCode, booking: &Booking, shared: &Shared) -> Response {
+    let default = shared.reservations.config().start_policy;
+    json(status, &BookingBody::of(booking, default))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Query {
+    room: Option<String>,
+    tenant: Option<String>,
+    owner: Option<String>,
+    from: Option<Time>,
+    to: Option<Time>,
+    after: Option<After>,
+    limit: Limit,
+}
+
+/// The `next` of the page before.
+#[derive(Debug)]
+struct After(Cursor);
+
+impl<'de> Deserialize<'de> for After {
+    fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(value)?;
+        let position = || {
+            let (start, id) = text.split_once('.')?;
+            Some(Cursor {
+                start: start.parse().ok()?,
+                id: id.parse().ok()?,
+            })
+        };
+        let refused = || D::Error::custom("must be the \"next\" of the page before");
+        position().map(Self).ok_or_else(refused)
+    }
+}
+
+async fn list(request: Request, shared: &Shared) -> Result<Response, ApiError> {
+    let mut query = request.query::<Query>()?;
+    let names = query.check(|it| room_and_tenant(it.room.as_deref(), it.tenant.as_deref()));
+    let (query, (room, tenant)) = query.finish_with(names)?;
+    let filter = BookingFilter {
+        room,
+        tenant,
+        owner: query.owner,
+        from: query.from.map(|time| time.0),
+        to: query.to.map(|time| time.0),
+        after: query.after.map(|after| after.0),
+        limit: query.limit.rows(),
+    };
+    let mut bookings = shared.reservations.bookings(&filter).await?;
+    let next = query.limit.cut(&mut bookings, |last| {
+        format!("{}.{}", last.draft.start.timestamp_millis(), last.id).into()
+    });
+    let default = shared.reservations.config().start_policy;
+    let shown = bookings.iter().map(|it| BookingBody::of(it, default));
+    let mut body = json!({ "bookings": shown.collect::<Vec<_>>() });
     if let Some(next) = next {
-        body["next"] = next.into();
+        body["next"] = next;
     }
-    Ok(error::json(StatusCode::OK, &body))
+    Ok(json(StatusCode::OK, &body))
 }
 
 /// `GET`, `PUT`, `PATCH` and `DELETE /api/v1/bookings/{id}`.
-pub(super) async fn one(
-    id: String,
-    call: Call,
-    reservations: Reservations,
-    domain: &str,
-) -> Result<Response, ApiError> {
+async fn one(id: &str, request: Request, shared: &Shared) -> Result<Response, ApiError> {
     let id = id
         .parse()
         .map(BookingId)
         .map_err(|_| ApiError::not_found("There is no booking with this id."))?;
-    let booking = match call.method {
+    let reservations = &shared.reservations;
+    let booking = match request.method {
         Method::DELETE => {
-            reservations.cancel(id, call.now).await?;
-            return Ok(error::nothing());
+            reservations.cancel(id, request.now).await?;
+            return Ok(error::no_content());
         }
         Method::PUT | Method::PATCH => {
-            let members = call.members()?;
-            let whole = call.method == Method::PUT;
+            let fields = request.json()?;
+            let is_whole = request.method == Method::PUT;
             let change = |before: &Draft| -> Result<Draft, ApiError> {
-                let base = Some(before).filter(|_| !whole);
-                Ok(read(members, base, domain, call.now)?)
+                let base = Some(before).filter(|_| !is_whole);
+                Ok(draft(
+                    fields,
+                    base,
+                    &shared.config.xmpp.domain,
+                    request.now,
+                )?)
             };
-            reservations.change(id, change, call.now).await?
+            reservations.change(id, change, request.now).await?
         }
         _ => reservations.booking(id).await?,
     };
-    let start_policy = reservations.config().start_policy;
-    Ok(error::json(
-        StatusCode::OK,
-        &BookingBody::of(&booking, start_policy),
-    ))
+    Ok(body(StatusCode::OK, &booking, shared))
 }
 
-/// A draft from a JSON body: on top of `base` (PATCH), or whole (POST, PUT).
-fn read(
-    mut members: Members,
+/// A draft from a JSON body: on top of `base` (PATCH), or whole (POST, PUT). Without a start it begins now: a
+/// permanent room.
+fn draft(
+    mut fields: Fields<BookingFields>,
     base: Option<&Draft>,
     domain: &str,
     now: DateTime<Utc>,
-) -> Result<Draft, FieldError> {
-    let (room, tenant) = (members.text("room")?, members.text("tenant")?);
-    let conference = conference(
-        room.flatten().as_deref(),
-        tenant.as_ref().map(Option::as_deref),
-        base.map(|base| &base.conference),
-        domain,
-    )?;
-    let before = base.cloned();
-    let options = before
-        .as_ref()
-        .map(|draft| draft.options.clone())
-        .unwrap_or_default();
-    let was = |read: fn(&Draft) -> Option<String>| before.as_ref().and_then(read);
-    let starters = members.text("starters")?;
-    let draft = Draft {
-        conference,
-        title: members
-            .text("title")?
-            .unwrap_or_else(|| was(|draft| draft.title.clone())),
-        owner: members
-            .text("owner")?
-            .unwrap_or_else(|| was(|draft| draft.owner.clone())),
-        start: match members.time("start")? {
-            Some(Some(start)) => start,
-            // A permanent room may simply begin now.
-            None | Some(None) => before.as_ref().map_or(now, |draft| draft.start),
+) -> Result<Draft, Vec<FieldError>> {
+    let conference = fields.check(|fields| {
+        let room = fields.room.as_ref().and_then(Option::as_deref);
+        let tenant = fields.tenant.as_ref().map(Option::as_deref);
+        conference(room, tenant, base.map(|base| &base.conference), domain)
+    });
+    let (fields, conference) = fields.finish_with(conference)?;
+    let mut draft = match base {
+        Some(base) => Draft {
+            conference,
+            ..base.clone()
         },
-        end: members
-            .time("end")?
-            .unwrap_or_else(|| before.as_ref().and_then(|draft| draft.end)),
-        options: Options {
-            max_occupants: members
-                .count("max_occupants", "a whole number from 1 up")?
-                .unwrap_or(options.max_occupants),
-            lobby: members
-                .flag("lobby")?
-                .map_or(options.lobby, Option::unwrap_or_default),
-            password: match members.text("password")? {
-                Some(password) => password.map(Secret::new),
-                None => options.password,
-            },
-            waiting_queue: members
-                .flag("waiting_queue")?
-                .map_or(options.waiting_queue, Option::unwrap_or_default),
+        None => Draft {
+            conference,
+            title: None,
+            owner: None,
+            start: now,
+            end: None,
+            options: Options::default(),
+            start_policy: None,
+            auto_live: None,
         },
-        start_policy: match starters {
-            Some(Some(text)) => Some(text.parse().map_err(|_| FieldError::Wrong {
-                field: "starters",
-                wanted: "\"anyone\" or \"owner\"",
-            })?),
-            Some(None) => None,
-            None => before.as_ref().and_then(|draft| draft.start_policy),
-        },
-        auto_live: members
-            .count("auto_live", "a number of minutes")?
-            .unwrap_or_else(|| before.as_ref().and_then(|draft| draft.auto_live)),
     };
-    members.nothing_left()?;
+    fields.apply(&mut draft);
     Ok(draft)
 }
 
-/// The conference that is meant by a room and a tenant, each given or not; what is not given is as
-/// `before`. A tenant that the room's own name says counts as given.
+/// The conference of a room and a tenant, each given or not; a missing one is as `before`. A tenant within the
+/// room's name counts as given.
 fn conference(
     room: Option<&str>,
     tenant: Option<Option<&str>>,
@@ -247,7 +332,7 @@ fn conference(
     }
 }
 
-/// Tells a bad tenant beside the room from one within the room's name.
+/// Distinguishes a bad tenant beside the room from one within the room's name.
 fn check_tenant(tenant: Option<&str>) -> Result<(), FieldError> {
     let wrong = |error| FieldError::Conference {
         field: "tenant",
@@ -266,58 +351,11 @@ fn of_room(error: ConferenceError) -> FieldError {
     }
 }
 
-fn filter(query: &Form) -> Result<BookingFilter, FieldError> {
-    query.only(&["room", "tenant", "owner", "from", "to", "after", "limit"])?;
-    let (room, tenant) = room_and_tenant(query)?;
-    let wrong = FieldError::Wrong {
-        field: "after",
-        wanted: "the \"next\" of the page before",
-    };
-    let after = query
-        .get("after")?
-        .map(|text| position(text).ok_or(wrong))
-        .transpose()?;
-    Ok(BookingFilter {
-        room,
-        tenant,
-        owner: query.get("owner")?.map(str::to_owned),
-        from: query.time("from")?,
-        to: query.time("to")?,
-        after,
-        limit: limit(query)?,
-    })
-}
-
 /// The room and tenant that a list is filtered by, in any spelling.
 pub(super) fn room_and_tenant(
-    query: &Form,
+    room: Option<&str>,
+    tenant: Option<&str>,
 ) -> Result<(Option<String>, Option<String>), FieldError> {
-    let (room, tenant) = (query.get("room")?, query.get("tenant")?);
     check_tenant(tenant)?;
     room_filter(room, tenant).map_err(of_room)
-}
-
-/// How many entries a page is to hold.
-pub(super) fn limit(query: &Form) -> Result<u32, FieldError> {
-    let wanted = "a number from 1 to 1000";
-    match query.number("limit", wanted)? {
-        None => Ok(PAGE),
-        Some(limit) if (1..=PAGE_MAX).contains(&limit) => Ok(limit),
-        Some(_) => Err(FieldError::Wrong {
-            field: "limit",
-            wanted,
-        }),
-    }
-}
-
-fn cursor(booking: &Booking) -> String {
-    format!("{}.{}", booking.draft.start.timestamp_millis(), booking.id)
-}
-
-fn position(cursor: &str) -> Option<Cursor> {
-    let (start, id) = cursor.split_once('.')?;
-    Some(Cursor {
-        start: start.parse().ok()?,
-        id: id.parse().ok()?,
-    })
 }

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use warp::http::header::{
-    ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
+    ALLOW, CONNECTION, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
 };
 use warp::http::{HeaderName, HeaderValue, Method, StatusCode};
 use warp::reject::Reject;
 use warp::{Rejection, Reply};
 
-use super::field::FieldError;
+use super::form::FieldError;
 use crate::auth::service_token::AuthError;
 use crate::reservation::BookingError;
 use crate::reservation::gateway::{self, Failure};
@@ -48,12 +48,12 @@ impl ApiError {
     }
 
     /// Adds a key to the body.
-    pub(super) fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
+    pub(super) fn with_field(mut self, key: &str, value: impl Into<Value>) -> Self {
         self.body.insert(key.to_owned(), value.into());
         self
     }
 
-    fn header(self, name: HeaderName, value: HeaderValue) -> Self {
+    fn with_header(self, name: HeaderName, value: HeaderValue) -> Self {
         Self {
             header: Some((name, value)),
             ..self
@@ -76,19 +76,21 @@ impl ApiError {
         match refusal {
             AuthError::Token(error) if error.is_temporary() => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
-                    .header(RETRY_AFTER, RETRY_SECONDS)
+                    .with_header(RETRY_AFTER, RETRY_SECONDS)
             }
-            AuthError::NotAService => Self::new(to_users, message).challenged(),
+            AuthError::NotAService => Self::new(to_users, message).with_www_authenticate(),
             AuthError::Missing
             | AuthError::NotBearer
             | AuthError::NotConfigured
-            | AuthError::Token(_) => Self::new(StatusCode::UNAUTHORIZED, message).challenged(),
+            | AuthError::Token(_) => {
+                Self::new(StatusCode::UNAUTHORIZED, message).with_www_authenticate()
+            }
         }
     }
 
     /// Says what kind of token would do (RFC 9110, section 11.6.1).
-    fn challenged(self) -> Self {
-        self.header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+    fn with_www_authenticate(self) -> Self {
+        self.with_header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
     }
 
     pub(super) fn wrong_method(allowed: &[Method]) -> Self {
@@ -98,10 +100,10 @@ impl ApiError {
             .collect::<Vec<_>>()
             .join(", ");
         let message = format!("This path takes {allowed} only.");
-        let problem = Self::new(StatusCode::METHOD_NOT_ALLOWED, message);
+        let error = Self::new(StatusCode::METHOD_NOT_ALLOWED, message);
         match HeaderValue::from_str(&allowed) {
-            Ok(allowed) => problem.header(ALLOW, allowed),
-            Err(_) => problem,
+            Ok(allowed) => error.with_header(ALLOW, allowed),
+            Err(_) => error,
         }
     }
 
@@ -109,13 +111,13 @@ impl ApiError {
         let message =
             "This path takes WebSockets only: version 13, with Upgrade and Connection headers.";
         Self::new(StatusCode::UPGRADE_REQUIRED, message)
-            .header(UPGRADE, HeaderValue::from_static("websocket"))
-            .header(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"))
+            .with_header(UPGRADE, HeaderValue::from_static("websocket"))
+            .with_header(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"))
     }
 
     /// For a caller for whom there is no room. Their connection is not kept: it takes some, too.
-    pub(super) fn turned_away(status: StatusCode, message: &str) -> Self {
-        Self::new(status, message).header(CONNECTION, HeaderValue::from_static("close"))
+    pub(super) fn connection_limit(status: StatusCode, message: &str) -> Self {
+        Self::new(status, message).with_header(CONNECTION, HeaderValue::from_static("close"))
     }
 
     pub(super) fn too_large(limit: usize) -> Self {
@@ -131,7 +133,26 @@ impl ApiError {
 
 impl From<FieldError> for ApiError {
     fn from(error: FieldError) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, error.to_string())
+        Self::from(vec![error])
+    }
+}
+
+/// All wrong fields at once: in one message, and one by one in `fields`.
+impl From<Vec<FieldError>> for ApiError {
+    fn from(errors: Vec<FieldError>) -> Self {
+        let messages: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        let named = errors.iter().zip(&messages);
+        let fields: Vec<_> = named
+            .filter_map(|(error, message)| {
+                Some(json!({ "field": error.field()?, "message": message }))
+            })
+            .collect();
+        let error = Self::new(StatusCode::BAD_REQUEST, messages.join(". "));
+        if fields.is_empty() {
+            error
+        } else {
+            error.with_field("fields", fields)
+        }
     }
 }
 
@@ -153,15 +174,15 @@ impl From<&StoreError> for ApiError {
         match error {
             StoreError::Overlap => Self::new(
                 StatusCode::CONFLICT,
-                "The room was booked in this very moment; try again.",
+                "Another booking was created at the same time; try again.",
             ),
             StoreError::OutboxFull => {
                 tracing::error!(%error, "a deletion is not accepted");
                 Self::new(
                     StatusCode::SERVICE_UNAVAILABLE,
-                    "Too many conferences wait to be deleted in the reservation system already. Try again later, and see why it takes none: /api/v1/outbox.",
+                    "The deletion outbox is full. Try again later; pending deletions are listed at /api/v1/outbox.",
                 )
-                .header(RETRY_AFTER, RETRY_SECONDS)
+                .with_header(RETRY_AFTER, RETRY_SECONDS)
             }
             StoreError::Unavailable(_) => {
                 tracing::error!(%error, "the database can't be used");
@@ -169,7 +190,7 @@ impl From<&StoreError> for ApiError {
                     StatusCode::SERVICE_UNAVAILABLE,
                     "The reservation service can't write down its answer right now. Try again in a few seconds.",
                 )
-                .header(RETRY_AFTER, RETRY_SECONDS)
+                .with_header(RETRY_AFTER, RETRY_SECONDS)
             }
             StoreError::Backup { .. }
             | StoreError::Corrupt(_)
@@ -195,10 +216,12 @@ impl From<BookingError> for ApiError {
             BookingError::Overlap(_) => StatusCode::CONFLICT,
             BookingError::Elsewhere => StatusCode::FORBIDDEN,
         };
-        let problem = Self::new(status, error.to_string());
+        let answer = Self::new(status, error.to_string());
         match error {
-            BookingError::Overlap(booking) => problem.with("conflicting_booking", booking.id.0),
-            _ => problem,
+            BookingError::Overlap(booking) => {
+                answer.with_field("conflicting_booking", booking.id.0)
+            }
+            _ => answer,
         }
     }
 }
@@ -222,8 +245,8 @@ impl From<Failure> for ApiError {
                 StatusCode::SERVICE_UNAVAILABLE
             }
         };
-        let problem = Self::new(status, failure.to_string()).with("reason", failure.code());
-        problem.header(RETRY_AFTER, RETRY_SECONDS)
+        let error = Self::new(status, failure.to_string()).with_field("reason", failure.code());
+        error.with_header(RETRY_AFTER, RETRY_SECONDS)
     }
 }
 
@@ -243,43 +266,24 @@ pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response {
 }
 
 /// An answer without a body.
-pub(super) fn nothing() -> Response {
+pub(super) fn no_content() -> Response {
     StatusCode::NO_CONTENT.into_response()
 }
 
-/// Turns a handler's outcome into the answer.
-pub(super) fn settle(outcome: Result<Response, ApiError>) -> Response {
+/// Makes the answer of a handler's result.
+pub(super) fn respond(outcome: Result<Response, ApiError>) -> Response {
     outcome.unwrap_or_else(ApiError::into_response)
 }
 
 /// Answers what no route took: the only place where the framework's rejections become answers.
 pub(super) async fn recover(rejection: Rejection) -> Result<Response, Infallible> {
-    let problem = match rejection.find::<ApiError>() {
-        Some(problem) => problem.clone(),
+    let error = match rejection.find::<ApiError>() {
+        Some(error) => error.clone(),
         None if rejection.is_not_found() => ApiError::no_such_path(),
         None => {
             tracing::debug!(?rejection, "rejected");
             ApiError::new(StatusCode::BAD_REQUEST, "The request can't be understood.")
         }
     };
-    Ok(problem.into_response())
-}
-
-/// Whether a `Content-Type` is `wanted`, whatever its parameters. None at all is taken as `wanted`.
-pub(super) fn is_type(headers: &warp::http::HeaderMap, wanted: &str) -> bool {
-    let Some(value) = headers.get(CONTENT_TYPE) else {
-        return true;
-    };
-    let essence = value
-        .to_str()
-        .unwrap_or_default()
-        .split(';')
-        .next()
-        .unwrap_or_default();
-    essence.trim().eq_ignore_ascii_case(wanted)
-}
-
-/// The body of a health answer.
-pub(super) fn status(status: StatusCode, word: &str) -> Response {
-    json(status, &json!({ "status": word }))
+    Ok(error.into_response())
 }

@@ -1,10 +1,13 @@
-//! Whether the accept loop runs and accepts connections.
+//! Whether connections are accepted, and whether the store takes writes.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use tokio::time::{Instant, sleep};
+
+use crate::reservation::Reservations;
 
 /// How often the accept loop shows that it runs.
 const BEAT: Duration = Duration::from_secs(1);
@@ -67,6 +70,39 @@ impl AcceptLoopHealth {
     #[must_use]
     pub fn is_alive(&self) -> bool {
         self.get().seen.elapsed() < BEAT_LOST
+    }
+}
+
+/// How long the result of a probe holds. Every client may ask, and each probe costs a write to the disk.
+const PROBE_HOLDS: Duration = Duration::from_secs(1);
+
+/// Whether the store takes writes, and when that was last probed.
+#[derive(Debug, Default)]
+pub(super) struct StoreHealth(Mutex<Option<(Instant, bool)>>);
+
+impl StoreHealth {
+    /// Whether the store takes writes.
+    pub(super) async fn is_writable(
+        &self,
+        reservations: &Reservations,
+        now: DateTime<Utc>,
+    ) -> bool {
+        let started = Instant::now();
+        if let Some((at, is_writable)) = *self.last()
+            && started.duration_since(at) < PROBE_HOLDS
+        {
+            return is_writable;
+        }
+        let probed = reservations.probe(now).await;
+        if let Err(error) = &probed {
+            tracing::warn!(%error, "not ready");
+        }
+        *self.last() = Some((started, probed.is_ok()));
+        probed.is_ok()
+    }
+
+    fn last(&self) -> MutexGuard<'_, Option<(Instant, bool)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,93 +1,120 @@
-//! The queue's own routes: a conference goes live or ends, and which conferences have visitors waiting.
+//! The queue's endpoints under `queue.path`: WebSockets, and going live and ending live for Prosody.
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::OwnedSemaphorePermit;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use warp::Filter;
+use warp::filters::BoxedFilter;
 use warp::http::StatusCode;
 
-use super::Call;
-use super::error::{self, ApiError, Response};
-use super::field::FieldError;
+use super::error::{ApiError, Response, json, respond};
+use super::form::FieldError;
+use super::request::{Access, CREATE, READ, Request, request};
+use super::{Shared, either, websocket, with};
 use crate::domain::conference::{Conference, ConferenceError};
 use crate::domain::timestamp;
 use crate::queue::{Queue, Status};
-use crate::reservation::Reservations;
 use crate::session::SessionContext;
-use arc_swap::ArcSwap;
 
-/// The connection a request came on.
-#[derive(Clone, Debug)]
-pub(super) struct Connection {
-    /// The other end of the TCP connection.
-    pub(super) peer: SocketAddr,
-    /// Its place among the connections there may be; an upgraded one keeps it.
-    pub(super) place: Arc<OwnedSemaphorePermit>,
+/// The routes under `queue.path`. A user's valid token gets 403 where a service token is required.
+pub(super) fn routes(shared: &Arc<Shared>) -> BoxedFilter<(Response,)> {
+    let service = Access::Service(StatusCode::FORBIDDEN);
+    let parts = shared.config.queue.path.split('/');
+    let base = parts
+        .filter(|part| !part.is_empty())
+        .fold(warp::any().boxed(), |base, part| {
+            base.and(warp::path(part.to_owned())).boxed()
+        });
+    // The path doesn't matter to a session: the destination decides its role. Not authenticated: the token comes
+    // with the CONNECT frame.
+    let topic = warp::path("visitor")
+        .or(warp::path("state"))
+        .unify()
+        .or(warp::path("moderator"))
+        .unify();
+    let end = warp::path!("websocket").or(warp::path::end()).unify();
+    let open = base
+        .clone()
+        .and(topic)
+        .and(end)
+        .and(request(shared, READ, Access::Open))
+        .and(warp::ext::optional())
+        .and(warp::ext::optional())
+        .and(with(shared))
+        .map(|request, upgrade, connection, shared: Arc<Shared>| {
+            respond(websocket::open(&request, upgrade, connection, &shared))
+        });
+    let go_live = base
+        .clone()
+        .and(warp::path!("golive"))
+        .and(request(shared, CREATE, service))
+        .and(with(shared))
+        .then(async |request, shared: Arc<Shared>| respond(set_live(request, &shared, true).await));
+    let end_live = base
+        .clone()
+        .and(warp::path!("endlive"))
+        .and(request(shared, CREATE, service))
+        .and(with(shared))
+        .then(async |request, shared: Arc<Shared>| {
+            respond(set_live(request, &shared, false).await)
+        });
+    let list = base
+        .and(warp::path!("conferences"))
+        .and(request(shared, READ, service))
+        .and(with(shared))
+        .then(async |request, shared: Arc<Shared>| respond(conferences(request, &shared).await));
+    [go_live.boxed(), end_live.boxed(), list.boxed()]
+        .into_iter()
+        .fold(open.boxed(), either)
 }
 
-impl Connection {
-    /// How many more there may be.
-    pub(super) fn places_left(&self) -> usize {
-        self.place.semaphore().available_permits()
-    }
+/// The body of golive and endlive. Jitsi's visitors component may send more.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct ConferenceFields {
+    conference: Option<String>,
 }
 
-/// What the queue's routes work with.
-#[derive(Clone, Debug)]
-pub struct Door {
-    /// What sessions share.
-    pub gate: Arc<ArcSwap<SessionContext>>,
-    /// Where sessions are counted, to wait for them in the end.
-    pub sessions: TaskTracker,
-    /// Ends all sessions.
-    pub stop: CancellationToken,
-    /// How many places among the connections are for requests alone.
-    pub kept_places: usize,
-    /// The proxies whose `X-Forwarded-For` is believed.
-    pub trusted_proxies: Arc<[IpAddr]>,
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Query {
+    conference: Option<String>,
 }
 
 /// `POST {path}/golive` and `POST {path}/endlive`.
-pub(super) async fn set_live(call: Call, door: &Door, live: bool) -> Result<Response, ApiError> {
-    let mut members = call.members()?;
-    let jid = members
-        .text("conference")?
-        .flatten()
-        .ok_or(FieldError::Missing("conference"))?;
-    let gate = door.gate.load_full();
-    let conference = conference(&jid, &gate)?;
+async fn set_live(request: Request, shared: &Shared, live: bool) -> Result<Response, ApiError> {
+    let fields = request.json::<ConferenceFields>()?.finish()?;
+    let jid = fields.conference.ok_or(FieldError::Missing("conference"))?;
+    let context = shared.sessions.load_full();
+    let conference = conference(&jid, &context)?;
     if live {
-        gate.queue.go_live(&conference, call.now).await?;
+        context.queue.go_live(&conference, request.now).await?;
     } else {
-        gate.queue.end_live(&conference).await?;
+        context.queue.end_live(&conference).await?;
     }
-    let body = json!({ "conference": conference.jid(&gate.muc_prefix), "live": live });
-    Ok(error::json(StatusCode::OK, &body))
+    let body = json!({ "conference": conference.jid(&context.muc_prefix), "live": live });
+    Ok(json(StatusCode::OK, &body))
 }
 
-/// `GET {path}/conferences`: who waits and who is live; with `?conference=`, of that one alone.
-pub(super) async fn conferences(
-    call: Call,
-    door: &Door,
-    reservations: &Reservations,
-) -> Result<Response, ApiError> {
-    let query = call.query()?;
-    query.only(&["conference"])?;
-    let gate = door.gate.load_full();
-    let queue: &Queue = &gate.queue;
-    let wanted = match query.get("conference")? {
-        Some(jid) => vec![queue.status(&conference(jid, &gate)?)],
+/// `GET {path}/conferences`: how many visitors wait, and which conferences are live; with `?conference=`, of that one alone.
+async fn conferences(request: Request, shared: &Shared) -> Result<Response, ApiError> {
+    let query = request.query::<Query>()?.finish()?;
+    let context = shared.sessions.load_full();
+    let queue: &Queue = &context.queue;
+    let wanted = match &query.conference {
+        Some(jid) => vec![queue.status(&conference(jid, &context)?)],
         None => queue.conferences(),
     };
     let mut list = Vec::with_capacity(wanted.len());
     for status in wanted {
-        let waiting_queue = reservations.has_queue(&status.conference, call.now).await?;
-        list.push(body(&status, waiting_queue, &gate.muc_prefix));
+        let waiting_queue = shared
+            .reservations
+            .has_queue(&status.conference, request.now)
+            .await?;
+        list.push(body(&status, waiting_queue, &context.muc_prefix));
     }
-    Ok(error::json(StatusCode::OK, &json!({ "conferences": list })))
+    Ok(json(StatusCode::OK, &json!({ "conferences": list })))
 }
 
 fn body(status: &Status, waiting_queue: bool, muc_prefix: &str) -> Value {
@@ -103,8 +130,8 @@ fn body(status: &Status, waiting_queue: bool, muc_prefix: &str) -> Value {
     body
 }
 
-fn conference(jid: &str, gate: &SessionContext) -> Result<Conference, ApiError> {
-    Conference::from_jid(jid, &gate.muc_prefix, &gate.rules.domain).map_err(|error| {
+fn conference(jid: &str, context: &SessionContext) -> Result<Conference, ApiError> {
+    Conference::from_jid(jid, &context.muc_prefix, &context.rules.domain).map_err(|error| {
         let status = match error {
             ConferenceError::Foreign { .. } => StatusCode::FORBIDDEN,
             _ => StatusCode::BAD_REQUEST,

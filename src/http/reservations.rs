@@ -1,25 +1,28 @@
 //! The reservation API that Prosody's `mod_reservations` and our shim call: `POST /conference`,
 //! `GET` and `DELETE /conference/{id}`.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
+use warp::Filter;
+use warp::filters::BoxedFilter;
 use warp::http::{Method, StatusCode};
 
-use super::Call;
-use super::error::{self, ApiError, Response};
-use super::field::{FieldError, Form};
+use super::error::{self, ApiError, Response, respond};
+use super::form::{FieldError, Fields};
+use super::request::{Access, CREATE, READ_END, Request, request};
+use super::{Shared, either, with};
 use crate::domain::allocation::{Allocation, AllocationId};
 use crate::domain::booking::Options;
 use crate::domain::conference::Conference;
 use crate::domain::requester::Requester;
 use crate::domain::timestamp;
-use crate::queue::Queue;
 use crate::reservation::gateway::{Lookup, Upstream, UpstreamConference, UpstreamId, Verdict};
-use crate::reservation::{Found, Outcome, Request, Reservations};
+use crate::reservation::{self, Found, Outcome, Reservations};
 
 /// Longest bare JID: a node and a host of 1023 bytes each, and the @. Other identity fields are cut here.
 const JID_MAX: usize = 2047;
@@ -30,11 +33,11 @@ const CLOCK_SKEW_SECONDS: i64 = 60;
 /// Whether Prosody's clock differed from ours when it last asked. The operator is told of a change, and not
 /// with every request.
 #[derive(Debug, Default)]
-pub(super) struct Clocks {
+pub(super) struct ClockSkew {
     differ: AtomicBool,
 }
 
-impl Clocks {
+impl ClockSkew {
     fn compare(&self, theirs: DateTime<Utc>, ours: DateTime<Utc>) {
         let seconds = (theirs - ours).num_seconds();
         let differ = seconds.abs() > CLOCK_SKEW_SECONDS;
@@ -42,9 +45,12 @@ impl Clocks {
             return;
         }
         if differ {
-            tracing::warn!(seconds, "Prosody's clock differs from ours; ours rules");
+            tracing::warn!(
+                seconds,
+                "clock skew between Prosody and usher; usher's clock is used"
+            );
         } else {
-            tracing::info!("Prosody's clock agrees with ours again");
+            tracing::info!("no clock skew between Prosody and usher any more");
         }
     }
 }
@@ -146,21 +152,34 @@ impl<'a, Id> ConferenceBody<'a, Id> {
     }
 }
 
+/// `/conference` and `/conference/{id}`.
+pub(super) fn routes(shared: &Arc<Shared>) -> BoxedFilter<(Response,)> {
+    let service = Access::Service(StatusCode::UNAUTHORIZED);
+    let create = warp::path!("conference")
+        .and(request(shared, CREATE, service))
+        .and(with(shared))
+        .then(async |request, shared: Arc<Shared>| respond(create(request, &shared).await));
+    let one = warp::path!("conference" / String)
+        .and(request(shared, READ_END, service))
+        .and(with(shared))
+        .then(async |id: String, request, shared: Arc<Shared>| {
+            respond(one(id, request, &shared).await)
+        });
+    either(create.boxed(), one.boxed())
+}
+
 /// `POST /conference`.
-pub(super) async fn create(
-    call: Call,
-    reservations: Reservations,
-    queue: &Queue,
-    domain: &str,
-    clocks: &Clocks,
-) -> Result<Response, ApiError> {
-    let form = call.form("application/x-www-form-urlencoded: name, start_time, mail_owner")?;
-    let request = read(&form, domain, clocks, call.now)?;
-    let aside = Aside::of(&reservations, queue.is_live(&request.conference), call.now);
+async fn create(request: Request, shared: &Shared) -> Result<Response, ApiError> {
+    let form = request.form("application/x-www-form-urlencoded: name, start_time, mail_owner")?;
+    let now = request.now;
+    let request = read(form, &shared.config.xmpp.domain, &shared.clock_skew, now)?;
+    let reservations = &shared.reservations;
+    let live = shared.sessions.load().queue.is_live(&request.conference);
+    let aside = Aside::of(reservations, live, now);
     if let Some(upstream) = reservations.upstream() {
         return passed_on(upstream.allocate(&request).await, aside);
     }
-    Ok(match reservations.allocate(request, call.now).await? {
+    Ok(match reservations.allocate(request, now).await? {
         Outcome::Allocated(allocation) => {
             error::json(StatusCode::CREATED, &ConferenceBody::of(&allocation, aside))
         }
@@ -172,7 +191,7 @@ pub(super) async fn create(
         Outcome::Queued => queued(),
         Outcome::Refused(refusal) => {
             return Err(ApiError::new(StatusCode::FORBIDDEN, refusal.sentence)
-                .with("reason", refusal.reason.code()));
+                .with_field("reason", refusal.reason.code()));
         }
     })
 }
@@ -204,13 +223,13 @@ fn passed_on(verdict: Verdict, aside: Aside) -> Result<Response, ApiError> {
 /// `GET` and `DELETE /conference/{id}` of an upstream's conferences.
 async fn one_upstream(
     id: &str,
-    call: &Call,
+    call: &Request,
     upstream: &Upstream,
     aside: Aside,
 ) -> Result<Response, ApiError> {
     if call.method == Method::DELETE {
         return match upstream.end(id, call.now).await? {
-            true => Ok(error::nothing()),
+            true => Ok(error::no_content()),
             false => Err(unknown()),
         };
     }
@@ -235,32 +254,28 @@ fn unknown() -> ApiError {
 /// `ended_at` is ours: it tells our shim a conference that is over from an id it can't know. The message is
 /// for those who are in the room still.
 fn over(ended_at: DateTime<Utc>, message: impl Into<String>) -> ApiError {
-    ApiError::not_found(message).with("ended_at", timestamp::format(ended_at))
+    ApiError::not_found(message).with_field("ended_at", timestamp::format(ended_at))
 }
 
 /// `GET` and `DELETE /conference/{id}`.
-pub(super) async fn one(
-    id: String,
-    call: Call,
-    reservations: Reservations,
-    queue: &Queue,
-) -> Result<Response, ApiError> {
+async fn one(id: String, call: Request, shared: &Shared) -> Result<Response, ApiError> {
+    let reservations = &shared.reservations;
     // Of an upstream's conference this is said when it is allocated.
-    let aside = Aside::of(&reservations, false, call.now);
+    let aside = Aside::of(reservations, false, call.now);
     if let Some(upstream) = reservations.upstream() {
         return one_upstream(&id, &call, upstream, aside).await;
     }
     let id = AllocationId::parse_path(&id).ok_or_else(unknown)?;
     if call.method == Method::DELETE {
         return if reservations.end(id, call.now).await? {
-            Ok(error::nothing())
+            Ok(error::no_content())
         } else {
             Err(unknown())
         };
     }
     match reservations.find(id, call.now).await? {
         Found::Running(allocation) => {
-            let live = queue.is_live(&allocation.conference);
+            let live = shared.sessions.load().queue.is_live(&allocation.conference);
             let body = ConferenceBody::of(&allocation, Aside { live, ..aside });
             Ok(error::json(StatusCode::OK, &body))
         }
@@ -269,48 +284,69 @@ pub(super) async fn one(
     }
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct ConferenceForm {
+    name: Option<String>,
+    start_time: Option<String>,
+    mail_owner: Option<String>,
+    user_id: Option<String>,
+    user_email: Option<String>,
+    user_name: Option<String>,
+    user_group: Option<String>,
+    tenant: Option<String>,
+    moderator: Option<String>,
+    role: Option<String>,
+}
+
 fn read(
-    form: &Form,
+    mut form: Fields<ConferenceForm>,
     domain: &str,
-    clocks: &Clocks,
+    clock_skew: &ClockSkew,
     now: DateTime<Utc>,
-) -> Result<Request, FieldError> {
-    let name = form.require("name")?;
-    let conference =
-        Conference::from_node(name, domain).map_err(|error| FieldError::Conference {
-            field: "name",
-            error,
-        })?;
-    let written = form.require("start_time")?;
-    let start_time = timestamp::parse(written).map_err(|error| FieldError::Time {
-        field: "start_time",
-        error,
-    })?;
-    clocks.compare(start_time, now);
-    let mail_owner = form.get("mail_owner")?.unwrap_or_default();
-    if mail_owner.len() > JID_MAX {
-        return Err(FieldError::TooLong {
+) -> Result<reservation::Request, Vec<FieldError>> {
+    let conference = form.check(|form| conference(form, domain));
+    let start_time = form.check(start_time);
+    form.check(|form| match form.mail_owner.as_ref().map(String::len) {
+        Some(length) if length > JID_MAX => Err(FieldError::TooLong {
             field: "mail_owner",
             max: JID_MAX,
-        });
-    }
-    let identity = |field| Ok::<_, FieldError>(form.get(field)?.map(clean));
-    let requester = Requester {
-        mail_owner: clean(mail_owner),
-        user_id: identity("user_id")?,
-        user_email: identity("user_email")?,
-        user_name: identity("user_name")?,
-        user_group: identity("user_group")?,
-        tenant: identity("tenant")?,
-        moderator: form.get("moderator")? == Some("true"),
-        visitor: form.get("role")? == Some("visitor"),
-    };
-    Ok(Request {
+        }),
+        _ => Ok(()),
+    });
+    let (form, (conference, start_time)) = form.finish_with(conference.zip(start_time))?;
+    clock_skew.compare(start_time, now);
+    let clean = |field: Option<String>| field.map(|text| clean(&text));
+    Ok(reservation::Request {
         conference,
-        name: name.to_owned(),
-        start_time: written.to_owned(),
-        requester,
+        name: form.name.unwrap_or_default(),
+        start_time: form.start_time.unwrap_or_default(),
+        requester: Requester {
+            mail_owner: clean(form.mail_owner).unwrap_or_default(),
+            user_id: clean(form.user_id),
+            user_email: clean(form.user_email),
+            user_name: clean(form.user_name),
+            user_group: clean(form.user_group),
+            tenant: clean(form.tenant),
+            moderator: form.moderator.as_deref() == Some("true"),
+            visitor: form.role.as_deref() == Some("visitor"),
+        },
     })
+}
+
+fn conference(form: &ConferenceForm, domain: &str) -> Result<Conference, FieldError> {
+    let name = form.name.as_deref().ok_or(FieldError::Missing("name"))?;
+    Conference::from_node(name, domain).map_err(|error| FieldError::Conference {
+        field: "name",
+        error,
+    })
+}
+
+fn start_time(form: &ConferenceForm) -> Result<DateTime<Utc>, FieldError> {
+    let field = "start_time";
+    let written = form.start_time.as_deref();
+    timestamp::parse(written.ok_or(FieldError::Missing(field))?)
+        .map_err(|error| FieldError::Time { field, error })
 }
 
 /// An identity field without control characters and of bounded length: a display name may hold

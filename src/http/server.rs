@@ -14,12 +14,10 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use warp::http::Uri;
 use warp::http::uri::PathAndQuery;
 
-use super::Api;
-use super::queue::Connection;
+use super::{Connection, Shared};
 use crate::http::health::AcceptLoopHealth;
 
 /// How long a request's head may take to arrive, and an idle connection is kept.
@@ -28,52 +26,46 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 const FIRST_REQUEST: Duration = Duration::from_millis(500);
 /// Largest request head.
 const HEAD_MAX: usize = 32 * 1024;
-/// No more places than this are kept for requests.
-const KEPT_MAX: usize = 100;
+/// No more connections than this are reserved for requests.
+const RESERVED_MAX: usize = 100;
 /// Pause after a failed accept (out of file descriptors, mostly): others need the time to leave.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// How many of `max_connections` WebSockets may not take: a crowd must not keep Prosody and the operator out.
 #[must_use]
-pub fn kept_for_requests(max_connections: usize) -> usize {
-    (max_connections / 20).min(KEPT_MAX)
+pub fn reserved_for_requests(max_connections: usize) -> usize {
+    (max_connections / 20).min(RESERVED_MAX)
 }
 
 /// Serves `api` on `listener` until `stop`; then lets the requests that are under way finish. The
 /// caller waits for them through `connections`. A connection's place is freed when it ends, or, if it
 /// became a WebSocket, when its session ends.
-pub async fn run(
-    listener: TcpListener,
-    api: Api,
-    max_connections: usize,
-    stop: CancellationToken,
-    connections: TaskTracker,
-) {
-    let pulse = api.pulse.clone();
-    let service = warp::service(super::routes(api));
-    let places = Arc::new(Semaphore::new(max_connections));
+pub async fn run(listener: TcpListener, shared: Arc<Shared>) {
+    let service = warp::service(super::routes(&shared));
+    let (health, stop) = (&shared.accept_loop, &shared.stop);
+    let permits = Arc::new(Semaphore::new(shared.config.server.max_connections));
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
             // What is dropped here is begun again; nothing is lost by it.
-            () = pulse.tick() => continue,
-            accepted = accept(&listener, &places, &pulse) => accepted,
+            () = health.tick() => continue,
+            accepted = accept(&listener, &permits, health) => accepted,
         };
-        let Some((stream, peer, place)) = accepted else {
+        let Some((stream, peer, permit)) = accepted else {
             return;
         };
         let service = TowerToHyperService::new(service.clone());
         let stop = stop.clone();
-        connections.spawn(async move {
+        shared.connections.spawn(async move {
             let from = Connection {
                 peer,
-                place: Arc::new(place),
+                permit: Arc::new(permit),
             };
             let asked = CancellationToken::new();
             let asking = asked.clone();
             let service = service_fn(move |mut request| {
                 asking.cancel();
-                single_slashes(&mut request);
+                normalize_path(&mut request);
                 request.extensions_mut().insert(from.clone());
                 service.call(request)
             });
@@ -112,22 +104,22 @@ pub async fn run(
 /// The next connection, once there is a place for it; until then it waits in the kernel's backlog.
 async fn accept(
     listener: &TcpListener,
-    places: &Arc<Semaphore>,
-    pulse: &AcceptLoopHealth,
+    permits: &Arc<Semaphore>,
+    health: &AcceptLoopHealth,
 ) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let place = Arc::clone(places).acquire_owned().await.ok()?;
+    let permit = Arc::clone(permits).acquire_owned().await.ok()?;
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                pulse.record_accept(Ok(()));
+                health.record_accept(Ok(()));
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%error, "TCP_NODELAY was refused");
                 }
-                return Some((stream, peer, place));
+                return Some((stream, peer, permit));
             }
             // Never a reason to stop serving.
             Err(error) => {
-                pulse.record_accept(Err(&error));
+                health.record_accept(Err(&error));
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
@@ -136,7 +128,7 @@ async fn accept(
 }
 
 /// Takes `//conference` for `/conference`, and `/conference/` too.
-fn single_slashes<B>(request: &mut hyper::Request<B>) {
+fn normalize_path<B>(request: &mut hyper::Request<B>) {
     let path = request.uri().path();
     if !path.contains("//") && (path == "/" || !path.ends_with('/')) {
         return;
@@ -163,7 +155,7 @@ fn single_slashes<B>(request: &mut hyper::Request<B>) {
 
 #[cfg(test)]
 mod tests {
-    use super::single_slashes;
+    use super::normalize_path;
 
     #[test]
     fn slashes_are_taken_once() {
@@ -176,7 +168,7 @@ mod tests {
             ("/a/b", "/a/b"),
         ] {
             let mut request = hyper::Request::builder().uri(sent).body(()).unwrap();
-            single_slashes(&mut request);
+            normalize_path(&mut request);
             assert_eq!(request.uri().to_string(), meant, "{sent}");
         }
     }

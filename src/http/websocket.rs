@@ -18,9 +18,10 @@ use warp::http::header::{
 };
 use warp::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use super::Call;
 use super::error::{ApiError, Response};
-use super::queue::{Connection, Door};
+use super::request::Request;
+use super::server::reserved_for_requests;
+use super::{Connection, Shared};
 use crate::session::limits::LimitGuard;
 use crate::session::{Session, SessionContext};
 use crate::stomp::negotiate::subprotocol;
@@ -33,36 +34,40 @@ const UNKNOWN_CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 /// `GET {path}/visitor/websocket` and the other paths: answers the handshake and starts the session. It requires no
 /// token: the CONNECT frame carries it.
 pub(super) fn open(
-    call: &Call,
+    request: &Request,
     upgrade: Option<OnUpgrade>,
     connection: Option<Connection>,
-    door: Door,
+    shared: &Shared,
 ) -> Result<Response, ApiError> {
-    let accept = accept_key(&call.headers)?;
+    let accept = accept_key(&request.headers)?;
     let (Some(upgrade), Some(connection)) = (upgrade, connection) else {
         return Err(ApiError::upgrade_required());
     };
     // Also during shutdown: the session then closes at once. Jitsi Meet's client counts a refused handshake as an
     // error, and a close not.
-    if connection.places_left() < door.kept_places {
+    if connection.available() < reserved_for_requests(shared.config.server.max_connections) {
         let message = "All connections for visitors are in use; try again later, or raise server.max_connections.";
-        return Err(ApiError::turned_away(
+        return Err(ApiError::connection_limit(
             StatusCode::SERVICE_UNAVAILABLE,
             message,
         ));
     }
-    let gate = door.gate.load_full();
-    let address = client_address(&call.headers, connection.peer.ip(), &door.trusted_proxies);
+    let context = shared.sessions.load_full();
+    let address = client_address(
+        &request.headers,
+        connection.peer.ip(),
+        &shared.config.queue.trusted_proxies,
+    );
     let caller = address
-        .map(|address| count_connection(address, &gate))
+        .map(|address| count_connection(address, &context))
         .transpose()?;
-    let sessions = door.sessions.clone();
+    let sessions = shared.connections.clone();
     // A task of its own, which ends when the session begins: the session's task stays small.
-    door.sessions.spawn(async move {
-        let Connection { peer, place } = connection;
-        if let Some(session) = begin(upgrade, gate, caller).await {
+    shared.connections.spawn(async move {
+        let Connection { peer, permit } = connection;
+        if let Some(session) = begin(upgrade, context, caller).await {
             let span = tracing::debug_span!("session", %peer, conference = Empty);
-            sessions.spawn(run(session, place).instrument(span));
+            sessions.spawn(run(session, permit).instrument(span));
         }
     });
     let mut response = Response::default();
@@ -71,7 +76,7 @@ pub(super) fn open(
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
-    if let Some(version) = subprotocol(&header_list(&call.headers, &SEC_WEBSOCKET_PROTOCOL)) {
+    if let Some(version) = subprotocol(&header_list(&request.headers, &SEC_WEBSOCKET_PROTOCOL)) {
         let name = HeaderValue::from_static(version.subprotocol());
         headers.insert(SEC_WEBSOCKET_PROTOCOL, name);
     }
@@ -79,16 +84,16 @@ pub(super) fn open(
 }
 
 /// Runs a session to its end, and then releases its connection permit.
-async fn run(session: Arc<Session>, place: Arc<OwnedSemaphorePermit>) {
+async fn run(session: Arc<Session>, permit: Arc<OwnedSemaphorePermit>) {
     let end = session.run().await;
     tracing::debug!(?end, "a session ended");
-    drop(place);
+    drop(permit);
 }
 
 /// Starts the session on the upgraded connection.
 async fn begin(
     upgrade: OnUpgrade,
-    gate: Arc<SessionContext>,
+    context: Arc<SessionContext>,
     caller: Option<LimitGuard<IpAddr>>,
 ) -> Option<Arc<Session>> {
     let Ok(Ok(upgraded)) = tokio::time::timeout(UPGRADE_TIMEOUT, upgrade).await else {
@@ -100,7 +105,7 @@ async fn begin(
     Some(Session::begin(
         parts.io.into_inner(),
         &parts.read_buf,
-        &gate,
+        &context,
         caller,
     ))
 }
@@ -108,12 +113,12 @@ async fn begin(
 /// Counts one more connection from this address, within `queue.max_per_address`.
 fn count_connection(
     address: IpAddr,
-    gate: &SessionContext,
+    context: &SessionContext,
 ) -> Result<LimitGuard<IpAddr>, ApiError> {
-    let connections = &gate.tallies.connections;
-    connections.add(address, gate.max_per_address).ok_or_else(|| {
+    let connections = &context.tallies.connections;
+    connections.add(address, context.max_per_address).ok_or_else(|| {
         let message = "Too many connections are open from this address already; try again later, or raise queue.max_per_address.";
-        ApiError::turned_away(StatusCode::TOO_MANY_REQUESTS, message)
+        ApiError::connection_limit(StatusCode::TOO_MANY_REQUESTS, message)
     })
 }
 

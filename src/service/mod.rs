@@ -9,20 +9,14 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::auth::service_token::ServiceAuth;
 use crate::config::Config;
-use crate::http::health::AcceptLoopHealth;
-use crate::http::{self, Api, Door};
+use crate::http::{self, Shared};
 use crate::metrics;
 use crate::queue::Queue;
-use crate::reservation::Reservations;
-use crate::session::SessionContext;
 use crate::session::limits::ConnectionLimits;
 use crate::session::timer_wheel::TimerWheel;
-use arc_swap::ArcSwap;
 pub use build::ServeError;
 use build::{open_store, queue_settings, reservations, secret, service_auth, session_context};
 pub use health::Liveness;
@@ -33,15 +27,10 @@ pub struct Service {
     config: Config,
     /// Whether only this machine can reach the socket, whatever the configuration says of another.
     on_loopback: bool,
-    reservations: Reservations,
+    shared: Arc<Shared>,
     queue: Queue,
-    guard: Arc<ArcSwap<ServiceAuth>>,
-    gate: Arc<ArcSwap<SessionContext>>,
     tallies: ConnectionLimits,
     rounds: Arc<TimerWheel>,
-    pulse: AcceptLoopHealth,
-    stop: CancellationToken,
-    connections: TaskTracker,
     loops: TaskTracker,
 }
 
@@ -99,15 +88,10 @@ impl Service {
         );
         let service = Self {
             on_loopback,
-            reservations,
+            shared: Arc::new(Shared::new(config.clone(), reservations, guard, gate)),
             queue,
-            guard: Arc::new(ArcSwap::from_pointee(guard)),
-            gate: Arc::new(ArcSwap::from_pointee(gate)),
             tallies,
             rounds,
-            pulse: AcceptLoopHealth::default(),
-            stop: CancellationToken::new(),
-            connections: TaskTracker::new(),
             loops: TaskTracker::new(),
             config,
         };
@@ -117,37 +101,18 @@ impl Service {
     }
 
     fn spawn_background_tasks(&self, pause: Duration) {
-        let (keeper, stopped) = (self.reservations.clone(), self.stop.clone());
+        let (keeper, stopped) = (self.shared.reservations.clone(), self.shared.stop.clone());
         self.loops.spawn(async move { keeper.run(stopped).await });
-        let (keeper, stopped) = (self.queue.clone(), self.stop.clone());
+        let (keeper, stopped) = (self.queue.clone(), self.shared.stop.clone());
         self.loops
             .spawn(async move { keeper.run(pause, stopped).await });
-        let (rounds, stopped) = (Arc::clone(&self.rounds), self.stop.clone());
+        let (rounds, stopped) = (Arc::clone(&self.rounds), self.shared.stop.clone());
         self.loops.spawn(async move { rounds.go(stopped).await });
     }
 
     fn spawn_http_server(&self, listener: TcpListener) {
-        let config = &self.config;
-        let limit = config.server.max_connections;
-        let door = Door {
-            gate: self.gate.clone(),
-            sessions: self.connections.clone(),
-            stop: self.stop.clone(),
-            kept_places: http::server::kept_for_requests(limit),
-            trusted_proxies: config.queue.trusted_proxies.as_slice().into(),
-        };
-        let api = Api {
-            reservations: self.reservations.clone(),
-            guard: self.guard.clone(),
-            domain: config.xmpp.domain.as_str().into(),
-            door,
-            queue_path: config.queue.path.as_str().into(),
-            pulse: self.pulse.clone(),
-            max_connections: limit,
-        };
-        let (stop, connections) = (self.stop.clone(), self.connections.clone());
-        self.loops
-            .spawn(http::server::run(listener, api, limit, stop, connections));
+        let shared = Arc::clone(&self.shared);
+        self.loops.spawn(http::server::run(listener, shared));
     }
 
     /// Takes over what can change without a restart: tokens and keys, and the limits of the queue. Names
@@ -164,7 +129,9 @@ impl Service {
             == (&then.key_server, &then.jwks_url, then.key_cache)
         {
             // Keys that were fetched stay: their server may be down just now.
-            guard.verifier = guard.verifier.fetching_as(&self.guard.load_full().verifier);
+            guard.verifier = guard
+                .verifier
+                .fetching_as(&self.shared.service_auth.load_full().verifier);
         }
         let left = self.config.needs_restart(&config);
         let config = self.config.reloaded(config);
@@ -172,8 +139,8 @@ impl Service {
         let (tallies, rounds) = (self.tallies.clone(), Arc::clone(&self.rounds));
         self.queue.reload(queue_settings(&config));
         let gate = session_context(&config, self.queue.clone(), &guard, tallies, rounds);
-        self.gate.store(Arc::new(gate));
-        self.guard.store(Arc::new(guard));
+        self.shared.sessions.store(Arc::new(gate));
+        self.shared.service_auth.store(Arc::new(guard));
         self.config = config;
         Ok(left)
     }
@@ -181,20 +148,23 @@ impl Service {
     /// What tells whether it lives.
     #[must_use]
     pub fn liveness(&self) -> Liveness {
-        Liveness::new(self.reservations.clone(), self.pulse.clone())
+        Liveness::new(
+            self.shared.reservations.clone(),
+            self.shared.accept_loop.clone(),
+        )
     }
 
     /// Stops: takes no more connections, lets those under way end, for `server.shutdown_grace` at most.
     pub async fn stop(self) {
         tracing::info!("stopping");
-        self.stop.cancel();
+        self.shared.stop.cancel();
         self.loops.close();
-        self.connections.close();
-        let drained = async { tokio::join!(self.loops.wait(), self.connections.wait()) };
+        self.shared.connections.close();
+        let drained = async { tokio::join!(self.loops.wait(), self.shared.connections.wait()) };
         let grace = self.config.server.shutdown_grace;
         if timeout(grace, drained).await.is_err() {
             tracing::warn!(
-                left = self.connections.len(),
+                left = self.shared.connections.len(),
                 "server.shutdown_grace has passed; leaving anyway"
             );
         }
@@ -203,6 +173,6 @@ impl Service {
             Ok(places) => tracing::info!(places, "the order of those who wait is kept"),
             Err(error) => tracing::warn!(%error, "the order of those who wait is lost"),
         }
-        self.reservations.close().await;
+        self.shared.reservations.close().await;
     }
 }

@@ -682,13 +682,13 @@ fn every_line_of_a_log_in_json_is_an_object() {
 }
 
 #[test]
-fn a_clock_that_differs_is_told_once_and_so_is_its_being_right_again() {
+fn clock_skew_is_logged_once_and_so_is_its_end() {
     let dir = TempDir::new().unwrap();
     let process = Process::start(dir.path(), &dir.path().join("usher.db"));
     let said = || {
         let log = std::fs::read_to_string(dir.path().join("log")).unwrap();
-        let lines = log.lines().filter(|line| line.contains("Prosody's clock"));
-        let lines = lines.map(|line| line.contains("differs"));
+        let lines = log.lines().filter(|line| line.contains("clock skew"));
+        let lines = lines.map(|line| line.contains("usher's clock is used"));
         lines.collect::<Vec<_>>()
     };
     for room in ["a", "b", "c"] {

@@ -256,7 +256,7 @@ fn who_was_accepted_before_the_stop_is_told_that_usher_drains() {
     let answer = answer.expect("an answer in one of ten stops");
     assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
     assert!(answer.contains("\"check\":\"draining\""), "{answer}");
-    assert!(answer.contains("comes back in a moment"), "{answer}");
+    assert!(answer.contains("shutting down"), "{answer}");
 }
 
 #[test]

@@ -1,0 +1,388 @@
+//! Fields of JSON bodies, forms and queries: read into structs by serde, with all wrong fields named at once.
+
+use chrono::{DateTime, Utc};
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
+use thiserror::Error;
+
+use crate::domain::conference::ConferenceError;
+use crate::domain::timestamp::{self, TimestampError};
+use crate::text::percent_decode;
+
+/// How many characters of a name that the caller chose are repeated.
+const MAX_NAME_CHARS: usize = 40;
+
+/// What is wrong with a field: its name, the fault and the remedy.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub(super) enum FieldError {
+    #[error("{0}: is missing; it is required")]
+    Missing(&'static str),
+    #[error("{0}: is given more than once; give it once")]
+    Duplicate(String),
+    #[error("{field}: is longer than {max} bytes; shorten it")]
+    TooLong { field: &'static str, max: usize },
+    #[error("{0}: invalid percent-encoding or invalid UTF-8; percent-encode it as UTF-8")]
+    Escape(String),
+    #[error("{field}: {error}")]
+    Time {
+        field: &'static str,
+        error: TimestampError,
+    },
+    #[error("{field}: {error}")]
+    Conference {
+        field: &'static str,
+        error: ConferenceError,
+    },
+    #[error("{field}: {message}")]
+    Invalid { field: String, message: String },
+    #[error("{0}: is not a known field; check its spelling")]
+    Unknown(String),
+    #[error("The body is not JSON: {0}")]
+    NotJson(String),
+    #[error("The body must be a JSON object: {{\"room\": …}}")]
+    NotAnObject,
+}
+
+impl FieldError {
+    /// The name of the field, if the error concerns one.
+    pub(super) fn field(&self) -> Option<&str> {
+        match self {
+            Self::Missing(field)
+            | Self::TooLong { field, .. }
+            | Self::Time { field, .. }
+            | Self::Conference { field, .. } => Some(field),
+            Self::Duplicate(field)
+            | Self::Escape(field)
+            | Self::Invalid { field, .. }
+            | Self::Unknown(field) => Some(field),
+            Self::NotJson(_) | Self::NotAnObject => None,
+        }
+    }
+}
+
+/// Fields as far as they could be read, and what is wrong with the others. A wrong field is read as absent.
+#[derive(Debug)]
+pub(super) struct Fields<T> {
+    pub(super) values: T,
+    errors: Vec<FieldError>,
+}
+
+impl<T: DeserializeOwned> Fields<T> {
+    /// Reads a JSON object.
+    ///
+    /// # Errors
+    ///
+    /// When the body is not a JSON object. Wrong fields of an object are kept for [`Fields::finish`].
+    pub(super) fn from_json(body: &[u8]) -> Result<Self, Vec<FieldError>> {
+        let first = match serde_json::from_slice(body) {
+            Ok(values) => {
+                return Ok(Self {
+                    values,
+                    errors: Vec::new(),
+                });
+            }
+            Err(error) => error,
+        };
+        let not_json = |error: serde_json::Error| vec![FieldError::NotJson(error.to_string())];
+        match serde_json::from_slice(body).map_err(not_json)? {
+            // JSON's usual readers keep the last of two members of the same name.
+            Value::Object(members) => Self::collect(members, duplicate(&first.to_string())),
+            _ => Err(vec![FieldError::NotAnObject]),
+        }
+    }
+
+    /// Reads `application/x-www-form-urlencoded` data: a body or a query. An empty value counts as absent. The usual
+    /// decoders pass broken escapes through, and a room would be kept under a name that no client can ask for.
+    ///
+    /// # Errors
+    ///
+    /// [`FieldError::Escape`] for data that can't be decoded.
+    pub(super) fn from_form(raw: &[u8]) -> Result<Self, Vec<FieldError>> {
+        for pair in raw.split(|byte| *byte == b'&') {
+            if percent_decode(pair).is_none() {
+                let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default();
+                let name = shorten(&String::from_utf8_lossy(name));
+                return Err(vec![FieldError::Escape(name)]);
+            }
+        }
+        let pairs: Vec<(String, String)> = serde_urlencoded::from_bytes(raw)
+            .map_err(|_| vec![FieldError::Escape("The body".into())])?;
+        let count = pairs.len();
+        let mut members =
+            Map::from_iter(pairs.into_iter().map(|(name, value)| (name, value.into())));
+        // Serde refuses duplicates of the fields that it knows; others may be there twice.
+        let first = (members.len() < count)
+            .then(|| serde_urlencoded::from_bytes::<T>(raw).err())
+            .flatten()
+            .and_then(|error| duplicate(&error.to_string()));
+        members.retain(|_, value| value != "");
+        Self::collect(members, first)
+    }
+
+    /// Reads `members`, leaving out one wrong field after another.
+    fn collect(
+        members: Map<String, Value>,
+        first: Option<FieldError>,
+    ) -> Result<Self, Vec<FieldError>> {
+        let mut errors = Vec::from_iter(first);
+        let mut members = Value::Object(members);
+        loop {
+            let error = match serde_path_to_error::deserialize(&members) {
+                Ok(values) => return Ok(Self { values, errors }),
+                Err(error) => error,
+            };
+            let message = error.inner().to_string();
+            let unknown = quoted(&message, "unknown field `");
+            let path = error.path().to_string();
+            let name = unknown.unwrap_or_else(|| path.split(['.', '[']).next().unwrap_or(&path));
+            let shown = shorten(name);
+            errors.push(match unknown {
+                Some(_) => FieldError::Unknown(shown),
+                None => FieldError::Invalid {
+                    field: shown,
+                    message: expectation(&message),
+                },
+            });
+            let removed = members.as_object_mut().and_then(|all| all.remove(name));
+            if removed.is_none() {
+                return Err(errors);
+            }
+        }
+    }
+}
+
+impl<T> Fields<T> {
+    /// The result of a further check, or `None` if it fails; its error is kept for [`Fields::finish`], unless the
+    /// field has one already.
+    pub(super) fn check<U>(
+        &mut self,
+        check: impl FnOnce(&T) -> Result<U, FieldError>,
+    ) -> Option<U> {
+        match check(&self.values) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                let known = self.errors.iter().any(|it| it.field() == error.field());
+                if !known {
+                    self.errors.push(error);
+                }
+                None
+            }
+        }
+    }
+
+    /// The values, if no field is wrong.
+    ///
+    /// # Errors
+    ///
+    /// All wrong fields.
+    pub(super) fn finish(self) -> Result<T, Vec<FieldError>> {
+        if self.errors.is_empty() {
+            Ok(self.values)
+        } else {
+            Err(self.errors)
+        }
+    }
+
+    /// The values and the result of checks, if no field is wrong.
+    ///
+    /// # Errors
+    ///
+    /// All wrong fields.
+    pub(super) fn finish_with<U>(self, checked: Option<U>) -> Result<(T, U), Vec<FieldError>> {
+        match checked {
+            Some(checked) if self.errors.is_empty() => Ok((self.values, checked)),
+            _ => Err(self.errors),
+        }
+    }
+}
+
+/// Serde's words for a member that is there twice.
+fn duplicate(message: &str) -> Option<FieldError> {
+    quoted(message, "duplicate field `").map(|name| FieldError::Duplicate(shorten(name)))
+}
+
+fn quoted<'a>(message: &'a str, before: &str) -> Option<&'a str> {
+    message.strip_prefix(before)?.split('`').next()
+}
+
+/// What serde expected, as a sentence for people. A message of our own stays.
+fn expectation(message: &str) -> String {
+    match message.split_once(", expected ") {
+        Some((_, "a boolean")) => "must be true or false".into(),
+        Some((_, expected)) => format!("must be {}", expected.replace('`', "\"")),
+        None => message.to_owned(),
+    }
+}
+
+/// A name that the caller chose, safe for a message.
+fn shorten(name: &str) -> String {
+    let name: String = name.chars().take(MAX_NAME_CHARS).collect();
+    name.escape_default().to_string()
+}
+
+/// For a member of a JSON object: `None` if absent, `Some(None)` for `null`, which clears the field.
+pub(super) fn nullable<'de, D, T>(json: D) -> Result<Option<Option<T>>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Option::deserialize(json).map(Some)
+}
+
+/// A time with its zone.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Time(pub(super) DateTime<Utc>);
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(value)?;
+        timestamp::parse_zoned(&text)
+            .map(Self)
+            .map_err(D::Error::custom)
+    }
+}
+
+/// A whole number. One that is too large for us is the largest there is: above the bound of its field, and refused
+/// with it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Count(pub(super) u32);
+
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        let number = Value::deserialize(value)?.as_u64();
+        let number = number.ok_or_else(|| D::Error::custom("must be a whole number"))?;
+        Ok(Self(u32::try_from(number).unwrap_or(u32::MAX)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Default, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    struct Sample {
+        name: Option<String>,
+        mail_owner: Option<String>,
+        empty: Option<String>,
+        room: Option<String>,
+        #[serde(deserialize_with = "nullable")]
+        title: Option<Option<String>>,
+        #[serde(deserialize_with = "nullable")]
+        owner: Option<Option<String>>,
+        lobby: Option<bool>,
+        max_occupants: Option<Count>,
+        start: Option<Time>,
+    }
+
+    fn json(body: &str) -> Result<Sample, Vec<FieldError>> {
+        Fields::from_json(body.as_bytes())?.finish()
+    }
+
+    fn form(raw: &str) -> Result<Sample, Vec<FieldError>> {
+        Fields::from_form(raw.as_bytes())?.finish()
+    }
+
+    fn invalid(field: &str, message: &str) -> FieldError {
+        FieldError::Invalid {
+            field: field.into(),
+            message: message.into(),
+        }
+    }
+
+    #[test]
+    fn a_form_is_decoded_and_an_empty_value_is_absent() {
+        let form = form("name=caf%25c3%25a9+x&mail_owner=a%40b&empty=").unwrap();
+        assert_eq!(form.name.as_deref(), Some("caf%c3%a9 x"));
+        assert_eq!(form.mail_owner.as_deref(), Some("a@b"));
+        assert_eq!(form.empty, None);
+        assert_eq!(form.room, None);
+    }
+
+    #[test]
+    fn a_broken_escape_names_its_field() {
+        for raw in [
+            "name=%",
+            "name=%4",
+            "name=%zz",
+            "name=%c3",
+            "name=%ff",
+            "name=a%c3%28",
+        ] {
+            let errors = form(&format!("room=b&{raw}")).unwrap_err();
+            assert_eq!(errors, [FieldError::Escape("name".into())], "{raw}");
+        }
+    }
+
+    #[test]
+    fn a_duplicate_field_of_a_form_is_refused_by_name() {
+        let errors = form("name=a&name=a").unwrap_err();
+        assert_eq!(errors, [FieldError::Duplicate("name".into())]);
+        let errors = form("name=&name=a").unwrap_err();
+        assert_eq!(errors, [FieldError::Duplicate("name".into())]);
+    }
+
+    #[test]
+    fn a_duplicate_member_is_refused_by_name() {
+        for (body, name) in [
+            (r#"{"room": "a", "room": "b"}"#, "room"),
+            (r#"{"room": "a", "title": null, "title": null}"#, "title"),
+        ] {
+            let errors = json(body).unwrap_err();
+            assert_eq!(errors, [FieldError::Duplicate(name.into())], "{body}");
+        }
+    }
+
+    #[test]
+    fn a_number_too_large_for_us_is_the_largest() {
+        let sample = json(r#"{"max_occupants": 5000000000}"#).unwrap();
+        assert_eq!(sample.max_occupants.unwrap().0, u32::MAX);
+    }
+
+    #[test]
+    fn null_clears_and_absence_leaves() {
+        let sample = json(r#"{"title": null}"#).unwrap();
+        assert_eq!((sample.title, sample.owner), (Some(None), None));
+    }
+
+    #[test]
+    fn all_wrong_members_are_named_at_once() {
+        let body = r#"{"lobby": "yes", "max_occupants": 1.5, "title": 3, "start": "noon", "strat": 1, "a\n": 2, "room": "x"}"#;
+        let mut errors = json(body).unwrap_err();
+        errors.sort_by_key(|error| error.field().map(str::to_owned));
+        let time = timestamp::parse_zoned("noon").unwrap_err().to_string();
+        let expected = [
+            FieldError::Unknown("a\\n".into()),
+            invalid("lobby", "must be true or false"),
+            invalid("max_occupants", "must be a whole number"),
+            invalid("start", &time),
+            FieldError::Unknown("strat".into()),
+            invalid("title", "must be a string"),
+        ];
+        assert_eq!(errors, expected);
+    }
+
+    #[test]
+    fn a_check_adds_to_the_errors_of_other_fields_but_not_of_its_own() {
+        let mut fields = Fields::<Sample>::from_json(br#"{"room": 7, "lobby": 7}"#).unwrap();
+        let missing = fields.check(|it| it.room.clone().ok_or(FieldError::Missing("room")));
+        assert_eq!(missing, None);
+        let missing = fields.check(|it| it.name.clone().ok_or(FieldError::Missing("name")));
+        assert_eq!(missing, None);
+        let errors = fields.finish().unwrap_err();
+        assert_eq!(errors.len(), 3, "{errors:?}");
+        assert!(errors.contains(&FieldError::Missing("name")));
+    }
+
+    #[test]
+    fn a_body_that_is_no_object_is_refused() {
+        for body in ["[1]", "7", "null", "\"room\""] {
+            assert_eq!(json(body).unwrap_err(), [FieldError::NotAnObject], "{body}");
+        }
+        for body in ["{} {}", "{", "{\"room\": 1"] {
+            let errors = json(body).unwrap_err();
+            assert!(matches!(errors[..], [FieldError::NotJson(_)]), "{body}");
+        }
+    }
+}
