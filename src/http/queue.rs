@@ -14,7 +14,7 @@ use super::request::{Access, CREATE, READ, Request, request};
 use super::{Shared, either, websocket, with};
 use crate::domain::conference::{Conference, ConferenceError};
 use crate::domain::timestamp;
-use crate::queue::{Queue, Status};
+use crate::queue::{ConferenceStatus, Queue};
 use crate::session::SessionContext;
 
 /// The routes under `queue.path`. A user's valid token gets 403 where a service token is required.
@@ -117,7 +117,7 @@ async fn conferences(request: Request, shared: &Shared) -> Result<Response, ApiE
     Ok(json(StatusCode::OK, &json!({ "conferences": list })))
 }
 
-fn body(status: &Status, waiting_queue: bool, muc_prefix: &str) -> Value {
+fn body(status: &ConferenceStatus, waiting_queue: bool, muc_prefix: &str) -> Value {
     let mut body = json!({
         "conference": status.conference.jid(muc_prefix),
         "live": status.live_since.is_some(),

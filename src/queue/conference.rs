@@ -1,5 +1,5 @@
-//! One conference as the queue sees it (pure but for the clock of kept places): its line, whether it is live,
-//! and the places of those who are away for a moment.
+//! One conference as the queue sees it (pure except for the clock of reserved places): its line, whether it is live,
+//! and the reserved places of visitors whose connection broke.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,46 +10,44 @@ use tokio::time::Instant;
 use super::line::{Batch, Place, Ticket, WaitingLine};
 use super::{SubscriberRef, TokenKey};
 
-/// Who was let in and is back within their grace was sent here again: jicofo does that as long as the conference
-/// isn't live in Prosody, or has no room there. A crowd that is told at once, again and again, would do nothing
-/// but come and go. So the first time they are spread over so many milliseconds, and each time over twice as
-/// many.
+/// jicofo sends a released visitor back to the queue while the conference isn't live in Prosody or has no room there.
+/// A crowd that is released immediately each time would only reconnect in a loop. A returning visitor spreads its
+/// joining over this many milliseconds, twice as many each further time.
 const REJOIN_SPREAD: u32 = 10_000;
-/// No more than this.
+/// The upper bound of [`REJOIN_SPREAD`].
 const REJOIN_SPREAD_MAX: u32 = 60_000;
 
-/// A conference that somebody waits for, or that is live.
+/// A conference that is live, or that visitors wait for.
 #[derive(Debug, Default)]
 pub(super) struct ConferenceQueue {
     line: WaitingLine<SubscriberRef>,
     live_since: Option<DateTime<Utc>>,
-    /// How many sessions wait, those released but not gone included.
+    /// The number of visitors, with those that were released and are still connected.
     sessions: usize,
-    /// Places of those whose connection broke. A tree, as it gives back what a crowd took that came and went.
-    kept: BTreeMap<(TokenKey, Ticket), Reservation>,
-    /// Places, by token, of those who came while another of their token was there: mostly one and the same
-    /// person, whose former connection is dead and doesn't know it yet. With each the ticket that its session
-    /// was given.
-    seconds: BTreeMap<(TokenKey, Ticket), Ticket>,
-    /// Places, by the tickets that the sessions were given, of those who took over another's.
-    moved: BTreeMap<Ticket, Ticket>,
+    /// The places of visitors whose connection broke. A tree: unlike a hash map, it frees the memory of a past crowd.
+    reserved: BTreeMap<(TokenKey, Ticket), ReservedPlace>,
+    /// The places, by token, of visitors that came while another visitor with their token was connected. Mostly that
+    /// is the same person, whose former connection is dead and not closed yet. The value is the ticket that the session
+    /// received.
+    duplicates: BTreeMap<(TokenKey, Ticket), Ticket>,
+    /// The current place of each visitor that inherited one, by the ticket that its session received.
+    reassigned: BTreeMap<Ticket, Ticket>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Reservation {
+struct ReservedPlace {
     until: Instant,
     released: bool,
-    /// Over how many milliseconds they are spread if they come back and were released.
-    back_millis: u32,
+    /// The time over which the visitor spreads its joining if it returns and was released.
+    rejoin_spread_millis: u32,
 }
 
-/// What became of a place that was asked for.
+/// The result of [`ConferenceQueue::join`].
 pub(super) struct Arrival {
-    /// The ticket, for [`ConferenceQueue::leave`].
     pub(super) ticket: Ticket,
-    /// Whether its bearer may go in at once, and within how many milliseconds.
-    pub(super) at_once: Option<u32>,
-    /// How many places of this token are not kept any more.
+    /// If the visitor is released immediately: the time over which it spreads its joining, in milliseconds.
+    pub(super) immediate_release: Option<u32>,
+    /// The number of places of this token that are not reserved any more.
     pub(super) freed: u32,
 }
 
@@ -62,145 +60,155 @@ impl ConferenceQueue {
         self.line.is_live()
     }
 
-    /// How many wait and have not been released.
     pub(super) fn waiting(&self) -> usize {
         self.line.waiting()
     }
 
-    /// How many were released, and are still connected.
+    /// The number of visitors that were released and are still connected.
     pub(super) fn released(&self) -> usize {
         self.sessions.saturating_sub(self.line.waiting())
     }
 
-    /// How many are away, and have not been released.
+    /// The number of visitors that are away and were not released.
     pub(super) fn away(&self) -> usize {
-        self.kept.values().filter(|kept| !kept.released).count()
+        self.reserved
+            .values()
+            .filter(|place| !place.released)
+            .count()
     }
 
-    /// Whether nobody needs it.
+    /// Whether it can be dropped.
     pub(super) fn is_idle(&self) -> bool {
-        self.live_since.is_none() && self.sessions == 0 && self.kept.is_empty()
+        self.live_since.is_none() && self.sessions == 0 && self.reserved.is_empty()
     }
 
-    /// Somebody comes. `is_second`: another with this token is there.
+    /// Adds a visitor. `is_duplicate`: another visitor with this token is connected.
     pub(super) fn join(
         &mut self,
         token: Option<TokenKey>,
-        is_second: bool,
+        is_duplicate: bool,
         per_second: u32,
         subscriber: SubscriberRef,
     ) -> Arrival {
-        let (kept, freed) = token.map_or((None, 0), |token| self.take_kept(token));
-        let place = kept.map(|(place, _)| place);
-        let (ticket, at_once) = self.line.arrive(place, per_second, subscriber);
-        let back = kept.filter(|(place, _)| place.released);
-        let at_once = at_once.then(|| back.map_or(0, |(_, millis)| millis));
-        if let Some(token) = token.filter(|_| is_second && at_once.is_none()) {
-            self.seconds.insert((token, ticket), ticket);
+        let (reserved, freed) = token.map_or((None, 0), |token| self.take_reserved(token));
+        let place = reserved.map(|(place, _)| place);
+        let (ticket, is_released) = self.line.join(place, per_second, subscriber);
+        let rejoined = reserved.filter(|(place, _)| place.released);
+        let immediate_release = is_released.then(|| rejoined.map_or(0, |(_, millis)| millis));
+        if let Some(token) = token.filter(|_| is_duplicate && !is_released) {
+            self.duplicates.insert((token, ticket), ticket);
         }
         self.sessions += 1;
         Arrival {
             ticket,
-            at_once,
+            immediate_release,
             freed,
         }
     }
 
-    /// Somebody leaves who was given `ticket`. The earliest place of a token is for whoever of it remains.
-    /// Gives the place that is free now, if it is worth keeping.
+    /// Removes the visitor that received `ticket`. The earliest place of a token belongs to the remaining visitor with
+    /// that token. Returns the place that is free now, if it is worth reserving.
     pub(super) fn leave(&mut self, token: Option<TokenKey>, ticket: Ticket) -> Option<Place> {
         self.sessions -= 1;
-        let mut ticket = self.moved.remove(&ticket).unwrap_or(ticket);
+        let mut ticket = self.reassigned.remove(&ticket).unwrap_or(ticket);
         let waited = self.line.leave(ticket);
         if let Some(token) = token {
-            let was_second = self.seconds.remove(&(token, ticket)).is_some();
-            if waited && let Some(later) = self.take_over(token, ticket, was_second) {
-                ticket = later;
+            let was_duplicate = self.duplicates.remove(&(token, ticket)).is_some();
+            if waited && let Some(freed) = self.inherit_place(token, ticket, was_duplicate) {
+                ticket = freed;
             }
         }
         let place = Place {
             ticket,
             released: !waited,
         };
-        // Who was let in goes on being let in while it is live.
+        // A released visitor stays released while the conference is live.
         (waited || self.is_live()).then_some(place)
     }
 
-    /// The next of this token takes the place `to`; gives the one that they had.
-    fn take_over(&mut self, token: TokenKey, to: Ticket, was_second: bool) -> Option<Ticket> {
-        let (&(next, from), &given) = self.seconds.range((token, to)..).next()?;
+    /// Moves the next visitor of this token to the place `to`; returns the place that it had.
+    fn inherit_place(
+        &mut self,
+        token: TokenKey,
+        to: Ticket,
+        was_duplicate: bool,
+    ) -> Option<Ticket> {
+        let (&(next, from), &received) = self.duplicates.range((token, to)..).next()?;
         if next != token || !self.line.move_to(from, to) {
             return None;
         }
-        self.seconds.remove(&(token, from));
-        if was_second {
-            self.seconds.insert((token, to), given);
+        self.duplicates.remove(&(token, from));
+        if was_duplicate {
+            self.duplicates.insert((token, to), received);
         }
-        self.moved.insert(given, to);
+        self.reassigned.insert(received, to);
         Some(from)
     }
 
-    /// Keeps a place for so long, after which whoever was released has had time to come back. `at_once`: over
-    /// how many milliseconds they were to spread their joining, if they did not have to wait.
-    pub(super) fn keep(
+    /// Reserves a place for `grace`, and for the time over which the visitor was to spread its joining, if it was
+    /// released immediately.
+    pub(super) fn reserve(
         &mut self,
         token: TokenKey,
         place: Place,
-        at_once: Option<u32>,
+        immediate_release: Option<u32>,
         grace: Duration,
     ) {
-        let joining = Duration::from_millis(at_once.unwrap_or(0).into());
-        let back_millis = at_once.map_or(REJOIN_SPREAD, |millis| millis.saturating_mul(2));
-        let kept = Reservation {
+        let joining = Duration::from_millis(immediate_release.unwrap_or(0).into());
+        let spread = immediate_release.map_or(REJOIN_SPREAD, |millis| millis.saturating_mul(2));
+        let reserved = ReservedPlace {
             until: Instant::now() + joining + grace,
             released: place.released,
-            back_millis: back_millis.clamp(REJOIN_SPREAD, REJOIN_SPREAD_MAX),
+            rejoin_spread_millis: spread.clamp(REJOIN_SPREAD, REJOIN_SPREAD_MAX),
         };
-        self.kept.insert((token, place.ticket), kept);
+        self.reserved.insert((token, place.ticket), reserved);
     }
 
-    /// Keeps a place at the end of the line for somebody who is expected.
-    pub(super) fn expect(&mut self, token: TokenKey, grace: Duration) {
+    /// Reserves a place at the end of the line for a visitor of the former run.
+    pub(super) fn restore_place(&mut self, token: TokenKey, grace: Duration) {
         let place = Place {
             ticket: self.line.next_ticket(),
             released: false,
         };
-        self.keep(token, place, None, grace);
+        self.reserve(token, place, None, grace);
     }
 
-    /// The earliest place that is kept for this token, with the time for coming back to it, and how many were
-    /// taken out to find it.
-    fn take_kept(&mut self, token: TokenKey) -> (Option<(Place, u32)>, u32) {
+    /// The earliest valid place that is reserved for this token, with the time over which to spread the joining, and
+    /// the number of places that were removed to find it.
+    fn take_reserved(&mut self, token: TokenKey) -> (Option<(Place, u32)>, u32) {
         let now = Instant::now();
         let mut taken = 0;
-        while let Some((&(next, ticket), &kept)) = self.kept.range((token, Ticket::FIRST)..).next()
+        while let Some((&(next, ticket), &reserved)) =
+            self.reserved.range((token, Ticket::FIRST)..).next()
         {
             if next != token {
                 break;
             }
-            self.kept.remove(&(next, ticket));
+            self.reserved.remove(&(next, ticket));
             taken += 1;
-            if kept.until > now {
-                let released = kept.released;
-                return (Some((Place { ticket, released }, kept.back_millis)), taken);
+            if reserved.until > now {
+                let released = reserved.released;
+                let place = Place { ticket, released };
+                return (Some((place, reserved.rejoin_spread_millis)), taken);
             }
         }
         (None, taken)
     }
 
-    /// The tokens of those who are away and have not been released, in the order of their places.
-    pub(super) fn in_order(&self) -> impl Iterator<Item = TokenKey> {
+    /// The tokens of visitors that are away and were not released, in the order of their places.
+    pub(super) fn waiting_tokens(&self) -> impl Iterator<Item = TokenKey> {
         let now = Instant::now();
-        let away = self.kept.iter();
-        let mut here: Vec<_> = away
-            .filter(|(_, kept)| kept.until > now && !kept.released)
+        let mut tokens: Vec<_> = self
+            .reserved
+            .iter()
+            .filter(|(_, place)| place.until > now && !place.released)
             .map(|(&(token, ticket), _)| (ticket, token))
             .collect();
-        here.sort_unstable_by_key(|(ticket, _)| *ticket);
-        here.into_iter().map(|(_, token)| token)
+        tokens.sort_unstable_by_key(|(ticket, _)| *ticket);
+        tokens.into_iter().map(|(_, token)| token)
     }
 
-    /// It goes live, which it was not: the first batch may go in.
+    /// The conference goes live, and was not live before; returns the first batch.
     pub(super) fn go_live(
         &mut self,
         since: DateTime<Utc>,
@@ -215,28 +223,27 @@ impl ConferenceQueue {
         self.line.tick(per_second)
     }
 
-    /// It is over; says whether it was live. `forget` is told of each place that is not kept any more: having
-    /// been let in is worth nothing now.
-    pub(super) fn end_live(&mut self, forget: impl FnMut(TokenKey)) -> bool {
+    /// The conference is no longer live; returns whether it was. Places of released visitors lose their worth:
+    /// `on_removed` receives the token of each.
+    pub(super) fn end_live(&mut self, on_removed: impl FnMut(TokenKey)) -> bool {
         self.line.end_live();
-        self.keep_on(|kept| !kept.released, forget);
+        self.retain(|place| !place.released, on_removed);
         self.live_since.take().is_some()
     }
 
-    /// Forgets the places that nobody came back to; `forget` is told of each.
-    pub(super) fn forget(&mut self, forget: impl FnMut(TokenKey)) {
+    /// Removes the reserved places whose time has passed; `on_removed` receives the token of each.
+    pub(super) fn remove_expired(&mut self, on_removed: impl FnMut(TokenKey)) {
         let now = Instant::now();
-        self.keep_on(|kept| kept.until > now, forget);
+        self.retain(|place| place.until > now, on_removed);
     }
 
-    /// Keeps on those places that are worth it; `forget` is told of each of the others.
-    fn keep_on(
+    fn retain(
         &mut self,
-        is_worth_it: impl Fn(&Reservation) -> bool,
-        mut forget: impl FnMut(TokenKey),
+        keep: impl Fn(&ReservedPlace) -> bool,
+        mut on_removed: impl FnMut(TokenKey),
     ) {
-        self.kept
-            .extract_if(.., |_, kept| !is_worth_it(kept))
-            .for_each(|((token, _), _)| forget(token));
+        self.reserved
+            .extract_if(.., |_, place| !keep(place))
+            .for_each(|((token, _), _)| on_removed(token));
     }
 }

@@ -1,26 +1,25 @@
-//! The JSON bodies of the queue's messages. Keys may be added, none may go.
+//! The JSON bodies of the queue's messages. Members may be added; none may be removed.
 
 use serde::Serialize;
 
-/// To a visitor: come in, after a random part of the delay. jigasi throws unless `randomDelayMs` is there
-/// and an integer.
-#[derive(Clone, Copy, Debug, Serialize)]
+/// For a visitor: join after a random part of the delay. jigasi throws unless `randomDelayMs` is an integer.
+#[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Live<'a> {
+struct Live<'a> {
     conference: &'a str,
     status: &'static str,
     random_delay_ms: u32,
 }
 
-/// To a moderator: so many wait.
-#[derive(Clone, Copy, Debug, Serialize)]
+/// For a moderator: the number of waiting visitors.
+#[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct State<'a> {
+struct State<'a> {
     conference: &'a str,
     visitors_waiting: usize,
 }
 
-/// The body that lets a visitor of the conference with this JID in.
+/// The body that releases a visitor of the conference with this JID.
 #[must_use]
 pub fn live(conference: &str, random_delay_ms: u32) -> Vec<u8> {
     json(&Live {
@@ -30,7 +29,7 @@ pub fn live(conference: &str, random_delay_ms: u32) -> Vec<u8> {
     })
 }
 
-/// The body that tells how many visitors wait for the conference with this JID.
+/// The body with the number of visitors that wait for the conference with this JID.
 #[must_use]
 pub fn state(conference: &str, visitors_waiting: usize) -> Vec<u8> {
     json(&State {
@@ -40,14 +39,14 @@ pub fn state(conference: &str, visitors_waiting: usize) -> Vec<u8> {
 }
 
 fn json(body: &impl Serialize) -> Vec<u8> {
-    // Strings and numbers always serialise.
+    // Serialising strings and numbers does not fail.
     serde_json::to_vec(body).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
-    fn bodies_are_as_the_clients_expect_them() {
+    fn bodies_have_the_members_that_clients_read() {
         let text = |body| String::from_utf8(body).unwrap();
         assert_eq!(
             text(super::live("room@conference.meet.example.com", 0)),

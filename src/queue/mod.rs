@@ -1,116 +1,65 @@
-//! The queue: who waits, and who is live, per conference. One handle that all sessions share.
+//! The waiting queue: which visitors wait for each conference, and which conferences are live. All sessions share one
+//! handle.
 //!
-//! Who is live is in the store, so that it survives whatever happens to the process; who waits is in
-//! memory only, since those who wait come back by themselves. In the line stands how each visitor is told
-//! ([`SubscriberRef`]).
+//! Live conferences are in the store, so they survive a restart. Waiting visitors are in memory only: their clients
+//! reconnect, and a stop saves the order of their places. Each entry of a line holds a reference to the session to
+//! notify ([`SubscriberRef`]).
 
 mod conference;
 mod fan_out;
+mod limits;
 pub mod line;
 mod live;
 pub mod message;
+mod pace;
 mod places;
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
-use thiserror::Error;
-use tokio::sync::Mutex as TurnMutex;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use arc_swap::ArcSwap;
+use chrono::{DateTime, Utc};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::Batcher;
-use crate::clock;
+use crate::config;
 use crate::domain::conference::Conference;
 use crate::metrics::{self, VISITOR_STATES};
 use crate::store::{Store, StoreError};
-use arc_swap::ArcSwap;
-use conference::ConferenceQueue;
-use fan_out::{Notification, fan_out};
-use line::{BATCH_MILLIS, Batch, Ticket};
-use live::Change;
+use conference::{Arrival, ConferenceQueue};
+use fan_out::Notification;
+use limits::TokenLimits;
+pub use limits::{LimitReached, TokenKey};
+use line::{Batch, Ticket};
+use live::PendingChange;
 
-/// How often what nobody needs any more is forgotten, and the store looked at without a hint.
-const HOUSEKEEPING: Duration = Duration::from_secs(30);
-/// How long the loop waits after the database failed it.
-const RETRY: Duration = Duration::from_secs(2);
-/// Hints to look at the store that come closer together are one look.
-const SYNC_DEBOUNCE: Duration = Duration::from_millis(100);
-
-/// What the operator decided, from `[queue]`.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// How many are released a second; 0: all at once.
-    pub release_per_second: u32,
-    /// How long a conference is live if nobody says that it ended.
-    pub live_ttl: TimeDelta,
-    /// For how long a visitor whose connection broke keeps their place.
-    pub reconnect_grace: Duration,
-    /// How many may wait with one token.
-    pub max_per_token: u32,
-    /// How many may wait from one address.
-    pub max_per_address: u32,
-    /// `xmpp.muc_prefix`: messages name conferences by their JIDs.
-    pub muc_prefix: String,
-}
-
-/// What tells the bearer of a token from others without keeping the token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TokenKey(pub [u8; 16]);
-
-/// A session that visitors wait in.
+/// A session with waiting visitors.
 pub trait Subscriber: fmt::Debug + Send + Sync {
-    /// Lets the visitor in this seat in: `body` is the message that says so. Must not wait, nor use the queue
-    /// in the same breath.
+    /// Sends `body`, the message of a release, to the visitor of this subscription. Must neither block nor call the
+    /// queue.
     fn notify(&self, subscription: u32, body: &[u8]);
 }
 
-/// Where a waiting visitor is told. The session may be gone by then.
+/// The session to notify, which may have ended since, and its subscription.
 #[derive(Clone, Debug)]
 pub struct SubscriberRef {
     /// The session.
     pub subscriber: Weak<dyn Subscriber>,
-    /// Which of its visitors.
+    /// The number of the subscription within the session.
     pub subscription: u32,
 }
 
-/// Who wants to wait.
-#[derive(Clone, Copy, Debug)]
-pub struct Visitor {
-    /// Their token; `None` for service tokens, which are not counted and keep no place.
-    pub token: Option<TokenKey>,
-    /// Their address; `None` for the loopback, which is not counted.
-    pub address: Option<IpAddr>,
-}
-
-/// Why somebody can't wait. Each message fits an ERROR frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum LimitReached {
-    /// Too many wait with this token.
-    #[error(
-        "too many wait with this token already; use a token for each visitor, or raise queue.max_per_token"
-    )]
-    Token,
-    /// Too many wait from this address.
-    #[error(
-        "too many wait from this address already; try again later, or raise queue.max_per_address"
-    )]
-    Address,
-}
-
-/// What is known of a conference.
+/// The state of a conference.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Status {
-    /// Which one.
+pub struct ConferenceStatus {
+    /// Its key.
     pub conference: Conference,
-    /// Since when it is live, if it is.
+    /// When it went live, if it is live.
     pub live_since: Option<DateTime<Utc>>,
-    /// How many wait and have not been released.
+    /// The number of visitors that wait and were not released.
     pub waiting: usize,
 }
 
@@ -122,187 +71,114 @@ pub struct Queue {
 
 #[derive(Debug)]
 struct Inner {
-    settings: Arc<ArcSwap<Settings>>,
+    config: ArcSwap<config::Queue>,
+    /// `xmpp.muc_prefix`: messages name conferences by their JIDs.
+    muc_prefix: String,
     store: Store,
-    /// Held from a look at the store, or a change in it, until the state says the same: so an older look
-    /// never undoes a newer change.
-    turn: TurnMutex<()>,
-    /// Changes whose turn has not come.
-    changes: Batcher<Change, (), StoreError>,
+    /// Held while live conferences are read from the store or changed there, until `state` matches: an older read never
+    /// overwrites a newer change.
+    sync_lock: tokio::sync::Mutex<()>,
+    changes: Batcher<PendingChange, (), StoreError>,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    rooms: HashMap<Arc<Conference>, ConferenceQueue>,
-    /// A tree, as it gives back what a crowd took that came and went.
-    by_token: BTreeMap<TokenKey, TokenUsage>,
-    by_address: BTreeMap<IpAddr, u32>,
+    conferences: HashMap<Arc<Conference>, ConferenceQueue>,
+    tokens: TokenLimits,
 }
 
-/// How many wait with a token, and how many of its places are kept. Either is bounded.
-#[derive(Debug, Default)]
-struct TokenUsage {
-    active: u32,
-    reserved: u32,
-}
-
-/// Somebody's place in a line. Dropping it is leaving.
+/// A visitor's place in the queue. Dropping it leaves the queue; the place stays reserved for
+/// `queue.reconnect_grace`.
 #[derive(Debug)]
 pub struct QueueTicket {
     queue: Queue,
     conference: Arc<Conference>,
-    visitor: Visitor,
+    token: Option<TokenKey>,
     ticket: Ticket,
-    at_once: Option<u32>,
-    /// Whether the place is kept for a while after this.
-    keep: bool,
+    immediate_release: Option<u32>,
+    reserve_place: bool,
 }
 
 impl Queue {
-    /// The queue over `store`.
+    /// The queue over `store`; `muc_prefix` is `xmpp.muc_prefix`.
     #[must_use]
-    pub fn new(store: Store, settings: Settings) -> Self {
+    pub fn new(store: Store, config: config::Queue, muc_prefix: &str) -> Self {
         Self {
             inner: Arc::new(Inner {
-                settings: Arc::new(ArcSwap::from_pointee(settings)),
+                config: ArcSwap::from_pointee(config),
+                muc_prefix: muc_prefix.to_owned(),
                 store,
-                turn: TurnMutex::default(),
+                sync_lock: tokio::sync::Mutex::default(),
                 changes: Batcher::default(),
                 state: Mutex::default(),
             }),
         }
     }
 
-    /// What the operator decided now.
-    pub fn reload(&self, settings: Settings) {
-        self.inner.settings.store(Arc::new(settings));
+    /// Replaces the configuration.
+    pub fn reload(&self, config: config::Queue) {
+        self.inner.config.store(Arc::new(config));
+    }
+
+    /// Synchronises with the store and releases visitors, until `stop`; the first synchronisation comes after
+    /// `next_sync`, the result of [`Queue::sync_now`].
+    pub async fn run(&self, next_sync: Duration, stop: CancellationToken) {
+        tokio::join!(self.sync_loop(next_sync, &stop), self.release_loop(&stop));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing that holds the lock panics; if it did, the state is still the best there is.
+        // No code panics while it holds the lock; if one did, this state is still the best available.
         self.inner
             .state
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a place in the line of `conference`; `subscriber` is notified when it is its turn. Who may go in at once
-    /// ([`QueueTicket::immediate_release`]) is not told.
+    /// Adds a visitor to the line of `conference`; `subscriber` is notified when the visitor is released, unless that is
+    /// immediately ([`QueueTicket::immediate_release`]). A visitor without `token` is not counted, and its place is not
+    /// reserved: that is for service tokens.
     ///
     /// # Errors
     ///
-    /// [`LimitReached`] where too many wait already.
+    /// [`LimitReached`] when too many visitors wait with this token.
     pub fn join(
         &self,
         conference: Conference,
-        visitor: Visitor,
+        token: Option<TokenKey>,
         subscriber: SubscriberRef,
     ) -> Result<QueueTicket, LimitReached> {
-        let settings = self.inner.settings.load_full();
-        let mut state = self.state();
-        let State {
-            rooms,
-            by_token,
-            by_address,
-        } = &mut *state;
-        let here = |usage: &TokenUsage| usage.active;
-        let others = visitor.token.and_then(|token| by_token.get(&token));
-        let others = others.map_or(0, here);
-        if visitor.token.is_some() && others >= settings.max_per_token {
-            return Err(LimitReached::Token);
-        }
-        if let Some(address) = visitor.address {
-            let count = by_address.entry(address).or_default();
-            if *count >= settings.max_per_address {
-                return Err(LimitReached::Address);
-            }
-            *count += 1;
-        }
-        // One name for all who wait for it.
-        let known = rooms.get_key_value(&conference);
-        let conference = known.map_or_else(|| Arc::new(conference), |(known, _)| Arc::clone(known));
-        let room = rooms.entry(Arc::clone(&conference)).or_default();
-        let per_second = settings.release_per_second;
-        let arrival = room.join(visitor.token, others > 0, per_second, subscriber);
-        if let Some(token) = visitor.token {
-            let usage = by_token.entry(token).or_default();
-            usage.active += 1;
-            usage.reserved -= arrival.freed.min(usage.reserved);
-        }
-        drop(state);
-        metrics::visitors_released(usize::from(arrival.at_once.is_some()));
+        let config = self.inner.config.load();
+        let joined = self.state().join(conference, token, subscriber, &config);
+        let (conference, arrival) = joined?;
+        metrics::visitors_released(usize::from(arrival.immediate_release.is_some()));
         Ok(QueueTicket {
             queue: self.clone(),
             conference,
-            visitor,
+            token,
             ticket: arrival.ticket,
-            at_once: arrival.at_once,
-            keep: true,
+            immediate_release: arrival.immediate_release,
+            reserve_place: true,
         })
     }
 
-    fn leave(&self, waiting: &QueueTicket) {
-        let settings = self.inner.settings.load_full();
-        let mut state = self.state();
-        let State {
-            rooms,
-            by_token,
-            by_address,
-        } = &mut *state;
-        let Visitor { token, address } = waiting.visitor;
-        if let Some(address) = address
-            && let Entry::Occupied(mut count) = by_address.entry(address)
-        {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
-        }
-        let Some(room) = rooms.get_mut(&waiting.conference) else {
-            return;
-        };
-        let place = room.leave(token, waiting.ticket);
-        if let Some(token) = token
-            && let Entry::Occupied(mut entry) = by_token.entry(token)
-        {
-            let usage = entry.get_mut();
-            usage.active -= 1;
-            if let Some(place) = place
-                && waiting.keep
-                && !settings.reconnect_grace.is_zero()
-                && usage.reserved < settings.max_per_token
-            {
-                usage.reserved += 1;
-                room.keep(token, place, waiting.at_once, settings.reconnect_grace);
-            }
-            if usage.is_empty() {
-                entry.remove();
-            }
-        }
-        if room.is_idle() {
-            rooms.remove(&waiting.conference);
-        }
-    }
-
-    /// How many wait for `conference`.
+    /// The number of visitors that wait for `conference`.
     #[must_use]
     pub fn waiting(&self, conference: &Conference) -> usize {
-        self.state()
-            .rooms
-            .get(conference)
-            .map_or(0, ConferenceQueue::waiting)
+        let state = self.state();
+        let queue = state.conferences.get(conference);
+        queue.map_or(0, ConferenceQueue::waiting)
     }
 
-    /// What is known of `conference`.
+    /// The state of `conference`.
     #[must_use]
-    pub fn status(&self, conference: &Conference) -> Status {
+    pub fn status(&self, conference: &Conference) -> ConferenceStatus {
         let state = self.state();
-        let room = state.rooms.get(conference);
-        Status {
+        let queue = state.conferences.get(conference);
+        ConferenceStatus {
             conference: conference.clone(),
-            live_since: room.and_then(ConferenceQueue::live_since),
-            waiting: room.map_or(0, ConferenceQueue::waiting),
+            live_since: queue.and_then(ConferenceQueue::live_since),
+            waiting: queue.map_or(0, ConferenceQueue::waiting),
         }
     }
 
@@ -310,21 +186,21 @@ impl Queue {
     #[must_use]
     pub fn is_live(&self, conference: &Conference) -> bool {
         let state = self.state();
-        let room = state.rooms.get(conference);
-        room.and_then(ConferenceQueue::live_since).is_some()
+        let queue = state.conferences.get(conference);
+        queue.and_then(ConferenceQueue::live_since).is_some()
     }
 
-    /// Every conference that is live or waited for, by name.
+    /// All conferences that are live or have waiting visitors, sorted by name.
     #[must_use]
-    pub fn conferences(&self) -> Vec<Status> {
+    pub fn conferences(&self) -> Vec<ConferenceStatus> {
         let state = self.state();
         let mut all: Vec<_> = state
-            .rooms
+            .conferences
             .iter()
-            .map(|(conference, room)| Status {
+            .map(|(conference, queue)| ConferenceStatus {
                 conference: Conference::clone(conference),
-                live_since: room.live_since(),
-                waiting: room.waiting(),
+                live_since: queue.live_since(),
+                waiting: queue.waiting(),
             })
             .filter(|status| status.live_since.is_some() || status.waiting > 0)
             .collect();
@@ -333,247 +209,111 @@ impl Queue {
         all
     }
 
-    /// How many visitors are in each of [`VISITOR_STATES`], and how many conferences are live.
+    /// The number of visitors in each of [`VISITOR_STATES`], and the number of live conferences.
     #[must_use]
     pub fn count(&self) -> ([usize; VISITOR_STATES.len()], usize) {
         let (mut visitors, mut live) = ([0; VISITOR_STATES.len()], 0);
-        for room in self.state().rooms.values() {
-            visitors[usize::from(room.is_live())] += room.waiting();
-            visitors[2] += room.released();
-            visitors[3] += room.away();
-            live += usize::from(room.live_since().is_some());
+        for queue in self.state().conferences.values() {
+            visitors[usize::from(queue.is_live())] += queue.waiting();
+            visitors[2] += queue.released();
+            visitors[3] += queue.away();
+            live += usize::from(queue.live_since().is_some());
         }
         (visitors, live)
     }
 
-    /// Who is to be told that it went live; `asked` is since when they are owed the news.
-    fn apply_live(
-        &self,
-        conference: &Conference,
-        since: DateTime<Utc>,
-        asked: Instant,
-    ) -> Option<Notification> {
-        let settings = self.inner.settings.load_full();
-        let mut state = self.state();
-        let room = state.rooms.entry(Arc::new(conference.clone())).or_default();
-        if room.live_since().is_some() {
-            return None;
-        }
-        let waiting = room.waiting();
-        let batch = room.go_live(since, settings.release_per_second);
-        drop(state);
-        tracing::info!(conference = conference.node(), waiting, "live");
-        Some(self.news(conference, batch?, asked))
-    }
-
-    fn news(
+    fn notification(
         &self,
         conference: &Conference,
         batch: Batch<SubscriberRef>,
         since: Instant,
     ) -> Notification {
-        let jid = conference.jid(&self.inner.settings.load_full().muc_prefix);
+        let jid = conference.jid(&self.inner.muc_prefix);
         Notification {
-            seats: batch.released,
+            subscribers: batch.released,
             body: message::live(&jid, batch.delay_millis).into(),
             since,
         }
     }
+}
 
-    fn apply_end(&self, conference: &Conference) {
-        let mut state = self.state();
-        let State {
-            rooms, by_token, ..
-        } = &mut *state;
-        let Some(room) = rooms.get_mut(conference) else {
+impl State {
+    fn join(
+        &mut self,
+        conference: Conference,
+        token: Option<TokenKey>,
+        subscriber: SubscriberRef,
+        config: &config::Queue,
+    ) -> Result<(Arc<Conference>, Arrival), LimitReached> {
+        let others = token.map_or(0, |token| self.tokens.active(token));
+        if token.is_some() && others >= config.max_per_token {
+            return Err(LimitReached);
+        }
+        // All visitors of a conference share one key.
+        let conference = match self.conferences.get_key_value(&conference) {
+            Some((shared, _)) => Arc::clone(shared),
+            None => Arc::new(conference),
+        };
+        let queue = self.conferences.entry(Arc::clone(&conference)).or_default();
+        let arrival = queue.join(token, others > 0, config.release_per_second, subscriber);
+        if let Some(token) = token {
+            self.tokens.join(token, arrival.freed);
+        }
+        Ok((conference, arrival))
+    }
+
+    fn leave(&mut self, ticket: &QueueTicket, config: &config::Queue) {
+        let Some(queue) = self.conferences.get_mut(&ticket.conference) else {
             return;
         };
-        let was_live = room.end_live(|token| TokenUsage::forget(by_token, token));
-        if room.is_idle() {
-            rooms.remove(conference);
-        }
-        drop(state);
-        if was_live {
-            tracing::info!(conference = conference.node(), "not live any more");
-        }
-    }
-
-    /// Makes the state say what the store says: what has expired is ended, what is to go live by itself
-    /// does, and what others changed is taken over.
-    ///
-    /// # Errors
-    ///
-    /// When the database can't be used.
-    async fn sync(&self, now: DateTime<Utc>) -> Result<(), StoreError> {
-        let _turn = self.inner.turn.lock().await;
-        let asked = Instant::now();
-        let store = &self.inner.store;
-        if store
-            .next_live_change()
-            .await?
-            .is_some_and(|next| next <= now)
-        {
-            let mut tx = store.begin().await?;
-            tx.end_live_expired(now).await?;
-            let due = tx.take_auto_live(now).await?;
-            for conference in &due {
-                tracing::info!(conference = conference.node(), "goes live by itself");
-            }
-            let until = now + self.inner.settings.load_full().live_ttl;
-            tx.set_live(&due.iter().collect::<Vec<_>>(), now, until)
-                .await?;
-            tx.commit().await?;
-        }
-        let live: HashMap<_, _> = store
-            .live()
-            .await?
-            .into_iter()
-            .map(|row| (row.conference, row.since))
-            .collect();
-        let over: Vec<Arc<Conference>> = {
-            let state = self.state();
-            let live_here = state
-                .rooms
-                .iter()
-                .filter(|(_, room)| room.live_since().is_some());
-            live_here
-                .map(|(conference, _)| conference)
-                .filter(|c| !live.contains_key(c.as_ref()))
-                .cloned()
-                .collect()
-        };
-        for conference in &over {
-            self.apply_end(conference);
-        }
-        let live = live.iter();
-        fan_out(
-            live.filter_map(|(conference, since)| self.apply_live(conference, *since, asked))
-                .collect(),
-        );
-        Ok(())
-    }
-
-    /// Keeps the state and the store together, and the pace, until `stop`; begins after `pause`, which is what
-    /// [`Queue::sync_now`] said.
-    pub async fn run(&self, pause: Duration, stop: CancellationToken) {
-        tokio::join!(self.sync_loop(pause, &stop), self.release_loop(&stop));
-    }
-
-    /// Makes the state say what the store says, if that can be had; says after what time to look again.
-    pub async fn sync_now(&self) -> Duration {
-        match self.sync(clock::now()).await {
-            Ok(()) => self.until_next_change(clock::now()).await,
-            Err(error) => {
-                tracing::warn!(%error, "could not look which conferences are live; trying again");
-                RETRY
+        let place = queue.leave(ticket.token, ticket.ticket);
+        if let Some(token) = ticket.token {
+            let grace = config.reconnect_grace;
+            let place = place.filter(|_| ticket.reserve_place && !grace.is_zero());
+            let is_reserved = self
+                .tokens
+                .leave(token, place.is_some(), config.max_per_token);
+            if let Some(place) = place.filter(|_| is_reserved) {
+                queue.reserve(token, place, ticket.immediate_release, grace);
             }
         }
-    }
-
-    async fn sync_loop(&self, mut pause: Duration, stop: &CancellationToken) {
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = sleep(pause) => {}
-                () = self.inner.store.live_changed() => {}
-            }
-            pause = self.sync_now().await;
-            self.forget_idle();
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = sleep(SYNC_DEBOUNCE) => {}
-            }
+        if queue.is_idle() {
+            self.conferences.remove(&ticket.conference);
         }
     }
 
-    async fn until_next_change(&self, now: DateTime<Utc>) -> Duration {
-        match self.inner.store.next_live_change().await {
-            Ok(next) => clock::pause(next, now, HOUSEKEEPING),
-            Err(_) => RETRY,
-        }
-    }
-
-    /// Releases a batch a second, of each conference that is live and has somebody waiting.
-    async fn release_loop(&self, stop: &CancellationToken) {
-        let mut second = interval(Duration::from_millis(u64::from(BATCH_MILLIS)));
-        second.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                _ = second.tick() => {}
-            }
-            let per_second = self.inner.settings.load_full().release_per_second;
-            let batches: Vec<_> = {
-                let mut state = self.state();
-                let rooms = state.rooms.iter_mut();
-                rooms
-                    .filter_map(|(conference, room)| {
-                        Some((Arc::clone(conference), room.tick(per_second)?))
-                    })
-                    .collect()
-            };
-            let turn = Instant::now();
-            let batches = batches.into_iter();
-            fan_out(
-                batches
-                    .map(|(conference, batch)| self.news(&conference, batch, turn))
-                    .collect(),
-            );
-        }
-    }
-
-    /// Forgets places that nobody came back to, and conferences that nobody waits for.
-    fn forget_idle(&self) {
-        let mut state = self.state();
-        let State {
-            rooms, by_token, ..
-        } = &mut *state;
-        rooms.retain(|_, room| {
-            room.forget(|token| TokenUsage::forget(by_token, token));
-            !room.is_idle()
+    /// Removes the reserved places whose time has passed, and idle conferences.
+    fn remove_expired(&mut self) {
+        let tokens = &mut self.tokens;
+        self.conferences.retain(|_, queue| {
+            queue.remove_expired(|token| tokens.remove_reserved(token));
+            !queue.is_idle()
         });
     }
 }
 
-impl TokenUsage {
-    fn is_empty(&self) -> bool {
-        self.active == 0 && self.reserved == 0
-    }
-
-    /// A place of this token is not kept any more.
-    fn forget(by_token: &mut BTreeMap<TokenKey, Self>, token: TokenKey) {
-        if let Entry::Occupied(mut entry) = by_token.entry(token) {
-            let usage = entry.get_mut();
-            usage.reserved = usage.reserved.saturating_sub(1);
-            if usage.is_empty() {
-                entry.remove();
-            }
-        }
-    }
-}
-
 impl QueueTicket {
-    /// What this visitor waits for.
+    /// The conference that the visitor waits for.
     #[must_use]
     pub fn conference(&self) -> &Conference {
         &self.conference
     }
 
-    /// Whether this visitor does not have to wait, and over how many milliseconds they are to spread their
-    /// joining then.
+    /// If the visitor does not have to wait: the time over which it spreads its joining, in milliseconds.
     #[must_use]
     pub fn immediate_release(&self) -> Option<u32> {
-        self.at_once
+        self.immediate_release
     }
 
-    /// Leaves for good: the place is kept for nobody.
+    /// Leaves the queue without a reserved place.
     pub fn leave_permanently(mut self) {
-        self.keep = false;
+        self.reserve_place = false;
     }
 }
 
 impl Drop for QueueTicket {
     fn drop(&mut self) {
-        self.queue.leave(self);
+        let config = self.queue.inner.config.load();
+        self.queue.state().leave(self, &config);
     }
 }

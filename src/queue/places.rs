@@ -1,5 +1,4 @@
-//! The order of those who wait, from a stop to the next start: an upgrade in the middle of an event costs
-//! nobody their place.
+//! The order of waiting visitors, from a stop to the next start: an upgrade during an event costs no visitor its place.
 
 use std::sync::Arc;
 
@@ -7,26 +6,26 @@ use super::{Queue, TokenKey};
 use crate::store::{PlaceRow, StoreError};
 
 impl Queue {
-    /// Writes down the places of all whose sessions the stop has ended; to be called after that. A session
-    /// that didn't end in time has none.
+    /// Stores the places of all visitors whose sessions the stop has ended; call it after that. A session that did not
+    /// end in time has no reserved place.
     ///
     /// # Errors
     ///
-    /// When the database can't take it.
+    /// When the database can't be written.
     pub async fn save_places(&self) -> Result<usize, StoreError> {
-        let places = self.places();
+        let places = self.reserved_places();
         let mut tx = self.inner.store.begin().await?;
         tx.keep_places(&places).await?;
         tx.commit().await?;
         Ok(places.len())
     }
 
-    fn places(&self) -> Vec<PlaceRow> {
+    fn reserved_places(&self) -> Vec<PlaceRow> {
         let state = self.state();
-        let rooms = state.rooms.iter();
-        rooms
-            .flat_map(|(conference, room)| {
-                room.in_order().map(|token| PlaceRow {
+        let conferences = state.conferences.iter();
+        conferences
+            .flat_map(|(conference, queue)| {
+                queue.waiting_tokens().map(|token| PlaceRow {
                     conference: conference.as_ref().clone(),
                     token: token.0,
                 })
@@ -34,8 +33,8 @@ impl Queue {
             .collect()
     }
 
-    /// Keeps the places of a former run for those who come back within the grace; to be called before anybody
-    /// comes.
+    /// Reserves the places of the former run for visitors that return within the grace; call it before any visitor can
+    /// join.
     ///
     /// # Errors
     ///
@@ -45,13 +44,13 @@ impl Queue {
         let places = tx.take_places().await?;
         tx.commit().await?;
         let count = places.len();
-        let grace = self.inner.settings.load_full().reconnect_grace;
+        let grace = self.inner.config.load().reconnect_grace;
         let mut state = self.state();
         for PlaceRow { conference, token } in places {
             let token = TokenKey(token);
-            let room = state.rooms.entry(Arc::new(conference)).or_default();
-            room.expect(token, grace);
-            state.by_token.entry(token).or_default().reserved += 1;
+            let queue = state.conferences.entry(Arc::new(conference)).or_default();
+            queue.restore_place(token, grace);
+            state.tokens.restore(token);
         }
         Ok(count)
     }

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use chrono::TimeDelta;
 use thiserror::Error;
 
 use crate::auth::grant::Rules as GrantRules;
@@ -20,8 +19,8 @@ use crate::reservation::gateway::{Upstream, UpstreamError};
 use crate::session::SessionContext;
 use crate::session::limits::ConnectionLimits;
 use crate::session::timer_wheel::TimerWheel;
+use crate::store;
 use crate::store::{Store, StoreError};
-use crate::{queue, store};
 
 /// Why the service could not start.
 #[derive(Debug, Error)]
@@ -98,18 +97,6 @@ pub(super) fn reservations(config: &Config, store: Store) -> Result<Reservations
     }
     let upstream = Upstream::new(store, section)?;
     Ok(reservations.with_upstream(upstream))
-}
-
-pub(super) fn queue_settings(config: &Config) -> queue::Settings {
-    let settings = &config.queue;
-    queue::Settings {
-        release_per_second: settings.release_per_second,
-        live_ttl: TimeDelta::from_std(settings.live_ttl).unwrap_or(TimeDelta::MAX),
-        reconnect_grace: settings.reconnect_grace,
-        max_per_token: settings.max_per_token,
-        max_per_address: settings.max_per_address,
-        muc_prefix: config.xmpp.muc_prefix.clone(),
-    }
 }
 
 pub(super) fn session_context(

@@ -18,7 +18,7 @@ use crate::queue::Queue;
 use crate::session::limits::ConnectionLimits;
 use crate::session::timer_wheel::TimerWheel;
 pub use build::ServeError;
-use build::{open_store, queue_settings, reservations, secret, service_auth, session_context};
+use build::{open_store, reservations, secret, service_auth, session_context};
 pub use health::Liveness;
 
 /// A service that runs. It goes on when this is dropped; [`Service::stop`] ends it.
@@ -61,7 +61,7 @@ impl Service {
         metrics::init();
         let store = open_store(&config).await?;
         let reservations = reservations(&config, store.clone())?;
-        let queue = Queue::new(store, queue_settings(&config));
+        let queue = Queue::new(store, config.queue.clone(), &config.xmpp.muc_prefix);
         // Nobody is refused for want of an order.
         if let Err(error) = queue.restore_places().await {
             tracing::warn!(%error, "the order of those who waited is lost");
@@ -137,7 +137,7 @@ impl Service {
         let config = self.config.reloaded(config);
         guard.rules.domain = config.xmpp.domain.as_str().into();
         let (tallies, rounds) = (self.tallies.clone(), Arc::clone(&self.rounds));
-        self.queue.reload(queue_settings(&config));
+        self.queue.reload(config.queue.clone());
         let gate = session_context(&config, self.queue.clone(), &guard, tallies, rounds);
         self.shared.sessions.store(Arc::new(gate));
         self.shared.service_auth.store(Arc::new(guard));

@@ -17,7 +17,7 @@ use crate::auth::grant::Grant;
 use crate::auth::{Expiry, TokenError};
 use crate::clock;
 use crate::metrics;
-use crate::queue::{SubscriberRef, TokenKey, Visitor};
+use crate::queue::{SubscriberRef, TokenKey};
 use crate::stomp::negotiate::{HeartBeat, HeartBeatOffer, VERSIONS, heart_beat, version};
 use crate::stomp::{Command, Frame, Version};
 
@@ -281,7 +281,9 @@ impl Session {
             subscriber,
             subscription: state.seats,
         };
-        let topic = topic(parsed, bearer, state.client.address(), seat, gate)?;
+        // The connection itself counts for its first place.
+        let further = state.client.address().filter(|_| state.has_place());
+        let topic = topic(parsed, bearer, further, seat, gate)?;
         // Nearly everybody has one.
         state.subscriptions.reserve_exact(1);
         let subscription = Subscription::new(destination, id, state.version, acknowledged, topic);
@@ -320,6 +322,12 @@ fn acknowledge(frame: &Frame, version: Version) -> Result<(), Fault> {
 }
 
 impl State {
+    /// Whether there is a place in any line.
+    fn has_place(&self) -> bool {
+        let mut subscriptions = self.subscriptions.iter();
+        subscriptions.any(|subscription| matches!(subscription.topic, Topic::Visitor { .. }))
+    }
+
     /// Whether there is a place in the line that this destination leads to.
     fn waits_for(&self, destination: &Destination) -> bool {
         let Destination::Visitor(conference) = destination else {
@@ -363,7 +371,7 @@ impl State {
 fn topic(
     destination: Destination,
     bearer: &Bearer,
-    address: Option<IpAddr>,
+    further_place_of: Option<IpAddr>,
     seat: SubscriberRef,
     gate: &SessionContext,
 ) -> Result<Topic, Fault> {
@@ -382,16 +390,24 @@ fn topic(
                 }));
             }
             let token = (!grant.is_service()).then_some(bearer.key);
-            let visitor = Visitor { token, address };
+            let further_place = further_place_of.map(|address| {
+                let connections = &gate.tallies.connections;
+                let counted = connections.add(address, gate.max_per_address);
+                counted.map(Box::new).ok_or_else(|| {
+                    Fault::policy("too many visitors wait from this address already; try again later, or raise queue.max_per_address").because("full")
+                })
+            });
             let number = seat.subscription;
+            let further_place = further_place.transpose()?;
             let waiting = gate
                 .queue
-                .join(conference, visitor, seat)
-                .map_err(|full| Fault::policy(full.to_string()).because("full"))?;
+                .join(conference, token, seat)
+                .map_err(|limit| Fault::policy(limit.to_string()).because("full"))?;
             Ok(Topic::Visitor {
                 seat: number,
                 waiting,
                 told: false,
+                _further_place: further_place,
             })
         }
         Destination::State(conference) => {

@@ -446,6 +446,7 @@ impl Session {
                 seat,
                 waiting,
                 told,
+                ..
             } if !told => {
                 let delay_millis = waiting.immediate_release()?;
                 let jid = waiting.conference().jid(&self.gate.muc_prefix);

@@ -1,5 +1,7 @@
 //! What a client subscribed to, and the messages that it gets for it.
 
+use std::net::IpAddr;
+
 use tokio::time::Instant;
 
 use super::limits::LimitGuard;
@@ -30,6 +32,8 @@ pub(super) enum Topic {
         seat: u32,
         waiting: QueueTicket,
         told: bool,
+        /// The second and each further place of a connection counts like a connection of its address.
+        _further_place: Option<Box<LimitGuard<IpAddr>>>,
     },
     /// How many wait.
     State(Box<Watch>),

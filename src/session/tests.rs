@@ -1,6 +1,5 @@
 //! What can't be brought about from outside: full buffers and clocks.
 
-use chrono::TimeDelta;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -9,7 +8,7 @@ use super::timer::WRITE_TIMEOUT;
 use super::*;
 use crate::auth;
 use crate::auth::keys::KeySet;
-use crate::queue::Settings;
+use crate::config::{self, Config};
 use crate::store::Store;
 
 /// More than the clock may be late by.
@@ -18,16 +17,12 @@ const SLACK: Duration = Duration::from_secs(1);
 async fn gate(dir: &TempDir) -> Arc<SessionContext> {
     let url = format!("sqlite:{}", dir.path().join("usher.db").display());
     let store = Store::open(&url, "meet.example.com").await.unwrap();
-    let settings = Settings {
-        release_per_second: 0,
-        live_ttl: TimeDelta::hours(1),
+    let config = config::Queue {
         reconnect_grace: Duration::ZERO,
-        max_per_token: 10,
-        max_per_address: 10,
-        muc_prefix: "conference".into(),
+        ..Config::embedded().queue
     };
     Arc::new(SessionContext {
-        queue: Queue::new(store, settings),
+        queue: Queue::new(store, config, "conference"),
         verifier: Verifier::new(KeySet::new(), auth::Rules::default()),
         rules: Rules {
             verify_domain: true,
