@@ -1,11 +1,11 @@
--- As strict as Prosody's own checks: nothing is switched off but long lines.
+-- As strict as Prosody's own checks, except for the length of lines.
 std = "lua54";
 cache = false;
 max_line_length = 150;
 codes = true;
 unused_secondaries = true;
 
--- What Prosody puts into a module's environment.
+-- Globals of a Prosody module.
 files["prosody-plugins/"] = {
 	read_globals = { "prosody" };
 	globals = {
