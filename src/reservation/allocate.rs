@@ -1,4 +1,4 @@
-//! Decides on requests: all that arrived while the last ones were decided, in one transaction.
+//! Decides on requests: all that arrived while the transaction before ran, in one transaction.
 //!
 //! A few statements and one commit serve any number of requests. What a decision reads still holds when its
 //! outcome is written, as in a transaction of its own, and no answer leaves before everything is on disk.
@@ -67,18 +67,18 @@ impl Reservations {
         self.inner.pending.submit(pending, work).await
     }
 
-    /// Decides on all requests that are pending when its turn comes.
+    /// Decides on all requests that are pending when the transaction begins.
     async fn decide_pending(&self) {
-        let _turn = self.inner.deciding.lock().await;
+        let begun = self.inner.store.begin().await;
         let batch = self.inner.pending.take();
-        let outcomes = match self.decide(&batch).await {
-            // One room's unreadable row must not fail the other requests: each is decided alone.
+        let result = match begun {
+            Ok(tx) => self.decide(tx, &batch).await,
+            Err(error) => Err(error),
+        };
+        let outcomes = match result {
+            // One room's unreadable row must not fail the other requests.
             Err(StoreError::Corrupt(_) | StoreError::Other(_)) if batch.len() > 1 => {
-                let mut outcomes = Vec::with_capacity(batch.len());
-                for one in batch.chunks(1) {
-                    outcomes.extend(fan_result(one, self.decide(one).await));
-                }
-                outcomes
+                self.decide_each(&batch).await
             }
             result => fan_result(&batch, result),
         };
@@ -87,13 +87,25 @@ impl Reservations {
         }
     }
 
+    /// Decides on the requests of a batch in a transaction each.
+    async fn decide_each(&self, batch: &[Pending]) -> Vec<Result<Outcome, Arc<StoreError>>> {
+        let mut outcomes = Vec::with_capacity(batch.len());
+        for one in batch.chunks(1) {
+            let result = match self.inner.store.begin().await {
+                Ok(tx) => self.decide(tx, one).await,
+                Err(error) => Err(error),
+            };
+            outcomes.extend(fan_result(one, result));
+        }
+        outcomes
+    }
+
     /// Decides on a batch in one transaction.
-    async fn decide(&self, batch: &[Pending]) -> Result<Vec<Outcome>, StoreError> {
+    async fn decide(&self, mut tx: Tx, batch: &[Pending]) -> Result<Vec<Outcome>, StoreError> {
         // The requests arrived at nearly the same time: the instant of the last one holds for all.
         let Some(now) = batch.iter().map(|item| item.request.received_at).max() else {
             return Ok(Vec::new());
         };
-        let mut tx = self.inner.store.begin().await?;
         let mut running = unended(&mut tx, batch, now).await?;
         let rows = self.decisions_on(&mut tx, batch, &running, now).await?;
         let new: Vec<_> = rows.iter().filter_map(Row::new_allocation).collect();

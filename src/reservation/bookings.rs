@@ -55,7 +55,7 @@ impl Reservations {
         let mut tx = self.inner.store.begin().await?;
         let booking = match tx.insert_booking(draft.clone(), now).await {
             Err(StoreError::Overlap) => {
-                tx.commit().await?;
+                drop(tx);
                 return Err(self.overlap(&draft, None).await);
             }
             other => other?,
@@ -98,7 +98,7 @@ impl Reservations {
             })?;
         let booking = match tx.update_booking(&before, draft.clone(), now).await {
             Err(StoreError::Overlap) => {
-                tx.commit().await.map_err(store)?;
+                drop(tx);
                 return Err(E::from(self.overlap(&draft, Some(id)).await));
             }
             other => other.map_err(store)?,

@@ -1,5 +1,7 @@
-//! The expiry loop: ends allocations that are past their end, and purges old records.
+//! Conferences end: by request, or in the expiry loop when their time is up. The loop also purges old records.
 
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -7,8 +9,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Reservations, whole_seconds};
+use crate::batch::BatchItem;
 use crate::clock;
-use crate::store::StoreError;
+use crate::domain::allocation::{AllocationId, EndReason};
+use crate::store::{StoreError, Tx};
 
 /// The longest pause between two runs: also how often old records are purged.
 const MAX_INTERVAL: Duration = Duration::from_secs(60);
@@ -17,7 +21,66 @@ const MIN_INTERVAL: Duration = Duration::from_millis(100);
 /// The pause after the database failed.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
+/// A request to end an allocation.
+#[derive(Debug)]
+pub(super) struct EndRequest {
+    id: AllocationId,
+    received_at: DateTime<Utc>,
+}
+
+/// Ends the allocations of a batch; returns which of them were running.
+async fn end_all(
+    mut tx: Tx,
+    batch: &[BatchItem<EndRequest, bool, StoreError>],
+) -> Result<HashSet<AllocationId>, StoreError> {
+    let ids: Vec<_> = batch.iter().map(|item| item.request.id).collect();
+    let Some(now) = batch.iter().map(|item| item.request.received_at).max() else {
+        return Ok(HashSet::new());
+    };
+    let ended = tx.end_allocations(&ids, EndReason::Destroyed, now).await?;
+    tx.commit().await?;
+    for id in &ended {
+        tracing::info!(allocation = id.get(), "conference ended: its room is gone");
+    }
+    Ok(ended)
+}
+
 impl Reservations {
+    /// Ends an allocation whose room is gone. Its booking stays, so the room can be opened again.
+    /// Returns whether the id was ever issued; a repetition changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// When the database can't be written.
+    pub async fn end(&self, id: AllocationId, now: DateTime<Utc>) -> Result<bool, Arc<StoreError>> {
+        let reservations = self.clone();
+        let work = async move { reservations.end_pending().await };
+        let request = EndRequest {
+            id,
+            received_at: now,
+        };
+        if self.inner.ending.submit(request, work).await? {
+            return Ok(true);
+        }
+        Ok(self.inner.store.allocation(id).await?.is_some())
+    }
+
+    /// Ends all allocations whose ends are pending when the transaction begins: after a lesson, hundreds of
+    /// rooms close within a second.
+    async fn end_pending(&self) {
+        let begun = self.inner.store.begin().await;
+        let batch = self.inner.ending.take();
+        let ended = match begun {
+            Ok(tx) => end_all(tx, &batch).await,
+            Err(error) => Err(error),
+        };
+        let ended = ended.map_err(Arc::new);
+        for item in batch {
+            let result = ended.as_ref().map(|ids| ids.contains(&item.request.id));
+            item.answer(result.map_err(Arc::clone));
+        }
+    }
+
     /// Runs the background tasks until `stop`: the expiry loop, and those of the upstream.
     ///
     /// No answer depends on the expiry loop: an allocation past its end counts as over whether or not the loop

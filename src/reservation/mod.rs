@@ -12,17 +12,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::Notify;
 
 use crate::batch::Batcher;
 use crate::config;
-use crate::domain::allocation::{Allocation, AllocationId, EndReason};
+use crate::domain::allocation::{Allocation, AllocationId};
 use crate::domain::conference::Conference;
 use crate::domain::policy::{self, PolicyRules, Refusal};
 use crate::domain::requester::Requester;
 use crate::store::{DecisionFilter, DecisionRow, OutboxEntry, Store, StoreError};
 use allocate::PendingRequest;
 pub use bookings::BookingError;
+use expiry::EndRequest;
 use gateway::Upstream;
 
 /// The handle to reservations. Cheap to clone.
@@ -37,9 +38,8 @@ struct Inner {
     store: Store,
     config: Arc<config::Reservations>,
     rules: PolicyRules,
-    /// Requests that are not decided yet. One task decides at a time: the one that holds `deciding`.
     pending: Batcher<PendingRequest, Outcome, StoreError>,
-    deciding: Mutex<()>,
+    ending: Batcher<EndRequest, bool, StoreError>,
     /// Wakes the expiry loop: the next end may be earlier now.
     ends_changed: Notify,
 }
@@ -106,7 +106,7 @@ impl Reservations {
                 config,
                 rules,
                 pending: Batcher::default(),
-                deciding: Mutex::default(),
+                ending: Batcher::default(),
                 ends_changed: Notify::new(),
             }),
             upstream: None,
@@ -147,24 +147,6 @@ impl Reservations {
             }
             Some(allocation) => Found::Running(Box::new(allocation)),
         })
-    }
-
-    /// Ends an allocation whose room is gone. Its booking stays, so the room can be opened again.
-    /// Returns whether the id was ever issued; a repetition changes nothing.
-    ///
-    /// # Errors
-    ///
-    /// When the database can't be written.
-    pub async fn end(&self, id: AllocationId, now: DateTime<Utc>) -> Result<bool, StoreError> {
-        let mut tx = self.inner.store.begin().await?;
-        let ended = tx.end_allocation(id, EndReason::Destroyed, now).await?;
-        // If another request ended it just now, that is to be on disk before this one is answered.
-        tx.commit().await?;
-        if ended {
-            tracing::info!(allocation = id.get(), "conference ended: its room is gone");
-            return Ok(true);
-        }
-        Ok(self.inner.store.allocation(id).await?.is_some())
     }
 
     /// Whether visitors of this conference wait in the queue: an option of its running allocation, or else of

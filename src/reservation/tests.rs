@@ -310,3 +310,36 @@ async fn more_requests_than_one_statement_holds_are_all_decided() {
         assert!(matches!(one.await.unwrap(), Ok(Outcome::Allocated(_))));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn ends_that_share_a_transaction_are_answered_each() {
+    let fixture = Fixture::new().await;
+    let now = clock::now();
+    let first = fixture.open("room1", now).await;
+    let second = fixture.open("room2", now).await;
+    let ended = fixture.open("ended", now).await;
+    assert!(fixture.reservations.end(ended, now).await.unwrap());
+    let unknown = AllocationId::new(1_000_000).unwrap();
+    let later = now + TimeDelta::minutes(1);
+
+    let busy = fixture.reservations.inner.store.begin().await.unwrap();
+    let mut results = Vec::new();
+    for id in [first, second, first, ended, unknown] {
+        let reservations = fixture.reservations.clone();
+        results.push(tokio::spawn(async move {
+            reservations.end(id, later).await.unwrap()
+        }));
+        tokio::task::yield_now().await;
+    }
+    busy.commit().await.unwrap();
+    let mut issued = Vec::new();
+    for result in results {
+        issued.push(result.await.unwrap());
+    }
+    assert_eq!(issued, [true, true, true, true, false]);
+    assert_eq!(fixture.ended_at(first).await, Some(later));
+    assert_eq!(fixture.ended_at(second).await, Some(later));
+    assert_eq!(fixture.ended_at(ended).await, Some(now));
+    let other = fixture.open("room1", later).await;
+    assert_ne!(other, first);
+}

@@ -1,6 +1,6 @@
 //! Allocations at rest.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use sqlx::sqlite::SqliteRow;
@@ -60,6 +60,13 @@ pub(crate) struct NewAllocation<'a> {
     pub(crate) terms: Terms,
 }
 
+fn push_ids(statement: &mut QueryBuilder<Sqlite>, ids: &[AllocationId]) {
+    let mut separated = statement.separated(", ");
+    for id in ids {
+        separated.push_bind(id.get());
+    }
+}
+
 impl Store {
     /// The allocation of this room that nobody has ended; it may be past its end.
     pub(crate) async fn unended(&self, conference: &Conference) -> Result<Option<Allocation>> {
@@ -107,7 +114,7 @@ impl Tx {
 
     /// The allocation of this room that nobody has ended; it may be past its end.
     pub(crate) async fn unended(&mut self, conference: &Conference) -> Result<Option<Allocation>> {
-        unended(self.group.connection()?, conference, &self.domain).await
+        unended(&mut *self.transaction, conference, &self.domain).await
     }
 
     /// The same of many rooms, each named once.
@@ -120,10 +127,10 @@ impl Tx {
             let mut select = QueryBuilder::new("SELECT allocation.* FROM ");
             push_values_as_table(&mut select, some);
             select.push(
-                " JOIN allocation ON tenant = asked.column1 AND room = asked.column2
+                " JOIN allocation ON tenant = wanted.column1 AND room = wanted.column2
                   WHERE ended_at IS NULL",
             );
-            let rows = select.build().fetch_all(self.group.connection()?).await?;
+            let rows = select.build().fetch_all(&mut *self.transaction).await?;
             self.gather(&rows, &mut found)?;
         }
         Ok(found)
@@ -176,7 +183,7 @@ impl Tx {
                     .push_bind(now.timestamp_millis());
             });
             insert.push(" RETURNING *");
-            let rows = insert.build().fetch_all(self.group.connection()?).await?;
+            let rows = insert.build().fetch_all(&mut *self.transaction).await?;
             self.gather(&rows, &mut made)?;
         }
         Ok(made)
@@ -203,38 +210,54 @@ impl Tx {
         )
         .bind(i64::from(to.options.waiting_queue))
         .bind(id.get())
-        .execute(self.group.connection()?)
+        .execute(&mut *self.transaction)
         .await?;
         Ok(())
     }
 
-    /// Ends a running allocation, its being live, and forgets its password; tells whether it was running.
+    /// Ends a running allocation; returns whether it was running.
     pub(crate) async fn end_allocation(
         &mut self,
         id: AllocationId,
         reason: EndReason,
         now: DateTime<Utc>,
     ) -> Result<bool> {
-        let live = sqlx::query(
-            "DELETE FROM live WHERE EXISTS (
-                 SELECT 1 FROM allocation AS a
-                 WHERE a.id = $1 AND a.ended_at IS NULL AND a.room = live.room AND a.tenant = live.tenant
-             )",
-        )
-        .bind(id.get())
-        .execute(self.group.connection()?)
-        .await?;
-        self.touches_live |= live.rows_affected() > 0;
-        let done = sqlx::query(
-            "UPDATE allocation SET ended_at = $1, end_reason = $2, password = NULL
-             WHERE id = $3 AND ended_at IS NULL",
-        )
-        .bind(now.timestamp_millis())
-        .bind(reason.code())
-        .bind(id.get())
-        .execute(self.group.connection()?)
-        .await?;
-        Ok(done.rows_affected() > 0)
+        let ended = self.end_allocations(&[id], reason, now).await?;
+        Ok(!ended.is_empty())
+    }
+
+    /// Ends those of the allocations that run, and their live state, and deletes their passwords; returns which
+    /// were running.
+    pub(crate) async fn end_allocations(
+        &mut self,
+        ids: &[AllocationId],
+        reason: EndReason,
+        now: DateTime<Utc>,
+    ) -> Result<HashSet<AllocationId>> {
+        let mut ended = HashSet::new();
+        for some in ids.chunks(ROWS) {
+            let mut delete = QueryBuilder::<Sqlite>::new(
+                "DELETE FROM live WHERE (tenant, room) IN (
+                     SELECT tenant, room FROM allocation WHERE ended_at IS NULL AND id IN (",
+            );
+            push_ids(&mut delete, some);
+            delete.push("))");
+            let live = delete.build().execute(&mut *self.transaction).await?;
+            self.touches_live |= live.rows_affected() > 0;
+            let mut update = QueryBuilder::<Sqlite>::new("UPDATE allocation SET ended_at = ");
+            update
+                .push_bind(now.timestamp_millis())
+                .push(", end_reason = ")
+                .push_bind(reason.code())
+                .push(", password = NULL WHERE ended_at IS NULL AND id IN (");
+            push_ids(&mut update, some);
+            update.push(") RETURNING id");
+            let rows = update.build().fetch_all(&mut *self.transaction).await?;
+            for row in rows {
+                ended.insert(allocation_id(row.try_get("id")?)?);
+            }
+        }
+        Ok(ended)
     }
 
     /// Ends every allocation that is past its end; tells how many.
@@ -247,7 +270,7 @@ impl Tx {
              )",
         )
         .bind(now.timestamp_millis())
-        .execute(self.group.connection()?)
+        .execute(&mut *self.transaction)
         .await?;
         self.touches_live |= live.rows_affected() > 0;
         let done = sqlx::query(
@@ -256,7 +279,7 @@ impl Tx {
         )
         .bind(EndReason::Expired.code())
         .bind(now.timestamp_millis())
-        .execute(self.group.connection()?)
+        .execute(&mut *self.transaction)
         .await?;
         Ok(done.rows_affected())
     }
@@ -265,7 +288,7 @@ impl Tx {
     pub(crate) async fn purge_allocations(&mut self, before: DateTime<Utc>) -> Result<u64> {
         let done = sqlx::query("DELETE FROM allocation WHERE ended_at < $1")
             .bind(before.timestamp_millis())
-            .execute(self.group.connection()?)
+            .execute(&mut *self.transaction)
             .await?;
         Ok(done.rows_affected())
     }

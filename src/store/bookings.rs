@@ -217,12 +217,12 @@ impl Tx {
                 .push(
                     " JOIN booking ON booking.id = (
                           SELECT id FROM booking
-                          WHERE tenant = asked.column1 AND room = asked.column2
+                          WHERE tenant = wanted.column1 AND room = wanted.column2
                             AND (ends_at IS NULL OR ends_at > ",
                 )
                 .push_bind(now.timestamp_millis())
                 .push(") ORDER BY starts_at, id LIMIT 1)");
-            let rows = select.build().fetch_all(self.group.connection()?).await?;
+            let rows = select.build().fetch_all(&mut *self.transaction).await?;
             for row in rows {
                 let booking = booking(&row, &self.domain)?;
                 found.insert(booking.draft.conference.clone(), booking);
@@ -233,7 +233,7 @@ impl Tx {
 
     /// The booking with this id.
     pub(crate) async fn booking(&mut self, id: BookingId) -> Result<Option<Booking>> {
-        booking_by_id(self.group.connection()?, id, &self.domain).await
+        booking_by_id(&mut *self.transaction, id, &self.domain).await
     }
 
     /// The bookings of a room that are not over at `now`, in order of their start: the first few.
@@ -242,7 +242,7 @@ impl Tx {
         conference: &Conference,
         now: DateTime<Utc>,
     ) -> Result<Vec<Booking>> {
-        bookings_ahead(self.group.connection()?, conference, now, &self.domain).await
+        bookings_ahead(&mut *self.transaction, conference, now, &self.domain).await
     }
 
     /// Keeps a new booking; [`StoreError::Overlap`] if the room is taken.
@@ -258,7 +258,7 @@ impl Tx {
              RETURNING id";
         let row = bind(sqlx::query(statement), &draft)
             .bind(now.timestamp_millis())
-            .fetch_one(self.group.connection()?)
+            .fetch_one(&mut *self.transaction)
             .await?;
         self.touches_live |= draft.auto_live.is_some();
         let id = BookingId(row.try_get("id")?);
@@ -286,7 +286,7 @@ impl Tx {
         bind(sqlx::query(statement), &draft)
             .bind(now.timestamp_millis())
             .bind(before.id.0)
-            .execute(self.group.connection()?)
+            .execute(&mut *self.transaction)
             .await?;
         self.touches_live |= draft.auto_live.is_some();
         Ok(Booking {
@@ -301,7 +301,7 @@ impl Tx {
     pub(crate) async fn delete_booking(&mut self, id: BookingId) -> Result<()> {
         sqlx::query("DELETE FROM booking WHERE id = $1")
             .bind(id.0)
-            .execute(self.group.connection()?)
+            .execute(&mut *self.transaction)
             .await?;
         Ok(())
     }

@@ -179,7 +179,7 @@ impl Tx {
                     .push_bind(entry.allocation.map(AllocationId::get))
                     .push_bind(entry.booking.map(|id| id.0));
             });
-            insert.build().execute(self.group.connection()?).await?;
+            insert.build().execute(&mut *self.transaction).await?;
         }
         Ok(())
     }
@@ -192,7 +192,7 @@ impl Tx {
         )
         .bind(before.timestamp_millis())
         .bind(i64::try_from(max).unwrap_or(i64::MAX))
-        .execute(self.group.connection()?)
+        .execute(&mut *self.transaction)
         .await?;
         Ok(done.rows_affected())
     }

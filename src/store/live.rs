@@ -81,7 +81,7 @@ impl Tx {
             });
             insert
                 .push(" ON CONFLICT (tenant, room) DO UPDATE SET live_until = excluded.live_until");
-            insert.build().execute(self.group.connection()?).await?;
+            insert.build().execute(&mut *self.transaction).await?;
             self.touches_live = true;
         }
         Ok(())
@@ -105,7 +105,7 @@ impl Tx {
                 .push_bind(now)
                 .push(") AND ");
             push_among(&mut update, some);
-            update.build().execute(self.group.connection()?).await?;
+            update.build().execute(&mut *self.transaction).await?;
         }
         Ok(())
     }
@@ -115,7 +115,7 @@ impl Tx {
         for some in conferences.chunks(ROWS) {
             let mut delete = QueryBuilder::<Sqlite>::new("DELETE FROM live WHERE ");
             push_among(&mut delete, some);
-            let done = delete.build().execute(self.group.connection()?).await?;
+            let done = delete.build().execute(&mut *self.transaction).await?;
             self.touches_live |= done.rows_affected() > 0;
         }
         Ok(())
@@ -125,7 +125,7 @@ impl Tx {
     pub(crate) async fn end_live_expired(&mut self, now: DateTime<Utc>) -> Result<()> {
         let done = sqlx::query("DELETE FROM live WHERE live_until <= $1")
             .bind(now.timestamp_millis())
-            .execute(self.group.connection()?)
+            .execute(&mut *self.transaction)
             .await?;
         self.touches_live |= done.rows_affected() > 0;
         Ok(())
@@ -140,7 +140,7 @@ impl Tx {
              RETURNING room, tenant, ends_at",
         )
         .bind(now.timestamp_millis())
-        .fetch_all(self.group.connection()?)
+        .fetch_all(&mut *self.transaction)
         .await?;
         let mut due = Vec::new();
         for row in rows {

@@ -1,8 +1,9 @@
-//! Durable state: bookings, allocations, the decision log, and the outbox to an upstream.
+//! Durable state: bookings, allocations, the decision log, what is live, and the outbox to an upstream.
 //!
-//! What an answer says is on disk before the answer leaves. The SQL is kept to what SQLite and
-//! PostgreSQL share (numbered parameters, no vendor functions); what differs between the two lives in
-//! a file of its own ([`sqlite`]) and in the migrations.
+//! Everything that an answer reports is on disk before the answer leaves. One transaction writes at a time;
+//! readers have connections of their own and see committed state only. The SQL is kept to what SQLite and
+//! PostgreSQL share (numbered parameters, no vendor functions); what is specific to SQLite is in [`sqlite`] and
+//! in the migrations.
 
 mod allocations;
 mod bookings;
@@ -11,16 +12,14 @@ mod live;
 mod outbox;
 mod places;
 pub mod sqlite;
-mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use sqlx::{QueryBuilder, Sqlite, SqlitePool};
+use sqlx::{QueryBuilder, Sqlite, SqlitePool, Transaction};
 use thiserror::Error;
-use tokio::runtime::Handle;
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::batch::WorkerCrashed;
@@ -34,30 +33,27 @@ pub use decisions::{DecisionFilter, DecisionRow};
 pub use outbox::OutboxEntry;
 pub(crate) use outbox::UpstreamRow;
 pub(crate) use places::PlaceRow;
-use writer::{Group, Writer};
 
-/// Rows of one statement that has many: SQLite takes 32,766 values.
+/// The rows of one statement: SQLite allows 32,766 values.
 const ROWS: usize = 1000;
 
 /// The handle to the database. Cheap to clone; every clone is the same database.
 #[derive(Clone, Debug)]
 pub struct Store {
-    writer: Writer,
+    /// One connection: its pool is the queue of the transactions.
+    write: SqlitePool,
     read: SqlitePool,
+    live_changed: Arc<Notify>,
     domain: Arc<str>,
 }
 
-/// One transaction that may write. Dropped without [`Tx::commit`], it leaves no trace.
-///
-/// It may see what others did whose commit is still to come, and share it. So whoever answers from what
-/// they read in it commits it first, even if they changed nothing: then the answer holds.
+/// A transaction that may write, the only one at its time. Dropped without [`Tx::commit`], it is rolled back.
 #[derive(Debug)]
 pub struct Tx {
-    group: OwnedMutexGuard<Group>,
-    writer: Writer,
+    transaction: Transaction<'static, Sqlite>,
+    live_changed: Arc<Notify>,
     domain: Arc<str>,
     touches_live: bool,
-    finished: bool,
 }
 
 /// What can go wrong with the database.
@@ -69,10 +65,10 @@ pub enum StoreError {
     /// As many deletions wait for the upstream as may.
     #[error("the outbox is full: reservations.upstream.outbox_max deletions wait already")]
     OutboxFull,
-    /// The disk is full, read-only or broken, or somebody holds the database for too long. It may be
-    /// well again at the next try.
+    /// The disk is full, read-only or broken, or another process holds the database for too long. A later
+    /// try may succeed.
     #[error("the database can't be used right now: {0}")]
-    Unavailable(#[source] Arc<sqlx::Error>),
+    Unavailable(#[source] sqlx::Error),
     /// A row doesn't say what this version expects.
     #[error("the database holds {0}, which this version can't read")]
     Corrupt(String),
@@ -160,108 +156,90 @@ pub async fn back_up(url: &str, file: &Path) -> Result<()> {
 }
 
 impl Store {
-    /// Opens the database at `url`, making it if there is none, and brings its schema up to date.
-    /// `domain` is the XMPP domain that its rooms belong to.
+    /// Opens the database at `url`, creates it if it is missing, and brings its schema up to date.
+    /// `domain` is the XMPP domain of its rooms.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Url`] for a URL of no known kind, [`StoreError::Unavailable`] where the file can't
-    /// be opened, [`StoreError::Migration`] for a schema of a later version.
+    /// [`StoreError::Url`] for an unknown kind of URL, [`StoreError::Unavailable`] where the file can't
+    /// be opened, [`StoreError::Migration`] for the schema of a later version.
     pub async fn open(url: &str, domain: &str) -> Result<Self> {
-        let (writer, read) = sqlite::open(url).await?;
-        let domain = domain.into();
+        let (write, read) = sqlite::open(url).await?;
         Ok(Self {
-            writer,
+            write,
             read,
-            domain,
+            live_changed: Arc::default(),
+            domain: domain.into(),
         })
     }
 
-    /// Begins a transaction that may write. One writes at a time: what is read in it holds until it is
-    /// committed.
+    /// Begins a transaction that may write. What is read in it holds until it is committed, since no other
+    /// transaction writes meanwhile.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Unavailable`] if its turn doesn't come in time.
+    /// [`StoreError::Unavailable`] if the transactions before it take too long.
     pub async fn begin(&self) -> Result<Tx> {
-        let asked = Instant::now();
-        let group = self.writer.turn().await?;
-        let mut tx = Tx {
-            group,
-            writer: self.writer.clone(),
+        let started = Instant::now();
+        let transaction = self.write.begin_with(sqlite::BEGIN).await?;
+        metrics::observe_store_wait("turn", started.elapsed());
+        Ok(Tx {
+            transaction,
+            live_changed: Arc::clone(&self.live_changed),
             domain: Arc::clone(&self.domain),
             touches_live: false,
-            finished: false,
-        };
-        // In a task of its own: others share the transaction, and must not find it half begun when whoever
-        // asks goes away.
-        let begun = tokio::spawn(async move {
-            tx.group.enter().await?;
-            Ok(tx)
-        });
-        let begun = begun.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))?;
-        metrics::observe_store_wait("turn", asked.elapsed());
-        Ok(begun)
+        })
     }
 
-    /// Waits until a transaction has changed which conferences are live, or when one goes live by itself: a
-    /// hint to look, not the truth, which is in the table.
+    /// Waits until a transaction has changed which conferences are live, or when the next one goes live by
+    /// itself. The notification is a hint; the state is in the table.
     pub(crate) async fn live_changed(&self) {
-        self.writer.live_changed().await;
+        self.live_changed.notified().await;
     }
 
-    /// Whether the database takes a durable write at this moment.
+    /// Checks that the database can be written durably at this moment.
     ///
     /// # Errors
     ///
-    /// Why not.
+    /// The reason why not.
     pub async fn probe(&self, now: DateTime<Utc>) -> Result<()> {
         let mut tx = self.begin().await?;
         sqlx::query("UPDATE probe SET probed_at = $1")
             .bind(now.timestamp_millis())
-            .execute(tx.group.connection()?)
+            .execute(&mut *tx.transaction)
             .await?;
         tx.commit().await
     }
 
-    /// Closes every connection; what was committed stays.
+    /// Closes every connection. What was committed stays.
     pub async fn close(&self) {
         self.read.close().await;
-        self.writer.close().await;
+        self.write.close().await;
     }
 }
 
 impl Tx {
-    /// Makes everything done in this transaction durable.
+    /// Makes all changes of this transaction durable.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Unavailable`] if the disk doesn't take it: nothing was done then.
-    pub async fn commit(mut self) -> Result<()> {
-        let asked = Instant::now();
-        self.finished = true;
-        let outcome = self.group.finish(self.touches_live);
-        let writer = self.writer.clone();
-        drop(self);
-        // In a task of its own: others share the commit, whether or not whoever asked still waits for it.
-        let committed = tokio::spawn(async move { writer.share(outcome).await }).await;
-        metrics::observe_store_wait("commit", asked.elapsed());
-        let committed = committed.unwrap_or_else(|_| Err(Arc::new(sqlx::Error::WorkerCrashed)));
+    /// [`StoreError::Unavailable`] if they can't be written; nothing was changed then.
+    pub async fn commit(self) -> Result<()> {
+        let started = Instant::now();
+        // In a task of its own: a caller that is dropped meanwhile must not lose the notification.
+        let committed = tokio::spawn(async move {
+            self.transaction.commit().await?;
+            if self.touches_live {
+                self.live_changed.notify_one();
+            }
+            Ok(())
+        });
+        let committed = committed.await.unwrap_or(Err(sqlx::Error::WorkerCrashed));
+        metrics::observe_store_wait("commit", started.elapsed());
         committed.map_err(|error| {
             metrics::store_failed("unavailable");
             StoreError::Unavailable(error)
         })
-    }
-}
-
-impl Drop for Tx {
-    fn drop(&mut self) {
-        if !self.finished
-            && let Ok(runtime) = Handle::try_current()
-        {
-            let writer = self.writer.clone();
-            runtime.spawn(async move { writer.tidy().await });
-        }
     }
 }
 
@@ -288,15 +266,18 @@ fn push_names(statement: &mut QueryBuilder<Sqlite>, conferences: &[&Conference])
     });
 }
 
-/// The same as a table `asked (column1, column2)` to join others with: SQLite finds their rows by an index then,
+/// The same as a table `wanted (column1, column2)` to join others with: SQLite finds their rows by an index then,
 /// which it doesn't with `IN`.
 fn push_values_as_table(statement: &mut QueryBuilder<Sqlite>, conferences: &[&Conference]) {
     statement.push("(");
     push_names(statement, conferences);
-    statement.push(") AS asked");
+    statement.push(") AS wanted");
 }
 
 /// The stored form of a tenant: '' is none.
 fn tenant_of(conference: &Conference) -> &str {
     conference.tenant().unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

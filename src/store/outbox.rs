@@ -209,18 +209,18 @@ impl Tx {
         .bind(&row.mail_owner)
         .bind(i64::from(row.waiting_queue))
         .bind(row.end.timestamp_millis())
-        .execute(self.group.connection()?)
+        .execute(&mut *self.transaction)
         .await?;
         let done = sqlx::query("DELETE FROM outbox WHERE upstream_id = $1")
             .bind(&row.id)
-            .execute(self.group.connection()?)
+            .execute(&mut *self.transaction)
             .await?;
         Ok(done.rows_affected() > 0)
     }
 
     /// What is known of the conference with this id.
     pub(crate) async fn upstream_conference(&mut self, id: &str) -> Result<Option<UpstreamRow>> {
-        upstream_conference(self.group.connection()?, id, &self.domain).await
+        upstream_conference(&mut *self.transaction, id, &self.domain).await
     }
 
     /// Accepts the deletion of a conference; one that is accepted already stays as it is.
@@ -239,7 +239,7 @@ impl Tx {
             "SELECT COUNT(*) AS pending, COUNT(CASE WHEN upstream_id = $1 THEN 1 END) AS there FROM outbox",
         )
         .bind(id)
-        .fetch_one(self.group.connection()?)
+        .fetch_one(&mut *self.transaction)
         .await?;
         let (pending, there): (i64, i64) = (row.try_get("pending")?, row.try_get("there")?);
         if there > 0 {
@@ -256,12 +256,12 @@ impl Tx {
         .bind(conference.map(Conference::room))
         .bind(conference.map(tenant_of))
         .bind(now.timestamp_millis())
-        .execute(self.group.connection()?)
+        .execute(&mut *self.transaction)
         .await?;
         sqlx::query("UPDATE upstream_conference SET ended_at = $1 WHERE upstream_id = $2")
             .bind(now.timestamp_millis())
             .bind(id)
-            .execute(self.group.connection()?)
+            .execute(&mut *self.transaction)
             .await?;
         Ok(())
     }
@@ -270,7 +270,7 @@ impl Tx {
     pub(crate) async fn delete_outbox_entry(&mut self, id: i64) -> Result<()> {
         sqlx::query("DELETE FROM outbox WHERE id = $1")
             .bind(id)
-            .execute(self.group.connection()?)
+            .execute(&mut *self.transaction)
             .await?;
         Ok(())
     }
@@ -288,7 +288,7 @@ impl Tx {
         .bind(until.timestamp_millis())
         .bind(error)
         .bind(id)
-        .execute(self.group.connection()?)
+        .execute(&mut *self.transaction)
         .await?;
         Ok(())
     }
@@ -297,7 +297,7 @@ impl Tx {
     pub(crate) async fn retry_now(&mut self, now: DateTime<Utc>) -> Result<()> {
         sqlx::query("UPDATE outbox SET next_at = $1 WHERE next_at > $1")
             .bind(now.timestamp_millis())
-            .execute(self.group.connection()?)
+            .execute(&mut *self.transaction)
             .await?;
         Ok(())
     }
@@ -306,7 +306,7 @@ impl Tx {
     pub(crate) async fn give_up_deletions(&mut self, before: DateTime<Utc>) -> Result<Vec<String>> {
         sqlx::query("DELETE FROM outbox WHERE accepted_at < $1 RETURNING upstream_id")
             .bind(before.timestamp_millis())
-            .fetch_all(self.group.connection()?)
+            .fetch_all(&mut *self.transaction)
             .await?
             .iter()
             .map(|row| Ok(row.try_get("upstream_id")?))
@@ -321,7 +321,7 @@ impl Tx {
                AND upstream_id NOT IN (SELECT upstream_id FROM outbox)",
         )
         .bind(before.timestamp_millis())
-        .execute(self.group.connection()?)
+        .execute(&mut *self.transaction)
         .await?;
         Ok(())
     }

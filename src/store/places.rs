@@ -21,7 +21,7 @@ impl Tx {
     /// Keeps these places, those of each conference in their order, instead of all former ones.
     pub(crate) async fn keep_places(&mut self, places: &[PlaceRow]) -> Result<()> {
         sqlx::query("DELETE FROM place")
-            .execute(self.group.connection()?)
+            .execute(&mut *self.transaction)
             .await?;
         let mut number = 0_i64;
         for some in places[..places.len().min(PLACES_MAX)].chunks(ROWS) {
@@ -34,7 +34,7 @@ impl Tx {
                     .push_bind(place.token.to_vec())
                     .push_bind(number);
             });
-            insert.build().execute(self.group.connection()?).await?;
+            insert.build().execute(&mut *self.transaction).await?;
         }
         Ok(())
     }
@@ -42,10 +42,10 @@ impl Tx {
     /// Takes all places out, in order.
     pub(crate) async fn take_places(&mut self) -> Result<Vec<PlaceRow>> {
         let rows = sqlx::query("SELECT room, tenant, token FROM place ORDER BY number")
-            .fetch_all(self.group.connection()?)
+            .fetch_all(&mut *self.transaction)
             .await?;
         sqlx::query("DELETE FROM place")
-            .execute(self.group.connection()?)
+            .execute(&mut *self.transaction)
             .await?;
         let mut places = Vec::with_capacity(rows.len());
         for row in rows {

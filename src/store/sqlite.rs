@@ -1,10 +1,10 @@
-//! What is SQLite's own: opening the file, its pragmas, and what its error codes mean.
+//! SQLite: the file, its pragmas, the pools of connections, and the meaning of error codes.
 
 use std::cmp::Ordering;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -12,33 +12,55 @@ use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, SqliteConnection, SqlitePool};
 
-use super::writer::{TURN_TIMEOUT, Writer};
 use super::{Result, Schema, StoreError};
 
 /// Readers beside the one writer; two cores can't use more.
 const READERS: u32 = 4;
-/// How long a statement waits for another process (a backup, `usher bookings`) to let go.
+/// The longest wait for a connection, that is, for the transactions before. Prosody gives up after 20 s.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(8);
+/// The longest wait for a lock of another process (a backup, `usher bookings`).
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Takes the lock for writing at once: a deferred transaction can fail when it first writes.
+pub(super) const BEGIN: &str = "BEGIN IMMEDIATE";
 
 static MIGRATIONS: Migrator = sqlx::migrate!("src/store/migrations/sqlite");
 
-/// Opens the writer and the readers.
-pub(super) async fn open(url: &str) -> Result<(Writer, SqlitePool)> {
+/// Opens the pool of the writer, which is one connection, and that of the readers.
+pub(super) async fn open(url: &str) -> Result<(SqlitePool, SqlitePool)> {
     let options = options(url)?
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
-        // An answer that was given holds, even if the power fails right after it.
+        // What was answered holds even if the power fails right after the answer.
         .synchronous(SqliteSynchronous::Full);
     create_private(options.get_filename());
 
-    // One writer: SQLite has one anyway, and a queue of our own is fair where its busy handler sleeps.
-    let write = pool(1).connect_with(options.clone()).await?;
+    let write = pool(1)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+        // Where SQLite rolled back by itself, as it may on a full disk, sqlx's transaction can't be closed:
+        // the pool replaces the connection.
+        .before_acquire(|connection, _| {
+            let usable = !connection.is_in_transaction();
+            Box::pin(async move { Ok(usable) })
+        })
+        .connect_with(options.clone())
+        .await?;
     MIGRATIONS.run(&write).await?;
-    let writer = Writer::new(write.acquire().await?.detach(), options.clone());
     let read = pool(READERS)
         .connect_with(options.read_only(true).create_if_missing(false))
         .await?;
-    Ok((writer, read))
+    Ok((write, read))
+}
+
+/// The file of the database at `url`; `None` for a database in memory or an unknown kind of URL.
+#[must_use]
+pub fn file_of(url: &str) -> Option<PathBuf> {
+    let options = SqliteConnectOptions::from_str(url).ok()?;
+    let file = options.get_filename();
+    let in_memory = file.to_str()?.starts_with("file:") || file.as_os_str().is_empty();
+    (!in_memory).then(|| file.to_owned())
 }
 
 fn options(url: &str) -> Result<SqliteConnectOptions> {
@@ -52,7 +74,7 @@ fn pool(size: u32) -> SqlitePoolOptions {
     SqlitePoolOptions::new()
         .max_connections(size)
         .min_connections(1)
-        .acquire_timeout(TURN_TIMEOUT)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
 }
 
 /// Makes the file readable by its owner alone before SQLite makes it readable by all: it holds
@@ -152,7 +174,7 @@ pub(super) fn classify(error: sqlx::Error) -> StoreError {
         sqlx::Error::PoolTimedOut
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed
-        | sqlx::Error::Io(_) => StoreError::Unavailable(error.into()),
+        | sqlx::Error::Io(_) => StoreError::Unavailable(error),
         sqlx::Error::Database(database) if database.message().contains("booking_overlap") => {
             StoreError::Overlap
         }
@@ -162,7 +184,7 @@ pub(super) fn classify(error: sqlx::Error) -> StoreError {
                 .and_then(|code| code.parse::<u32>().ok())
                 .unwrap_or(0);
             match code & 0xff {
-                5 | 6 | 8 | 10 | 13 | 14 | 23 | 26 => StoreError::Unavailable(error.into()),
+                5 | 6 | 8 | 10 | 13 | 14 | 23 | 26 => StoreError::Unavailable(error),
                 _ => StoreError::Other(error),
             }
         }

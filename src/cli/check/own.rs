@@ -208,7 +208,7 @@ async fn database(config: &Config) -> Vec<Finding> {
 
 /// Where the database will be.
 fn directory(url: &str) -> Option<PathBuf> {
-    let file = usher::auth::secret_file::path(url)?;
+    let file = usher::store::sqlite::file_of(url)?;
     let directory = file.parent()?;
     let here = directory.as_os_str().is_empty();
     (!here).then(|| directory.to_owned())

@@ -1,0 +1,128 @@
+//! Transactions: one at a time, durable before they are answered, and rolled back when they are dropped.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Executor};
+use tempfile::TempDir;
+
+use super::*;
+
+async fn store() -> (TempDir, Store) {
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", dir.path().join("usher.db").display());
+    let store = Store::open(&url, "meet.example.com").await.unwrap();
+    (dir, store)
+}
+
+async fn write(tx: &mut Tx, room: &str) {
+    let room = Conference::from_names(room, None, "meet.example.com").unwrap();
+    let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+    let until = now + TimeDelta::hours(1);
+    tx.set_live(&[&room], now, until).await.unwrap();
+}
+
+async fn written(store: &Store) -> Vec<String> {
+    let rows = store.live().await.unwrap();
+    let mut rooms: Vec<_> = rows
+        .iter()
+        .map(|row| row.conference.room().to_owned())
+        .collect();
+    rooms.sort();
+    rooms
+}
+
+#[tokio::test]
+async fn readers_see_a_transaction_after_its_commit_only() {
+    let (_dir, store) = store().await;
+    let mut tx = store.begin().await.unwrap();
+    write(&mut tx, "room").await;
+    assert!(written(&store).await.is_empty());
+    tx.commit().await.unwrap();
+    assert_eq!(written(&store).await, ["room"]);
+}
+
+#[tokio::test]
+async fn transactions_run_one_after_another_in_the_order_of_begin() {
+    let (_dir, store) = store().await;
+    let mut first = store.begin().await.unwrap();
+    let mut others = Vec::new();
+    for room in ["second", "third"] {
+        let store = store.clone();
+        others.push(tokio::spawn(async move {
+            let mut tx = store.begin().await.unwrap();
+            let before = written(&store).await;
+            write(&mut tx, room).await;
+            tx.commit().await.unwrap();
+            before
+        }));
+        tokio::task::yield_now().await;
+    }
+    write(&mut first, "first").await;
+    assert!(others.iter().all(|other| !other.is_finished()));
+    first.commit().await.unwrap();
+    let third = others.pop().unwrap().await.unwrap();
+    let second = others.pop().unwrap().await.unwrap();
+    assert_eq!(second, ["first"]);
+    assert_eq!(third, ["first", "second"]);
+}
+
+#[tokio::test]
+async fn begin_fails_when_the_transaction_before_takes_too_long() {
+    let (_dir, store) = store().await;
+    let first = store.begin().await.unwrap();
+    tokio::time::pause();
+    let second = store.begin().await;
+    assert!(matches!(second, Err(StoreError::Unavailable(_))));
+    tokio::time::resume();
+    drop(first);
+    store.begin().await.unwrap().commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn dropped_transaction_is_rolled_back_and_blocks_no_other_process() {
+    let (dir, store) = store().await;
+    let mut dropped = store.begin().await.unwrap();
+    write(&mut dropped, "dropped").await;
+    drop(dropped);
+    let file = dir.path().join("usher.db");
+    let other = SqliteConnectOptions::new().filename(file);
+    let mut other = other.connect().await.unwrap();
+    other.execute("BEGIN IMMEDIATE").await.unwrap();
+    other.execute("ROLLBACK").await.unwrap();
+    let mut tx = store.begin().await.unwrap();
+    write(&mut tx, "next").await;
+    tx.commit().await.unwrap();
+    assert_eq!(written(&store).await, ["next"]);
+}
+
+#[tokio::test]
+async fn commit_whose_caller_is_dropped_still_notifies_of_live_changes() {
+    let (_dir, store) = store().await;
+    let mut tx = store.begin().await.unwrap();
+    write(&mut tx, "room").await;
+    let mut commit = Box::pin(tx.commit());
+    assert!(futures_util::poll!(commit.as_mut()).is_pending());
+    drop(commit);
+    let notified = tokio::time::timeout(Duration::from_secs(20), store.live_changed());
+    notified.await.unwrap();
+    assert_eq!(written(&store).await, ["room"]);
+}
+
+#[tokio::test]
+async fn commit_fails_where_sqlite_rolled_back_by_itself_and_a_later_one_works() {
+    let (_dir, store) = store().await;
+    for _ in 0..2 {
+        let mut tx = store.begin().await.unwrap();
+        write(&mut tx, "lost").await;
+        // As SQLite does by itself on a full disk.
+        tx.transaction.execute("ROLLBACK").await.unwrap();
+        assert!(matches!(tx.commit().await, Err(StoreError::Unavailable(_))));
+        assert!(written(&store).await.is_empty());
+    }
+    let mut tx = store.begin().await.unwrap();
+    write(&mut tx, "room").await;
+    tx.commit().await.unwrap();
+    assert_eq!(written(&store).await, ["room"]);
+}
