@@ -11,7 +11,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
-use usher::config::{Log, LogFormat, LogLevel, logs_to_the_journal};
+use usher::config::{Log, LogFormat, LogLevel};
 
 /// How much is logged; can be changed.
 pub(crate) struct Level(reload::Handle<LevelFilter, Registry>);
@@ -63,6 +63,21 @@ pub(crate) fn log_as(log: &Log, serving: bool) -> Level {
         .with(lines)
         .init();
     Level(handle)
+}
+
+/// Whether standard error is systemd's journal (`JOURNAL_STREAM`, see systemd.exec(5)).
+#[cfg(unix)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "systemd sets this variable; it is not configuration"
+)]
+fn logs_to_the_journal() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let stream = std::env::var_os("JOURNAL_STREAM");
+    let stderr = std::fs::metadata("/proc/self/fd/2");
+    stream.zip(stderr.ok()).is_some_and(|(stream, stderr)| {
+        stream.to_str() == Some(&format!("{}:{}", stderr.dev(), stderr.ino()))
+    })
 }
 
 /// Begins each line with its level as the journal takes it (sd-daemon(3)); the time it knows itself.

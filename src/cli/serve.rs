@@ -28,8 +28,8 @@ pub(crate) async fn run(
         })?,
     };
     lifecycle::raise_file_limit(config.server.max_connections);
-    for notice in config.notices() {
-        tracing::warn!("{notice}");
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
     }
     let mut service = tokio::select! {
         started = Service::start(listener, config) => started?,
@@ -59,20 +59,20 @@ fn reload(service: &mut Service, file: Option<&Path>, level: &Level) -> bool {
     let (config, source) = match Config::load(file) {
         Ok(loaded) => loaded,
         Err(error) => {
-            for mistake in &error.mistakes {
-                tracing::error!("{}: {mistake}", error.source_name);
+            for issue in &error.issues {
+                tracing::error!("{}: {issue}", error.source_name);
             }
             tracing::error!("the configuration was not reloaded; the former one stays");
             return false;
         }
     };
-    let notices = config.notices();
+    let warnings = config.warnings();
     let log: Log = config.log.clone();
     match service.reload(config) {
         Ok(left) => {
             level.set(&log);
-            for notice in notices {
-                tracing::warn!("{notice}");
+            for warning in warnings {
+                tracing::warn!("{warning}");
             }
             for key in left {
                 tracing::warn!(key, "changed, but counts from the next start only");

@@ -1,81 +1,141 @@
-//! Reads `[auth]`: whose tokens are believed, and the secrets that are kept in files.
+//! `[auth]`: which tokens are valid.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::auth_service::Service;
 use super::files;
-use super::reader::{Found, Place, Reader};
-use super::sections::{DAY, MINUTE, SECOND, exact_web_address, web_address};
-use super::{Auth, Service, defaults};
+use super::input::Invalid;
+use super::reader::{Content, Reader};
+use super::value::{BaseUrl, DAY, MINUTE, SECOND, Text, Time, WebUrl, is_plaintext_remote};
 use crate::domain::secret::Secret;
 
-pub(super) fn auth(read: &mut Reader<'_>) -> Auth {
-    Auth {
-        secret: secret(read),
-        public_keys: public_keys(read),
-        key_server: web_address(read, "auth.key_server"),
-        jwks_url: exact_web_address(read, "auth.jwks_url").map(|found| found.value),
-        key_cache: read.duration("auth.key_cache", defaults::KEY_CACHE, SECOND..=7 * DAY),
-        accepted_issuers: accepted(read, "auth.accepted_issuers", defaults::ACCEPTED_ISSUER),
-        accepted_audiences: accepted(read, "auth.accepted_audiences", defaults::ACCEPTED_AUDIENCE),
-        verify_domain: read.flag("auth.verify_domain", defaults::VERIFY_DOMAIN),
-        leeway: read.duration(
-            "auth.leeway",
-            defaults::LEEWAY,
-            Duration::ZERO..=10 * MINUTE,
-        ),
-        service: Service {
-            tokens: service_tokens(read),
-            issuers: service_issuers(read),
-        },
+/// `[auth]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Auth {
+    /// The secret shared with Prosody (`app_secret`), for HS256 tokens. Given as `secret` or, better, in a file
+    /// (`secret_file`). No default.
+    pub secret: Option<Secret>,
+    /// Public keys for RS256 tokens, by key id (`kid`): PEM files, relative to the directory of the
+    /// configuration file. They include the files of `public_keys_dir`, `{key id}.pem`.
+    pub public_keys: BTreeMap<String, PathBuf>,
+    /// The URL of an ASAP key server for key ids that are not in `public_keys`; each key has its file there,
+    /// `{SHA-256 of the key id}.pem`. No default.
+    pub key_server: Option<String>,
+    /// The URL of a JSON Web Key Set for key ids that are not in `public_keys`. No default.
+    pub jwks_url: Option<String>,
+    /// How long keys of these two are cached: from `1s` to `7d`. A revoked key stays valid for up to this long.
+    /// If the server is unreachable, cached keys are used for one more such period.
+    pub key_cache: Duration,
+    /// Accepted issuers (`iss`). `*` accepts all.
+    pub accepted_issuers: Vec<String>,
+    /// Accepted audiences (`aud`). `*` accepts all.
+    pub accepted_audiences: Vec<String>,
+    /// Whether a token's `sub` must be the tenant or the domain. If not, a token for a room is valid for the
+    /// room of that name in every tenant.
+    pub verify_domain: bool,
+    /// The tolerated clock difference between usher and the issuers of tokens: at most `10m`. Expired tokens
+    /// are accepted for this much longer.
+    pub leeway: Duration,
+    /// `[auth.service]`
+    pub service: Service,
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self {
+            secret: None,
+            public_keys: BTreeMap::new(),
+            key_server: None,
+            jwks_url: None,
+            key_cache: Duration::from_secs(60 * 60),
+            accepted_issuers: vec!["jitsi".to_owned()],
+            accepted_audiences: vec!["jitsi".to_owned()],
+            verify_domain: true,
+            leeway: Duration::from_secs(10),
+            service: Service::default(),
+        }
     }
 }
 
-/// What a value was given as: itself, or a file that holds it.
-pub(super) enum Given<T> {
-    Inline(Found<T>),
-    File(Found<String>),
-}
+/// A reload applies every key of `[auth]` and `[auth.service]`.
+impl Auth {
+    /// The keys with which a service token can be verified.
+    pub(super) const CREDENTIALS: [&str; 8] = [
+        "auth.secret",
+        "auth.secret_file",
+        "auth.public_keys",
+        "auth.public_keys_dir",
+        "auth.key_server",
+        "auth.jwks_url",
+        "auth.service.tokens",
+        "auth.service.tokens_file",
+    ];
 
-/// The environment wins over the file; two in the same place are a mistake.
-pub(super) fn one_of<T>(
-    read: &mut Reader<'_>,
-    inline: Option<Found<T>>,
-    file: Option<Found<String>>,
-) -> Option<Given<T>> {
-    match (inline, file) {
-        (Some(inline), Some(file)) => {
-            match (inline.place.in_environment(), file.place.in_environment()) {
-                (true, false) => Some(Given::Inline(inline)),
-                (false, true) => Some(Given::File(file)),
-                _ => {
-                    read.mistake(
-                        &file.place,
-                        format!("is set, and {} too", inline.place.key),
-                        "Keep one of the two; a secret is safer in the file.",
-                    );
-                    None
-                }
+    /// Whether there is any key that a JWT could be verified with.
+    pub fn any_key(&self) -> bool {
+        self.secret.is_some()
+            || !self.public_keys.is_empty()
+            || self.key_server.is_some()
+            || self.jwks_url.is_some()
+    }
+
+    pub(super) fn read(read: &mut Reader<'_>) -> Self {
+        let default = Self::default();
+        let key_server = read.get::<BaseUrl>("auth.key_server");
+        let jwks_url = read.get::<WebUrl>("auth.jwks_url");
+        Self {
+            secret: secret(read),
+            public_keys: public_keys(read),
+            key_server: key_server.map(|found| found.value.into()),
+            jwks_url: jwks_url.map(|found| found.value.into()),
+            key_cache: read
+                .get_or::<Time<SECOND, { 7 * DAY }>, _>("auth.key_cache", default.key_cache),
+            accepted_issuers: accepted(read, "auth.accepted_issuers", default.accepted_issuers),
+            accepted_audiences: accepted(
+                read,
+                "auth.accepted_audiences",
+                default.accepted_audiences,
+            ),
+            verify_domain: read.get_or::<bool, _>("auth.verify_domain", default.verify_domain),
+            leeway: read.get_or::<Time<0, { 10 * MINUTE }>, _>("auth.leeway", default.leeway),
+            service: Service::read(read),
+        }
+    }
+
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.secret.as_ref().is_some_and(is_short) {
+            warnings.push(short("auth.secret"));
+        }
+        if self.service.tokens.iter().any(is_short) {
+            warnings.push(short("auth.service.tokens"));
+        }
+        for (key, url) in [
+            ("auth.key_server", &self.key_server),
+            ("auth.jwks_url", &self.jwks_url),
+        ] {
+            if url.as_deref().is_some_and(is_plaintext_remote) {
+                warnings.push(format!(
+                    "{key}: an attacker on the network can replace the keys and sign tokens: use https"
+                ));
             }
         }
-        (Some(inline), None) => Some(Given::Inline(inline)),
-        (None, Some(file)) => Some(Given::File(file)),
-        (None, None) => None,
+        warnings
     }
 }
 
 fn secret(read: &mut Reader<'_>) -> Option<Secret> {
-    let inline = read.filled_text("auth.secret");
-    let file = read.filled_text("auth.secret_file");
-    match one_of(read, inline, file)? {
-        Given::Inline(found) => Some(Secret::new(found.value)),
-        Given::File(found) => {
+    let inline = read.get::<Text>("auth.secret");
+    let file = read.get_path("auth.secret_file");
+    match read.exclusive(inline, file)? {
+        Content::Inline(found) => Some(Secret::new(found.value.into())),
+        Content::File(found) => {
             let text = read.secret_file(&found)?;
             let secret = text.trim_end_matches(['\n', '\r']);
             if secret.trim().is_empty() {
-                empty_file(read, &found);
+                read.report_empty_file(&found);
                 return None;
             }
             Some(Secret::new(secret.to_owned()))
@@ -83,205 +143,67 @@ fn secret(read: &mut Reader<'_>) -> Option<Secret> {
     }
 }
 
-fn empty_file(read: &mut Reader<'_>, found: &Found<String>) {
-    let path = read.path(&found.value);
-    read.mistake(
-        &found.place,
-        format!("{} is empty", path.display()),
-        format!(
-            "Put something random into it: openssl rand -hex 32 > {}",
-            path.display()
-        ),
-    );
-}
-
-fn service_tokens(read: &mut Reader<'_>) -> Vec<Secret> {
-    let inline = read
-        .texts("auth.service.tokens")
-        // An empty list in the file says nothing; an empty variable takes the file's tokens away.
-        .filter(|list| !list.value.is_empty() || list.place.in_environment());
-    let file = read.filled_text("auth.service.tokens_file");
-    match one_of(read, inline, file) {
-        Some(Given::Inline(list)) => {
-            let check = |Found { value, place }| token(read, &place, "one of the tokens", value);
-            list.value.into_iter().filter_map(check).collect()
-        }
-        Some(Given::File(found)) => tokens_of_file(read, &found),
-        None => Vec::new(),
-    }
-}
-
-fn tokens_of_file(read: &mut Reader<'_>, found: &Found<String>) -> Vec<Secret> {
-    let Some(text) = read.secret_file(found) else {
-        return Vec::new();
-    };
-    let path = read.path(&found.value);
-    let lines: Vec<(usize, &str)> = text
-        .lines()
-        .enumerate()
-        .map(|(index, line)| (index + 1, line.trim()))
-        .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
-        .collect();
-    if lines.is_empty() {
-        empty_file(read, found);
-    }
-    lines
-        .into_iter()
-        .filter_map(|(number, line)| {
-            let which = format!("the token in line {number} of {}", path.display());
-            token(read, &found.place, &which, line.to_owned())
-        })
-        .collect()
-}
-
-fn token(read: &mut Reader<'_>, place: &Place, which: &str, token: String) -> Option<Secret> {
-    let problem = if token.is_empty() {
-        "is empty"
-    } else if token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Some(Secret::new(token));
-    } else {
-        "has a space or another character in it that an HTTP header can't carry"
-    };
-    read.mistake(
-        place,
-        format!("{which} {problem}"),
-        "Use letters and digits, as openssl rand -hex 32 writes them.",
-    );
-    None
-}
-
-fn service_issuers(read: &mut Reader<'_>) -> Vec<String> {
-    let Some(issuers) = names(read, "auth.service.issuers") else {
-        return vec![defaults::SERVICE_ISSUER.to_owned()];
-    };
-    if issuers.value.iter().any(|issuer| issuer == "*") {
-        read.mistake(
-            &issuers.place,
-            "\"*\" would let everybody who can issue a token act as a service",
-            "Name the issuers that Prosody and jigasi put into their tokens.",
-        );
-    }
-    issuers.value
-}
-
 fn public_keys(read: &mut Reader<'_>) -> BTreeMap<String, PathBuf> {
     let mut keys = BTreeMap::new();
-    for (kid, Found { value, place }) in read.table("auth.public_keys") {
-        let path = read.path(&value);
-        match files::check_readable(&path) {
-            Ok(()) => {
-                keys.insert(kid, path);
-            }
-            Err(error) => read.unreadable(&place, &path, &error),
+    for (kid, found) in read.table::<String>("auth.public_keys") {
+        let path = read.path(&found.value);
+        let checked = files::check_readable(&path);
+        if read.readable(&found.origin, &path, checked).is_some() {
+            keys.insert(kid, path);
         }
     }
-    // A key that is named by itself wins over the file of its name.
-    for (kid, path) in keys_of_directory(read) {
+    // A key of the table has precedence over the file of its name.
+    for (kid, path) in keys_of_directory(read).unwrap_or_default() {
         keys.entry(kid).or_insert(path);
     }
     keys
 }
 
-/// `KID.pem` for each key. There may be none yet: the package makes the directory before there are keys.
-fn keys_of_directory(read: &mut Reader<'_>) -> Vec<(String, PathBuf)> {
-    let Some(found) = read.filled_text("auth.public_keys_dir") else {
-        return Vec::new();
-    };
+/// The files `KID.pem`. There may be none: the package creates the directory.
+fn keys_of_directory(read: &mut Reader<'_>) -> Option<Vec<(String, PathBuf)>> {
+    let found = read.get_path("auth.public_keys_dir")?;
     let directory = read.path(&found.value);
-    let files = match files::list(&directory) {
-        Ok(files) => files,
-        Err(error) => {
-            read.unreadable(&found.place, &directory, &error);
-            return Vec::new();
-        }
-    };
+    let files = read.readable(&found.origin, &directory, files::list(&directory))?;
     let mut keys = Vec::new();
     for path in files {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let Some(kid) = name.strip_suffix(".pem").filter(|kid| !kid.is_empty()) else {
             continue;
         };
-        match files::check_readable(&path) {
-            Ok(()) => keys.push((kid.to_owned(), path)),
-            Err(error) => read.unreadable(&found.place, &path, &error),
+        let kid = kid.to_owned();
+        let checked = files::check_readable(&path);
+        if read.readable(&found.origin, &path, checked).is_some() {
+            keys.push((kid, path));
         }
     }
-    keys
+    Some(keys)
 }
 
-fn accepted(read: &mut Reader<'_>, key: &'static str, default: &str) -> Vec<String> {
-    let Some(list) = names(read, key) else {
-        return vec![default.to_owned()];
+fn accepted(read: &mut Reader<'_>, key: &'static str, default: Vec<String>) -> Vec<String> {
+    let Some(list) = read.list::<Text>(key) else {
+        return default;
     };
-    // An entry that was refused has been named already.
-    if list.value.is_empty() && !read.has_mistakes_at(key) {
-        read.mistake(
-            &list.place,
+    if list.value.is_empty() && !read.has_issue(key) {
+        let invalid = Invalid::new(
             "is empty, so that no token would be accepted",
-            format!("Name one at least: [\"{default}\"], or [\"*\"] for any."),
+            format!("Write at least one: {default:?}, or [\"*\"] for all."),
         );
+        read.report(&list.origin, invalid);
     }
-    list.value
+    let entries = list.value.into_iter();
+    entries.map(|entry| entry.value.into()).collect()
 }
 
-/// A list of texts, none of them empty.
-fn names(read: &mut Reader<'_>, key: &'static str) -> Option<Found<Vec<String>>> {
-    let Found { value, place } = read.texts(key)?;
-    let mut names = Vec::new();
-    for entry in value {
-        if entry.value.trim().is_empty() {
-            read.mistake(&entry.place, "has an empty entry", "Remove the entry.");
-        } else {
-            names.push(entry.value);
-        }
-    }
-    Some(Found {
-        value: names,
-        place,
-    })
-}
-
-/// Secrets that could be better, keys that others on the way could change.
-pub(super) fn notices(auth: &Auth) -> Vec<String> {
-    let mut notices = Vec::new();
-    if auth.secret.as_ref().is_some_and(is_short) {
-        notices.push(short("auth.secret"));
-    }
-    if auth.service.tokens.iter().any(is_short) {
-        notices.push(short("auth.service.tokens"));
-    }
-    for (key, url) in [
-        ("auth.key_server", &auth.key_server),
-        ("auth.jwks_url", &auth.jwks_url),
-    ] {
-        if url.as_deref().is_some_and(is_open_to_others) {
-            notices.push(format!(
-                "{key}: whoever is on the way there can hand out keys of their own and sign \
-                 tokens with them: use https"
-            ));
-        }
-    }
-    notices
-}
-
-/// Whether what is fetched from there crosses a network in the clear.
-pub(super) fn is_open_to_others(url: &str) -> bool {
-    let Ok(url) = reqwest::Url::parse(url) else {
-        return false;
-    };
-    let host = url.host_str().unwrap_or_default();
-    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
-    let here = address.map_or(host == "localhost", |ip| ip.to_canonical().is_loopback());
-    url.scheme() == "http" && !here
-}
+/// A shorter secret or token causes a warning.
+const SECRET_SHORT_BYTES: usize = 16;
 
 fn is_short(secret: &Secret) -> bool {
-    secret.expose().len() < defaults::SECRET_SHORT_BYTES
+    secret.expose().len() < SECRET_SHORT_BYTES
 }
 
 fn short(key: &str) -> String {
     format!(
-        "{key} is short enough to be guessed: use at least 32 random characters, \
+        "{key} is short, so that it can be guessed: use at least 32 random characters, \
          as openssl rand -hex 32 writes them"
     )
 }

@@ -1,11 +1,11 @@
-//! Reads the files of the configuration, within bounds.
+//! Reads the files that the configuration names, within bounds.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-/// The largest file that is read, be it configuration, secret or tokens. A wrong path
-/// (`/dev/zero`) must not eat the memory.
+/// The largest file that is read: the configuration, a secret or tokens. A wrong path such as `/dev/zero`
+/// must not fill the memory.
 const FILE_MAX_BYTES: u64 = 1024 * 1024;
 
 /// Reads a file of bounded size as text.
@@ -21,7 +21,7 @@ pub(super) fn read_text(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// What is in a directory, in order.
+/// The entries of a directory, sorted.
 pub(super) fn list(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(directory)?.map(|entry| Ok(entry?.path()));
     let mut paths = entries.collect::<io::Result<Vec<_>>>()?;
@@ -29,19 +29,19 @@ pub(super) fn list(directory: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Whether every user of the machine may do something with a file.
+/// Whether every user of the machine has any right to a file.
 #[cfg(unix)]
-pub(super) fn open_to_everyone(path: &Path) -> bool {
+pub(super) fn is_world_readable(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     std::fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o007 != 0)
 }
 
 #[cfg(not(unix))]
-pub(super) fn open_to_everyone(_path: &Path) -> bool {
+pub(super) fn is_world_readable(_path: &Path) -> bool {
     false
 }
 
-/// Whether a file could be read: whoever needs it reads it later.
+/// Opens a file that is read later.
 pub(super) fn check_readable(path: &Path) -> io::Result<()> {
     if File::open(path)?.metadata()?.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());

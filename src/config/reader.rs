@@ -1,455 +1,140 @@
-//! Takes typed, named values out of TOML and the environment, and collects what is wrong with
-//! them. What the values mean is none of its business: that is `sections`.
+//! Reads values by their keys from the environment and the file, and collects what is wrong with them.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Display;
+use std::collections::BTreeMap;
 use std::io;
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
-use super::ENVIRONMENT_PREFIX;
-use super::duration::{self, BadDuration};
+use super::error::ConfigIssue;
 use super::files;
-use super::mistake::Mistake;
-use super::strangers;
+use super::input::{Input, Invalid};
+use super::unknown::{Known, line_of, variable_name};
+use super::value::Text;
 
-/// Where a value stands: its key and line, or its variable and no line.
+/// Where a value was given: a key and its line, or a variable.
 #[derive(Debug, Clone)]
-pub(super) struct Place {
+pub(super) struct Origin {
     pub(super) key: String,
     pub(super) line: Option<usize>,
 }
 
-impl Place {
+impl Origin {
     /// Values of the file always have a line.
-    pub(super) fn in_environment(&self) -> bool {
+    fn is_variable(&self) -> bool {
         self.line.is_none()
     }
 }
 
-/// A value and where it stands.
+/// A value and where it was given.
 #[derive(Debug, Clone)]
-pub(super) struct Found<T> {
+pub(super) struct Located<T> {
     pub(super) value: T,
-    pub(super) place: Place,
+    pub(super) origin: Origin,
 }
 
-/// How the text of a variable is to be understood: the file's values bring their type along.
-#[derive(Clone, Copy)]
-enum Kind {
-    Text,
-    Number,
-    Flag,
-    List,
-    Table,
+/// A value that was given directly, or a file that contains it.
+pub(super) enum Content<T> {
+    Inline(Located<T>),
+    File(Located<String>),
 }
 
-/// One configuration being read. Every getter returns a usable value (the default, after a
-/// mistake), so that reading goes on and all mistakes are found in one go.
+/// A configuration that is being read. After a mistake, reading continues with the default, so that all
+/// mistakes are found at once.
 pub(super) struct Reader<'t> {
     text: &'t str,
     root: DeTable<'t>,
     environment: &'t BTreeMap<String, String>,
     base_dir: PathBuf,
-    known: BTreeSet<&'static str>,
-    mistakes: Vec<Mistake>,
-    remarks: Vec<String>,
+    known: Known,
+    issues: Vec<ConfigIssue>,
+    warnings: Vec<String>,
 }
 
 impl<'t> Reader<'t> {
-    /// A text that isn't TOML is not read any further: guesses at what its author meant would
-    /// only add mistakes that are none.
+    /// # Errors
+    ///
+    /// For a text that is not TOML. The values of such a text are not read: guesses at them would only add
+    /// wrong issues.
     pub(super) fn new(
         text: &'t str,
         environment: &'t BTreeMap<String, String>,
         base_dir: &Path,
-    ) -> Result<Self, Vec<Mistake>> {
+    ) -> Result<Self, Vec<ConfigIssue>> {
         let (root, errors) = DeTable::parse_recoverable(text);
         if !errors.is_empty() {
-            return Err(syntax_mistakes(text, &errors));
+            return Err(syntax_issues(text, &errors));
         }
         Ok(Self {
+            text,
             root: root.into_inner(),
-            ..Self::empty(text, environment, base_dir)
+            environment,
+            base_dir: base_dir.to_owned(),
+            known: Known::default(),
+            issues: Vec::new(),
+            warnings: Vec::new(),
         })
     }
 
-    pub(super) fn empty(
-        text: &'t str,
-        environment: &'t BTreeMap<String, String>,
-        base_dir: &Path,
-    ) -> Self {
-        Self {
-            text,
-            root: DeTable::new(),
-            environment,
-            base_dir: base_dir.to_owned(),
-            known: BTreeSet::new(),
-            mistakes: Vec::new(),
-            remarks: Vec::new(),
-        }
-    }
-
-    /// Notes a mistake at a place.
-    pub(super) fn mistake(
-        &mut self,
-        place: &Place,
-        problem: impl Into<String>,
-        remedy: impl Into<String>,
-    ) {
-        self.mistakes.push(Mistake {
-            key: place.key.clone(),
-            line: place.line,
-            problem: problem.into(),
-            remedy: remedy.into(),
+    /// Adds an issue.
+    pub(super) fn report(&mut self, origin: &Origin, Invalid { message, hint }: Invalid) {
+        self.issues.push(ConfigIssue {
+            key: origin.key.clone(),
+            line: origin.line,
+            message,
+            hint,
         });
     }
 
-    /// Whether anything is wrong with a key so far, or with an entry of its table.
-    pub(super) fn has_mistakes_at(&self, key: &str) -> bool {
+    /// Whether a key, or an entry of its table, has an issue.
+    pub(super) fn has_issue(&self, key: &str) -> bool {
         let variable = variable_name(key);
-        self.mistakes.iter().any(|mistake| {
-            let named = mistake.key.as_str();
+        self.issues.iter().any(|issue| {
+            let named = issue.key.as_str();
             let rest = named.strip_prefix(key).or(named.strip_prefix(&variable));
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         })
     }
 
-    /// Where a key is set, if it is.
-    pub(super) fn place(&self, key: &str) -> Option<Place> {
+    /// The earlier name of a key keeps its meaning. Call it before the key is read.
+    pub(super) fn alias(&mut self, key: &'static str, earlier: &'static str) {
+        self.known.aliases.insert(key, earlier);
+        if let (Some(new), Some(old)) = (self.origin_of(key), self.origin_of(earlier))
+            && new.is_variable() == old.is_variable()
+        {
+            let message = format!("is set, and {} too, which is its new name", new.key);
+            self.report(&old, Invalid::new(message, format!("Keep {}.", new.key)));
+        }
+    }
+
+    /// Where a key is set, by either of its names; the environment has precedence.
+    pub(super) fn origin(&self, key: &str) -> Option<Origin> {
+        let origins = [
+            self.origin_of(key),
+            self.alias_of(key).and_then(|it| self.origin_of(it)),
+        ];
+        let set = origins.into_iter().flatten();
+        set.min_by_key(|origin| !origin.is_variable())
+    }
+
+    fn alias_of(&self, key: &str) -> Option<&'static str> {
+        self.known.aliases.get(key).copied()
+    }
+
+    fn origin_of(&self, key: &str) -> Option<Origin> {
         let variable = variable_name(key);
         if self.environment.contains_key(&variable) {
-            return Some(Place {
+            return Some(Origin {
                 key: variable,
                 line: None,
             });
         }
-        self.lookup(key).map(|value| Place {
+        self.lookup(key).map(|value| Origin {
             key: key.to_owned(),
             line: Some(line_of(self.text, value.span().start)),
         })
-    }
-
-    pub(super) fn text(&mut self, key: &'static str) -> Option<Found<String>> {
-        let Found { value, place } = self.find(key, Kind::Text)?;
-        match value {
-            DeValue::String(text) => Some(Found {
-                value: text.into_owned(),
-                place,
-            }),
-            other => {
-                self.wrong_type(&place, &other, "a string", "Write it in quotes.");
-                None
-            }
-        }
-    }
-
-    /// A text that may not be empty.
-    pub(super) fn filled_text(&mut self, key: &'static str) -> Option<Found<String>> {
-        let found = self.text(key)?;
-        if found.value.trim().is_empty() {
-            self.mistake(&found.place, "is empty", "Give it a value, or remove it.");
-            return None;
-        }
-        Some(found)
-    }
-
-    pub(super) fn flag(&mut self, key: &'static str, default: bool) -> bool {
-        let Some(Found { value, place }) = self.find(key, Kind::Flag) else {
-            return default;
-        };
-        if let DeValue::Boolean(flag) = value {
-            return flag;
-        }
-        let remedy = "Write true or false, without quotes.";
-        self.wrong_type(&place, &value, "true or false", remedy);
-        default
-    }
-
-    pub(super) fn number<T>(&mut self, key: &'static str, default: T, range: RangeInclusive<T>) -> T
-    where
-        T: TryFrom<i64> + PartialOrd + Display,
-    {
-        let Some(Found { value, place }) = self.find(key, Kind::Number) else {
-            return default;
-        };
-        let DeValue::Integer(integer) = &value else {
-            let remedy = "Write it in digits, without quotes.";
-            self.wrong_type(&place, &value, "a whole number", remedy);
-            return default;
-        };
-        let number = i64::from_str_radix(integer.as_str(), integer.radix())
-            .ok()
-            .and_then(|number| T::try_from(number).ok())
-            .filter(|number| range.contains(number));
-        number.unwrap_or_else(|| {
-            self.mistake(
-                &place,
-                format!("{integer} is out of range"),
-                format!("Choose from {} to {}.", range.start(), range.end()),
-            );
-            default
-        })
-    }
-
-    pub(super) fn duration(
-        &mut self,
-        key: &'static str,
-        default: Duration,
-        range: RangeInclusive<Duration>,
-    ) -> Duration {
-        let Some(Found { value, place }) = self.find(key, Kind::Text) else {
-            return default;
-        };
-        let text = match &value {
-            DeValue::String(text) => text.as_ref(),
-            DeValue::Integer(integer) => {
-                self.no_unit(&place, &integer.to_string());
-                return default;
-            }
-            other => {
-                let remedy = format!("Write it as \"{}\".", duration::write(default));
-                self.wrong_type(&place, other, "a duration", &remedy);
-                return default;
-            }
-        };
-        match duration::parse(text) {
-            Ok(duration) if range.contains(&duration) => return duration,
-            Ok(_) => {
-                let (low, high) = (
-                    duration::write(*range.start()),
-                    duration::write(*range.end()),
-                );
-                self.mistake(
-                    &place,
-                    format!("{text:?} is out of range"),
-                    format!("Choose from \"{low}\" to \"{high}\"."),
-                );
-            }
-            Err(BadDuration::NoUnit) => self.no_unit(&place, text),
-            Err(BadDuration::Unreadable) => self.mistake(
-                &place,
-                format!("{text:?} is not a duration"),
-                format!(
-                    "Write whole numbers with the units ms, s, m, h or d: \"{}\" or \"1h30m\".",
-                    duration::write(default)
-                ),
-            ),
-        }
-        default
-    }
-
-    fn no_unit(&mut self, place: &Place, number: &str) {
-        self.mistake(
-            place,
-            format!("{number} has no unit"),
-            format!("Write a unit: \"{number}s\"."),
-        );
-    }
-
-    /// One of a few named values.
-    pub(super) fn choice<T: Copy>(
-        &mut self,
-        key: &'static str,
-        default: T,
-        choices: &[(&'static str, T)],
-    ) -> T {
-        let Some(Found { value, place }) = self.text(key) else {
-            return default;
-        };
-        if let Some((_, choice)) = choices.iter().find(|(name, _)| *name == value) {
-            return *choice;
-        }
-        let names: Vec<String> = choices.iter().map(|(n, _)| format!("{n:?}")).collect();
-        self.mistake(
-            &place,
-            format!("{value:?} is not one of the choices"),
-            format!("Write {}.", names.join(" or ")),
-        );
-        default
-    }
-
-    /// A list of texts, each with its own place.
-    pub(super) fn texts(&mut self, key: &'static str) -> Option<Found<Vec<Found<String>>>> {
-        let Found { value, place } = self.list(key)?;
-        let mut texts = Vec::new();
-        for Found { value, place } in value {
-            match value {
-                DeValue::String(text) => texts.push(Found {
-                    value: text.into_owned(),
-                    place,
-                }),
-                other => {
-                    let wanted = "a string";
-                    self.wrong_type(&place, &other, wanted, "Write each entry in quotes.");
-                }
-            }
-        }
-        Some(Found {
-            value: texts,
-            place,
-        })
-    }
-
-    fn list(&mut self, key: &'static str) -> Option<Found<Vec<Found<DeValue<'t>>>>> {
-        let Found { value, place } = self.find(key, Kind::List)?;
-        let DeValue::Array(array) = value else {
-            let remedy = "Write a list: [\"a\", \"b\"].";
-            self.wrong_type(&place, &value, "a list", remedy);
-            return None;
-        };
-        Some(self.entries(array, place))
-    }
-
-    /// A list of anything; what is no list counts as its only entry.
-    pub(super) fn list_or_one(
-        &mut self,
-        key: &'static str,
-    ) -> Option<Found<Vec<Found<DeValue<'t>>>>> {
-        let Found { value, place } = self.find(key, Kind::List)?;
-        if let DeValue::Array(array) = value {
-            return Some(self.entries(array, place));
-        }
-        let only = Found {
-            value,
-            place: place.clone(),
-        };
-        Some(Found {
-            value: vec![only],
-            place,
-        })
-    }
-
-    fn entries(&self, array: DeArray<'t>, place: Place) -> Found<Vec<Found<DeValue<'t>>>> {
-        let entries = array.into_iter().map(|entry| Found {
-            place: Place {
-                key: place.key.clone(),
-                line: place.line.map(|_| line_of(self.text, entry.span().start)),
-            },
-            value: entry.into_inner(),
-        });
-        Found {
-            value: entries.collect(),
-            place,
-        }
-    }
-
-    /// A table of texts, whose names are free to choose.
-    pub(super) fn table(&mut self, key: &'static str) -> Vec<(String, Found<String>)> {
-        let Some(Found { value, place }) = self.find(key, Kind::Table) else {
-            return Vec::new();
-        };
-        let DeValue::Table(table) = value else {
-            let remedy = "Write a table: { name = \"value\" }.";
-            self.wrong_type(&place, &value, "a table", remedy);
-            return Vec::new();
-        };
-        let mut entries = Vec::new();
-        for (name, entry) in table {
-            let name = name.into_inner().into_owned();
-            let place = Place {
-                key: format!("{}.{name}", place.key),
-                line: place.line.map(|_| line_of(self.text, entry.span().start)),
-            };
-            match entry.into_inner() {
-                DeValue::String(text) => entries.push((
-                    name,
-                    Found {
-                        value: text.into_owned(),
-                        place,
-                    },
-                )),
-                other => self.wrong_type(&place, &other, "a string", "Write it in quotes."),
-            }
-        }
-        entries
-    }
-
-    /// Resolves a path relative to the directory of the configuration file.
-    pub(super) fn path(&self, path: &str) -> PathBuf {
-        self.base_dir.join(path)
-    }
-
-    /// The text of a file that holds secrets. Its contents never get into a mistake.
-    pub(super) fn secret_file(&mut self, found: &Found<String>) -> Option<String> {
-        let path = self.path(&found.value);
-        match files::read_text(&path) {
-            Ok(text) => {
-                if files::open_to_everyone(&path) {
-                    self.remarks.push(format!(
-                        "{}: every user of this machine can read {}. Take that right away: chmod o= {}",
-                        found.place.key,
-                        path.display(),
-                        path.display()
-                    ));
-                }
-                Some(text)
-            }
-            Err(error) => {
-                self.unreadable(&found.place, &path, &error);
-                None
-            }
-        }
-    }
-
-    /// The text of a file that anybody may see.
-    pub(super) fn file(&mut self, file: &str, place: &Place) -> Option<String> {
-        let path = self.path(file);
-        let text = files::read_text(&path);
-        text.map_err(|error| self.unreadable(place, &path, &error))
-            .ok()
-    }
-
-    /// Notes that a file can't be read.
-    pub(super) fn unreadable(&mut self, place: &Place, path: &Path, error: &io::Error) {
-        self.mistake(
-            place,
-            format!("{} cannot be read: {error}", path.display()),
-            "Create the file, or correct the path, and let the user that usher runs as read it.",
-        );
-    }
-
-    /// Looks for what nobody asked for; returns the mistakes in reading order, and remarks.
-    pub(super) fn finish(mut self) -> (Vec<Mistake>, Vec<String>) {
-        let strangers = strangers::find(self.text, &self.root, self.environment, &self.known);
-        self.mistakes.extend(strangers);
-        self.mistakes
-            .sort_by_key(|mistake| (mistake.line.is_none(), mistake.line));
-        (self.mistakes, self.remarks)
-    }
-
-    /// The keys that have been asked for: the schema.
-    #[cfg(test)]
-    pub(super) fn known(&self) -> BTreeSet<&'static str> {
-        self.known.clone()
-    }
-
-    fn find(&mut self, key: &'static str, kind: Kind) -> Option<Found<DeValue<'t>>> {
-        self.known.insert(key);
-        let place = self.place(key)?;
-        if !place.in_environment() {
-            let value = self.lookup(key)?.get_ref().clone();
-            return Some(Found { value, place });
-        }
-        let environment = self.environment;
-        let text = environment.get(&place.key)?;
-        if let Some(value) = interpret(text, kind) {
-            return Some(Found { value, place });
-        }
-        // The text itself stays out of this: it may be a list of tokens.
-        let (problem, remedy) = match kind {
-            Kind::Text => ("is not a text", "Write it as it is."),
-            Kind::Number => ("is not a whole number", "Write it in digits."),
-            Kind::Flag => ("is neither true nor false", "Write true or false."),
-            Kind::List => ("is not a list", "Write a,b or [\"a\", \"b\"]."),
-            Kind::Table => ("is not a table", "Write { name = \"value\" }."),
-        };
-        self.mistake(&place, problem, remedy);
-        None
     }
 
     fn lookup(&self, key: &str) -> Option<&Spanned<DeValue<'t>>> {
@@ -461,70 +146,227 @@ impl<'t> Reader<'t> {
         table.get(name)
     }
 
-    fn wrong_type(&mut self, place: &Place, value: &DeValue<'_>, wanted: &str, remedy: &str) {
-        let is = type_of(value);
-        self.mistake(place, format!("is {is}, but {wanted} is needed"), remedy);
+    fn find(&mut self, key: &'static str) -> Option<Located<Input<'t>>> {
+        self.known.keys.insert(key);
+        let origin = self.origin(key)?;
+        let value = if origin.is_variable() {
+            Input::Variable(self.environment.get(&origin.key)?)
+        } else {
+            Input::Toml(self.lookup(&origin.key)?.get_ref().clone())
+        };
+        Some(Located { value, origin })
     }
-}
 
-/// A value's type in plain words. The value itself stays unsaid: it may be a secret.
-pub(super) fn type_of(value: &DeValue<'_>) -> &'static str {
-    match value {
-        DeValue::String(_) => "a string",
-        DeValue::Integer(_) => "a whole number",
-        DeValue::Float(_) => "a number with a fraction",
-        DeValue::Boolean(_) => "true or false",
-        DeValue::Datetime(_) => "a date or time",
-        DeValue::Array(_) => "a list",
-        DeValue::Table(_) => "a table",
-    }
-}
-
-/// `server.listen` → `USHER_SERVER__LISTEN`.
-pub(super) fn variable_name(key: &str) -> String {
-    format!(
-        "{ENVIRONMENT_PREFIX}{}",
-        key.to_ascii_uppercase().replace('.', "__")
-    )
-}
-
-fn interpret(text: &str, kind: Kind) -> Option<DeValue<'_>> {
-    let trimmed = text.trim();
-    match kind {
-        Kind::Text => return Some(DeValue::String(text.into())),
-        Kind::List if !trimmed.starts_with('[') => {
-            let entries = trimmed
-                .split(',')
-                .map(str::trim)
-                .filter(|entry| !entry.is_empty());
-            let array: DeArray<'_> = entries
-                .map(|entry| Spanned::new(0..0, DeValue::String(entry.into())))
-                .collect();
-            return Some(DeValue::Array(array));
+    fn accept<T>(&mut self, result: Result<T, Invalid>, origin: Origin) -> Option<Located<T>> {
+        match result {
+            Ok(value) => Some(Located { value, origin }),
+            Err(invalid) => {
+                self.report(&origin, invalid);
+                None
+            }
         }
-        Kind::Number | Kind::Flag | Kind::List | Kind::Table => {}
     }
-    DeValue::parse(trimmed).ok().map(Spanned::into_inner)
+
+    /// The value of a key; none if it is not set or has a mistake.
+    pub(super) fn get<T: DeserializeOwned>(&mut self, key: &'static str) -> Option<Located<T>> {
+        let Located { value, origin } = self.find(key)?;
+        self.accept(value.decode(), origin)
+    }
+
+    /// The value of a key, else its default.
+    pub(super) fn get_or<T, U>(&mut self, key: &'static str, default: U) -> U
+    where
+        T: DeserializeOwned + Into<U>,
+    {
+        self.get::<T>(key)
+            .map_or(default, |found| found.value.into())
+    }
+
+    /// A path as it was given.
+    pub(super) fn get_path(&mut self, key: &'static str) -> Option<Located<String>> {
+        self.get::<Text>(key)
+            .map(|Located { value, origin }| Located {
+                value: value.into(),
+                origin,
+            })
+    }
+
+    /// The entries of a list, each with its own line and without those that have a mistake.
+    pub(super) fn list<T: DeserializeOwned>(
+        &mut self,
+        key: &'static str,
+    ) -> Option<Located<Vec<Located<T>>>> {
+        let Located { value, origin } = self.find(key)?;
+        let Located { value, origin } = self.accept(value.list(), origin)?;
+        Some(self.entries(value, origin))
+    }
+
+    /// The same; a value that is no list counts as the only entry of one.
+    pub(super) fn list_or_one<T: DeserializeOwned>(
+        &mut self,
+        key: &'static str,
+    ) -> Option<Located<Vec<Located<T>>>> {
+        let Located { value, origin } = self.find(key)?;
+        let Located { value, origin } = self.accept(value.list_or_one(), origin)?;
+        Some(self.entries(value, origin))
+    }
+
+    fn entries<T: DeserializeOwned>(
+        &mut self,
+        array: DeArray<'t>,
+        origin: Origin,
+    ) -> Located<Vec<Located<T>>> {
+        let mut entries = Vec::new();
+        for entry in array {
+            let place = Origin {
+                key: origin.key.clone(),
+                line: self.line_within(&origin, entry.span().start),
+            };
+            entries.extend(self.accept(Input::Toml(entry.into_inner()).decode(), place));
+        }
+        Located {
+            value: entries,
+            origin,
+        }
+    }
+
+    /// The entries of a table, each with its own key and without those that have a mistake.
+    pub(super) fn table<T: DeserializeOwned>(
+        &mut self,
+        key: &'static str,
+    ) -> Vec<(String, Located<T>)> {
+        let Some(Located { value, origin }) = self.find(key) else {
+            return Vec::new();
+        };
+        let Some(Located { value, origin }) = self.accept(value.table(), origin) else {
+            return Vec::new();
+        };
+        let mut entries = Vec::new();
+        for (name, entry) in value {
+            let place = Origin {
+                key: format!("{}.{}", origin.key, name.get_ref()),
+                line: self.line_within(&origin, entry.span().start),
+            };
+            let found = self.accept(Input::Toml(entry.into_inner()).decode(), place);
+            entries.extend(found.map(|found| (name.into_inner().into_owned(), found)));
+        }
+        entries
+    }
+
+    /// The line of an entry. The only entry of a value that is no list has no position of its own.
+    fn line_within(&self, origin: &Origin, offset: usize) -> Option<usize> {
+        let line = origin.line?;
+        Some(line.max(line_of(self.text, offset)))
+    }
+
+    /// A value that has two keys: one for itself, one for the file that contains it. The environment has
+    /// precedence; both in the same place are a mistake.
+    pub(super) fn exclusive<T>(
+        &mut self,
+        inline: Option<Located<T>>,
+        file: Option<Located<String>>,
+    ) -> Option<Content<T>> {
+        match (inline, file) {
+            (Some(inline), Some(file)) => {
+                match (inline.origin.is_variable(), file.origin.is_variable()) {
+                    (true, false) => Some(Content::Inline(inline)),
+                    (false, true) => Some(Content::File(file)),
+                    _ => {
+                        let message = format!("is set, and {} too", inline.origin.key);
+                        let hint = "Keep one of the two; a secret is safer in the file.";
+                        self.report(&file.origin, Invalid::new(message, hint));
+                        None
+                    }
+                }
+            }
+            (Some(inline), None) => Some(Content::Inline(inline)),
+            (None, file) => file.map(Content::File),
+        }
+    }
+
+    /// A path of the configuration, relative to the directory of its file.
+    pub(super) fn path(&self, path: &str) -> PathBuf {
+        self.base_dir.join(path)
+    }
+
+    /// The text of a file that contains secrets. No issue repeats it.
+    pub(super) fn secret_file(&mut self, found: &Located<String>) -> Option<String> {
+        let text = self.file(found)?;
+        let path = self.path(&found.value);
+        if files::is_world_readable(&path) {
+            self.warnings.push(format!(
+                "{}: every user of this machine can read {path}; to prevent it: chmod o= {path}",
+                found.origin.key,
+                path = path.display()
+            ));
+        }
+        Some(text)
+    }
+
+    /// The text of a file.
+    pub(super) fn file(&mut self, found: &Located<String>) -> Option<String> {
+        let path = self.path(&found.value);
+        let text = files::read_text(&path);
+        self.readable(&found.origin, &path, text)
+    }
+
+    /// Reports a secret file that contains nothing.
+    pub(super) fn report_empty_file(&mut self, found: &Located<String>) {
+        let path = self.path(&found.value);
+        let path = path.display();
+        let invalid = Invalid::new(
+            format!("{path} is empty"),
+            format!("Write a random value into it: openssl rand -hex 32 > {path}"),
+        );
+        self.report(&found.origin, invalid);
+    }
+
+    /// The result of reading a file; an error is reported.
+    pub(super) fn readable<T>(
+        &mut self,
+        origin: &Origin,
+        path: &Path,
+        result: io::Result<T>,
+    ) -> Option<T> {
+        let unreadable = |error| {
+            Invalid::new(
+                format!("{} cannot be read: {error}", path.display()),
+                "Create the file or correct the path, and give usher's user the right to read it.",
+            )
+        };
+        result
+            .map_err(|error| self.report(origin, unreadable(error)))
+            .ok()
+    }
+
+    /// Searches for unknown keys; returns the issues in the order of the file, and warnings.
+    pub(super) fn finish(mut self) -> (Vec<ConfigIssue>, Vec<String>) {
+        let unknown = self.known.unknown(self.text, &self.root, self.environment);
+        self.issues.extend(unknown);
+        self.issues
+            .sort_by_key(|issue| (issue.line.is_none(), issue.line));
+        (self.issues, self.warnings)
+    }
+
+    /// The keys that were asked for.
+    #[cfg(test)]
+    pub(super) fn known(self) -> Known {
+        self.known
+    }
 }
 
-/// One mistake a line: what follows the first on a line is mostly its echo.
-fn syntax_mistakes(text: &str, errors: &[toml::de::Error]) -> Vec<Mistake> {
-    let mut mistakes: Vec<Mistake> = errors
+/// One issue per line: what follows the first error on a line is usually a consequence of it.
+fn syntax_issues(text: &str, errors: &[toml::de::Error]) -> Vec<ConfigIssue> {
+    let mut issues: Vec<ConfigIssue> = errors
         .iter()
-        .map(|error| Mistake {
+        .map(|error| ConfigIssue {
             key: String::new(),
             line: Some(line_of(text, error.span().map_or(0, |span| span.start))),
-            problem: format!("this is not TOML: {}", error.message()),
-            remedy: "Write one key = value a line, each key once and text in quotes.".to_owned(),
+            message: format!("this is not TOML: {}", error.message()),
+            hint: "Write one key = value per line, each key once and text in quotes.".to_owned(),
         })
         .collect();
-    mistakes.sort_by_key(|mistake| mistake.line);
-    mistakes.dedup_by_key(|mistake| mistake.line);
-    mistakes
-}
-
-/// The line of a byte, from 1.
-pub(super) fn line_of(text: &str, offset: usize) -> usize {
-    let before = text.as_bytes().iter().take(offset);
-    before.filter(|byte| **byte == b'\n').count() + 1
+    issues.sort_by_key(|issue| issue.line);
+    issues.dedup_by_key(|issue| issue.line);
+    issues
 }

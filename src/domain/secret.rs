@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// A value that must not be printed: there is no `Display`, and `Debug` shows stars.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {

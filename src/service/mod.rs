@@ -133,8 +133,7 @@ impl Service {
                 .verifier
                 .fetching_as(&self.shared.service_auth.load_full().verifier);
         }
-        let left = self.config.needs_restart(&config);
-        let config = self.config.reloaded(config);
+        let (config, left) = self.config.reload(config);
         guard.rules.domain = config.xmpp.domain.as_str().into();
         let (tallies, rounds) = (self.tallies.clone(), Arc::clone(&self.rounds));
         self.queue.reload(config.queue.clone());

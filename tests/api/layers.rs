@@ -50,7 +50,9 @@ fn sources() -> Vec<Source> {
         let name = path.strip_prefix(&root).unwrap().with_extension("");
         let module = name.display().to_string();
         let module = module.trim_end_matches("/mod").to_owned();
-        let is_test = module.ends_with("/tests") || module.ends_with("/test_keys");
+        let is_test = module.ends_with("/tests")
+            || module.contains("/tests/")
+            || module.ends_with("/test_keys");
         (!is_test && module != "lib" && module != "main").then(|| Source {
             module,
             code: production(&fs::read_to_string(&path).unwrap()),

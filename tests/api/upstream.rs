@@ -372,7 +372,7 @@ async fn a_full_outbox_takes_no_more() {
 #[tokio::test]
 async fn a_deletion_is_given_up_at_its_age_and_not_sent_to_who_takes_none() {
     let server = answering(503, json!({})).await;
-    let usher = Usher::start(&before(&server, "outbox_kept = \"1s\"")).await;
+    let usher = Usher::start(&before(&server, "outbox_retention = \"1s\"")).await;
     usher.delete("/conference/1").await;
     delivered(&usher).await;
     server.says(|_| Say::Json(405, json!({})));

@@ -62,13 +62,13 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> anyhow::Resul
 
 /// Prints what is wrong with the configuration as JSON, if that was asked for and can be done.
 pub(super) fn misconfigured(arguments: &Arguments, error: &ConfigError) -> bool {
-    let findings = error.mistakes.iter().map(|mistake| {
-        let place = mistake
+    let findings = error.issues.iter().map(|issue| {
+        let place = issue
             .line
             .map_or_else(String::new, |line| format!(":{line}"));
-        let key = &mistake.key;
-        let says = format!("{}{place}: {key}: {}", error.source_name, mistake.problem);
-        Finding::failed("configuration", says).remedy(mistake.remedy.clone())
+        let key = &issue.key;
+        let says = format!("{}{place}: {key}: {}", error.source_name, issue.message);
+        Finding::failed("configuration", says).remedy(issue.hint.clone())
     });
     let findings: Vec<_> = findings.collect();
     arguments.json && tell(&findings, true).is_ok()

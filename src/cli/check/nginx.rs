@@ -126,7 +126,7 @@ mod tests {
     fn judged(server: &str) -> (State, Option<bool>) {
         let text =
             format!("server {{\nlisten 443 ssl; server_name meet.example.com;\n{server}\n}}\n");
-        let seen = judge(&text, &Config::embedded());
+        let seen = judge(&text, &Config::default());
         (seen.findings[0].state, seen.passes_conference_requests)
     }
 
@@ -194,12 +194,12 @@ mod tests {
             "{http} server {{ server_name other.example.org meet.example.com; {QUEUE} }} }}"
         );
         assert_eq!(
-            judge(&text, &Config::embedded()).findings[0].state,
+            judge(&text, &Config::default()).findings[0].state,
             State::Ok
         );
         for name in ["_", "*.example.com", ".meet.example.com"] {
             let text = format!("server {{ server_name {name}; {QUEUE} }}");
-            let seen = judge(&text, &Config::embedded());
+            let seen = judge(&text, &Config::default());
             assert_eq!(seen.findings[0].state, State::Ok, "{name}");
         }
     }
@@ -215,19 +215,19 @@ mod tests {
              server {{\n server_name meet.example.com;\n include /etc/jitsi/meet/jaas/*.conf;\n}}\n\
              # configuration file /etc/jitsi/meet/jaas/usher.conf:\n{QUEUE}\n"
         );
-        let seen = judge(&text, &Config::embedded());
+        let seen = judge(&text, &Config::default());
         assert_eq!(seen.findings[0].state, State::Ok, "{seen:?}");
         assert_eq!(seen.passes_conference_requests, Some(false));
         let gone = judge(
             &text.replace("jaas/*.conf;", "jaas/x*.conf;"),
-            &Config::embedded(),
+            &Config::default(),
         );
         assert_eq!(gone.findings[0].state, State::Failed);
     }
 
     #[test]
     fn nginx_of_other_sites_is_not_here() {
-        let seen = judge("server { server_name example.org; }", &Config::embedded());
+        let seen = judge("server { server_name example.org; }", &Config::default());
         assert_eq!(seen.findings[0].state, State::NotHere);
     }
 }

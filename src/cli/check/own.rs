@@ -18,7 +18,7 @@ const EXAMPLE_DOMAIN: &str = "meet.example.com";
 /// was read before: had it a mistake, this would not run.
 pub(super) fn configuration(config: &Config) -> Vec<Finding> {
     let mut findings = vec![Finding::ok("configuration", "every key is understood")];
-    let notices = config.notices().into_iter();
+    let notices = config.warnings().into_iter();
     findings.extend(notices.map(|notice| Finding::note("configuration", notice)));
     findings.push(found("keys", keys(config)));
     if let Err(error) = usher::service::build::key_servers(config) {

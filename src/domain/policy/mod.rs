@@ -5,6 +5,7 @@
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use chrono_tz::Tz;
+use serde::Deserialize;
 
 use super::allocation::{Allocation, AllocationId, EndReason};
 use super::booking::{Booking, BookingId, Options, StartPolicy};
@@ -13,7 +14,8 @@ use super::requester::Requester;
 use super::timestamp::format_local;
 
 /// Whether a conference needs a booking.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum PolicyKind {
     /// `open`: no; a booking only reserves its room for its time.
     Open,

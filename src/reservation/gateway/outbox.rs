@@ -84,7 +84,7 @@ impl Upstream {
         for id in given_up {
             tracing::error!(
                 id,
-                "the reservation system did not take this deletion in reservations.upstream.outbox_kept; given up"
+                "the reservation system did not take this deletion in reservations.upstream.outbox_retention; given up"
             );
         }
         Ok(())

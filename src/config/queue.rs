@@ -1,0 +1,215 @@
+//! `[queue]`: the visitors who wait until a conference goes live.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::input::Invalid;
+use super::reader::Reader;
+use super::reload::Fixed;
+use super::value::{DAY, HOUR, MILLISECOND, MINUTE, Number, SECOND, Text, Time};
+
+/// `[queue]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queue {
+    /// The path of the waiting queue. Jitsi Meet's `queueService` and the proxy in front of usher must use the
+    /// same path.
+    pub path: String,
+    /// How often moderators receive the number of waiting visitors: at most every `1h`.
+    pub state_interval: Duration,
+    /// How many visitors per second are released once a conference is live; 0 releases all at once, which can
+    /// overload a deployment if there are a thousand of them.
+    pub release_per_second: u32,
+    /// How long a conference stays live if its end is not reported: at most `30d`.
+    pub live_ttl: Duration,
+    /// The interval of heart-beats on a quiet connection in both directions, from `1s` to `10m`. Clients that
+    /// ask for a longer interval get it.
+    pub heart_beat: Duration,
+    /// The maximum time from a client's connection to its CONNECT frame: at most `1m`.
+    pub connect_timeout: Duration,
+    /// How long a visitor whose connection breaks keeps the place: at most `10m`; zero disables it. The place
+    /// belongs to the token.
+    pub reconnect_grace: Duration,
+    /// The maximum number of subscriptions to wait or to watch per token. Some portals give one token to all
+    /// visitors of an event, so the default is high. Service tokens are not limited.
+    pub max_per_token: u32,
+    /// The maximum number of open WebSockets and of waiting visitors per address: a whole school may share one.
+    /// The loopback address is not limited.
+    pub max_per_address: u32,
+    /// The proxies whose `X-Forwarded-For` is trusted. nginx on the same machine uses the loopback address.
+    pub trusted_proxies: Vec<IpAddr>,
+}
+
+const DEFAULT_PATH: &str = "/waiting-queue";
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            path: DEFAULT_PATH.to_owned(),
+            state_interval: Duration::from_secs(15),
+            release_per_second: 0,
+            live_ttl: Duration::from_hours(24),
+            heart_beat: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(10),
+            reconnect_grace: Duration::from_secs(30),
+            max_per_token: 10_000,
+            max_per_address: 10_000,
+            trusted_proxies: vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+        }
+    }
+}
+
+/// A process has fewer sockets than the maximum.
+type Waiting = Number<1, 10_000_000>;
+
+impl Queue {
+    pub(super) fn read(read: &mut Reader<'_>) -> Self {
+        let default = Self::default();
+        let proxies = read.list::<ProxyAddress>("queue.trusted_proxies");
+        let proxies = proxies.map(|list| list.value.into_iter().map(|entry| entry.value.0));
+        Self {
+            path: read.get_or::<QueuePath, _>("queue.path", default.path),
+            state_interval: read.get_or::<Time<MILLISECOND, HOUR>, _>(
+                "queue.state_interval",
+                default.state_interval,
+            ),
+            release_per_second: read.get_or::<Number<0, 100_000>, _>(
+                "queue.release_per_second",
+                default.release_per_second,
+            ),
+            live_ttl: read
+                .get_or::<Time<MILLISECOND, { 30 * DAY }>, _>("queue.live_ttl", default.live_ttl),
+            heart_beat: read
+                .get_or::<Time<SECOND, { 10 * MINUTE }>, _>("queue.heart_beat", default.heart_beat),
+            connect_timeout: read.get_or::<Time<MILLISECOND, MINUTE>, _>(
+                "queue.connect_timeout",
+                default.connect_timeout,
+            ),
+            reconnect_grace: read.get_or::<Time<0, { 10 * MINUTE }>, _>(
+                "queue.reconnect_grace",
+                default.reconnect_grace,
+            ),
+            max_per_token: read.get_or::<Waiting, _>("queue.max_per_token", default.max_per_token),
+            max_per_address: read
+                .get_or::<Waiting, _>("queue.max_per_address", default.max_per_address),
+            trusted_proxies: proxies.map_or(default.trusted_proxies, Iterator::collect),
+        }
+    }
+
+    pub(super) fn keep_fixed(&self, new: &mut Self, fixed: &mut Fixed) {
+        fixed.keep("queue.path", &self.path, &mut new.path);
+        fixed.keep(
+            "queue.trusted_proxies",
+            &self.trusted_proxies,
+            &mut new.trusted_proxies,
+        );
+    }
+}
+
+/// First parts of paths that usher's other routes own.
+const RESERVED_PATHS: [&str; 6] = ["conference", "api", "health", "ready", "about", "metrics"];
+
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "Text")]
+struct QueuePath(String);
+
+impl TryFrom<Text> for QueuePath {
+    type Error = Invalid;
+
+    fn try_from(path: Text) -> Result<Self, Invalid> {
+        let path = String::from(path);
+        let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+        let fits = |part: &&str| {
+            !matches!(*part, "" | "." | "..")
+                && part
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
+        };
+        let normalized = format!("/{}", parts.join("/"));
+        let (message, hint) = if path.trim_matches('/').is_empty() {
+            (
+                "would be every path".to_owned(),
+                format!("Write \"{DEFAULT_PATH}\"."),
+            )
+        } else if !parts.iter().all(fits) {
+            (
+                format!("{path:?} is not a path"),
+                "Use letters, digits, \"-\", \".\", \"_\" and \"~\" between single slashes."
+                    .to_owned(),
+            )
+        } else if let Some(taken) = RESERVED_PATHS.iter().find(|taken| parts[0] == **taken) {
+            (
+                format!("/{taken} belongs to another part of usher"),
+                format!("Write \"{DEFAULT_PATH}\" or another path."),
+            )
+        } else if path != normalized {
+            (
+                format!("{path:?} must begin with one slash and end without one"),
+                format!("Write \"{normalized}\"."),
+            )
+        } else {
+            return Ok(Self(path));
+        };
+        Err(Invalid::new(message, hint))
+    }
+}
+
+impl From<QueuePath> for String {
+    fn from(QueuePath(path): QueuePath) -> Self {
+        path
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "String")]
+struct ProxyAddress(IpAddr);
+
+impl TryFrom<String> for ProxyAddress {
+    type Error = Invalid;
+
+    fn try_from(text: String) -> Result<Self, Invalid> {
+        text.parse().map(Self).map_err(|_| {
+            Invalid::new(
+                format!("{text:?} is not an IP address"),
+                "Write the address of each proxy, like \"192.0.2.7\".",
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::value::tests::{decoded, rejects};
+    use super::*;
+
+    #[test]
+    fn queue_path_has_single_slashes_and_is_not_used_by_other_routes() {
+        assert_eq!(decoded::<QueuePath>("'/a/b'").unwrap().0, "/a/b");
+        rejects::<QueuePath>(&[
+            ("''", "is empty", "Give it a value"),
+            ("'/'", "every path", "\"/waiting-queue\""),
+            ("'queue'", "one slash", "Write \"/queue\"."),
+            ("'/queue/'", "one slash", "Write \"/queue\"."),
+            ("'/a//b'", "not a path", "single slashes"),
+            ("'/../b'", "not a path", "single slashes"),
+            ("'/a?b'", "not a path", "letters, digits"),
+            (
+                "'/conference'",
+                "belongs to another part",
+                "\"/waiting-queue\"",
+            ),
+            ("'/api/queue'", "/api belongs", "\"/waiting-queue\""),
+            ("'/health'", "/health belongs", "another path"),
+        ]);
+    }
+
+    #[test]
+    fn proxy_is_an_ip_address() {
+        for address in ["192.0.2.7", "2001:db8::7"] {
+            let proxy = decoded::<ProxyAddress>(&format!("'{address}'")).unwrap();
+            assert_eq!(proxy.0.to_string(), address);
+        }
+        rejects::<ProxyAddress>(&[("'proxy.example.com'", "not an IP address", "192.0.2.7")]);
+    }
+}

@@ -1,0 +1,143 @@
+//! `[server]`: the socket of Prosody, nginx and the operator.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::auth::Auth;
+use super::input::Invalid;
+use super::reader::Reader;
+use super::reload::Fixed;
+use super::value::{MINUTE, Number, Text, Time};
+
+/// `[server]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// IP address and port to listen on. Another address than the machine's own requires a secret, a key or a
+    /// service token: without one, every host that reaches usher could start conferences. Port 0 selects any
+    /// free port.
+    pub listen: SocketAddr,
+    /// How long a stop waits for running requests: at most `10m`. Keep it below systemd's `TimeoutStopSec`
+    /// (90 s by default).
+    pub shutdown_grace: Duration,
+    /// The maximum number of open connections. Each waiting visitor is one connection and uses one file
+    /// descriptor: stay a few hundred below the limit of open files (`LimitNOFILE`). One twentieth of the
+    /// connections, at most 100, is reserved for requests; further WebSockets get 503.
+    pub max_connections: usize,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), DEFAULT_PORT),
+            shutdown_grace: Duration::from_secs(5),
+            // A limit of 20000 open files, less a thousand for the database, the log and outgoing requests.
+            max_connections: 19_000,
+        }
+    }
+}
+
+const DEFAULT_PORT: u16 = 8060;
+
+impl Server {
+    pub(super) fn read(read: &mut Reader<'_>) -> Self {
+        let default = Self::default();
+        Self {
+            listen: read.get_or::<ListenAddress, _>("server.listen", default.listen),
+            shutdown_grace: read.get_or::<Time<0, { 10 * MINUTE }>, _>(
+                "server.shutdown_grace",
+                default.shutdown_grace,
+            ),
+            max_connections: read.get_or::<Number<1, 1_000_000>, _>(
+                "server.max_connections",
+                default.max_connections,
+            ),
+        }
+    }
+
+    /// On another address than the machine's own, services must present a token that can be verified: they
+    /// may start conferences and end the waiting of visitors.
+    pub(super) fn check_listen_is_protected(&self, auth: &Auth, read: &mut Reader<'_>) {
+        let local = self.listen.ip().to_canonical().is_loopback();
+        let verifiable = auth.any_key() || !auth.service.tokens.is_empty();
+        // A credential that has an issue of its own is not missing.
+        let given = Auth::CREDENTIALS.iter().any(|key| read.has_issue(key));
+        if local || verifiable || given {
+            return;
+        }
+        if let Some(origin) = read.origin("server.listen") {
+            let invalid = Invalid::new(
+                format!(
+                    "other machines can reach {}, but no service token can be verified",
+                    self.listen
+                ),
+                "Set auth.service.tokens (or tokens_file) or auth.secret (or secret_file), \
+                 or listen on \"127.0.0.1:8060\".",
+            );
+            read.report(&origin, invalid);
+        }
+    }
+
+    pub(super) fn keep_fixed(&self, new: &mut Self, fixed: &mut Fixed) {
+        fixed.keep("server.listen", &self.listen, &mut new.listen);
+        fixed.keep(
+            "server.shutdown_grace",
+            &self.shutdown_grace,
+            &mut new.shutdown_grace,
+        );
+        fixed.keep(
+            "server.max_connections",
+            &self.max_connections,
+            &mut new.max_connections,
+        );
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "Text")]
+struct ListenAddress(SocketAddr);
+
+impl TryFrom<Text> for ListenAddress {
+    type Error = Invalid;
+
+    fn try_from(text: Text) -> Result<Self, Invalid> {
+        let text = String::from(text);
+        text.parse().map(Self).map_err(|_| {
+            let default = Server::default().listen;
+            let port = text.rsplit(':').next().and_then(|port| port.parse().ok());
+            let suggested = match text.parse::<IpAddr>() {
+                Ok(address) => SocketAddr::new(address, DEFAULT_PORT),
+                Err(_) => SocketAddr::new(default.ip(), port.unwrap_or(DEFAULT_PORT)),
+            };
+            Invalid::new(
+                format!("{text:?} is not an IP address with a port"),
+                format!("Write it as \"{suggested}\"."),
+            )
+        })
+    }
+}
+
+impl From<ListenAddress> for SocketAddr {
+    fn from(ListenAddress(address): ListenAddress) -> Self {
+        address
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::value::tests::rejects;
+    use super::*;
+
+    #[test]
+    fn listen_that_is_no_address_gets_the_nearest_one_suggested() {
+        rejects::<ListenAddress>(&[
+            ("'abc'", "\"abc\" is not", "\"127.0.0.1:8060\""),
+            ("'localhost:9'", "\"localhost:9\"", "\"127.0.0.1:9\""),
+            ("':9'", "\":9\"", "\"127.0.0.1:9\""),
+            ("'8061'", "\"8061\"", "\"127.0.0.1:8061\""),
+            ("'::1'", "\"::1\"", "\"[::1]:8060\""),
+            ("'10.0.0.1'", "\"10.0.0.1\"", "\"10.0.0.1:8060\""),
+        ]);
+    }
+}

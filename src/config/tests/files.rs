@@ -1,0 +1,185 @@
+//! The file itself, and the files that it names.
+
+use super::*;
+use crate::domain::secret::Secret;
+
+#[test]
+fn secrets_are_read_from_files_beside_the_configuration() {
+    let dir = TempDir::new().unwrap();
+    write(&dir, "secret", &format!(" {LONG} x \r\n"), 0o640);
+    let tokens = format!("# Prosody\n\n  {LONG}\n#\n{LONG}2\n");
+    write(&dir, "tokens", &tokens, 0o600);
+    let text = "[auth]\nsecret_file = \"secret\"\nservice.tokens_file = \"tokens\"";
+    let config = parse_in(dir.path(), text, &[]).unwrap();
+    let secret = config.auth.secret.as_ref().unwrap();
+    assert_eq!(secret.expose(), format!(" {LONG} x "));
+    let tokens = config.auth.service.tokens.iter().map(Secret::expose);
+    assert!(tokens.eq([LONG, &format!("{LONG}2")]));
+    assert!(config.warnings().is_empty());
+}
+
+#[test]
+fn unusable_file_is_reported_with_its_path() {
+    let dir = TempDir::new().unwrap();
+    write(&dir, "empty", " \n", 0o600);
+    write(&dir, "comments", "# none yet\n\n", 0o600);
+    write(&dir, "spaced", "good-token-0123456789\nnot good\n", 0o600);
+    write(&dir, "huge", &"x".repeat(1024 * 1024 + 1), 0o600);
+    let table = r#"
+auth.secret_file = "none" | DIR/none cannot be read | Create the file
+auth.secret_file = "." | cannot be read | correct the path
+auth.secret_file = "huge" | larger than 1048576 bytes | path
+auth.secret_file = "empty" | DIR/empty is empty | openssl rand
+auth.service.tokens_file = "none" | cannot be read | Create the file
+auth.service.tokens_file = "comments" | DIR/comments is empty | openssl rand
+auth.service.tokens_file = "spaced" | line 2 of DIR/spaced | letters and digits
+auth.public_keys.k1 = "none.pem" | DIR/none.pem cannot be read | Create the file
+auth.public_keys.k1 = "." | directory | correct the path
+xmpp.domain_file = "empty" | is not a host name | Write it like
+"#;
+    let table = table.replace("DIR", &dir.path().display().to_string());
+    each_is_refused(dir.path(), &table);
+    let error = parse_in(dir.path(), "auth.service.tokens_file = \"spaced\"", &[]).unwrap_err();
+    assert!(!error.to_string().contains("not good"));
+}
+
+#[test]
+fn value_and_its_file_exclude_each_other() {
+    let dir = TempDir::new().unwrap();
+    write(&dir, "file", LONG, 0o600);
+    for (inline, file) in [
+        ("auth.secret = \"a\"", "auth.secret_file"),
+        ("auth.service.tokens = [\"a\"]", "auth.service.tokens_file"),
+        ("xmpp.domain = \"a.example\"", "xmpp.domain_file"),
+    ] {
+        let text = format!("{inline}\n{file} = \"file\"");
+        let issue = only(parse_in(dir.path(), &text, &[]).unwrap_err().issues);
+        let (key, _) = inline.split_once(" = ").unwrap();
+        contains(
+            &issue,
+            file,
+            Some(2),
+            &format!("{key} too"),
+            "Keep one of the two",
+        );
+    }
+    let text = "[auth.service]\ntokens = []\ntokens_file = \"file\"";
+    parse_in(dir.path(), text, &[]).unwrap();
+}
+
+#[test]
+fn variable_overrides_the_other_key_of_a_value_and_its_file() {
+    let dir = TempDir::new().unwrap();
+    write(&dir, "file", "from-the-file-0123", 0o600);
+    let secret = |text: &str, env: &[(&str, &str)]| {
+        let auth = parse_in(dir.path(), text, env).unwrap().auth;
+        auth.secret.unwrap().expose().to_owned()
+    };
+    let (file, inline) = ("auth.secret_file = \"none\"", "auth.secret = \"inline\"");
+    assert_eq!(secret(file, &[("USHER_AUTH__SECRET", "env")]), "env");
+    assert_eq!(
+        secret(inline, &[("USHER_AUTH__SECRET_FILE", "file")]),
+        "from-the-file-0123"
+    );
+    assert_eq!(secret(inline, &[("USHER_AUTH__SECRET", "env")]), "env");
+
+    let both = [
+        ("USHER_AUTH__SECRET", "a"),
+        ("USHER_AUTH__SECRET_FILE", "file"),
+    ];
+    let issue = only(parse_in(dir.path(), "", &both).unwrap_err().issues);
+    contains(
+        &issue,
+        "USHER_AUTH__SECRET_FILE",
+        None,
+        "USHER_AUTH__SECRET too",
+        "Keep one",
+    );
+
+    let none = [("USHER_AUTH__SERVICE__TOKENS", "")];
+    let text = "auth.service.tokens_file = \"file\"";
+    let auth = parse_in(dir.path(), text, &none).unwrap().auth;
+    assert!(auth.service.tokens.is_empty());
+}
+
+#[test]
+fn domain_is_read_from_a_file() {
+    let dir = TempDir::new().unwrap();
+    write(&dir, "domain", "Meet.Example.org\n", 0o644);
+    let text = "xmpp.domain_file = \"domain\"";
+    let config = parse_in(dir.path(), text, &[]).unwrap();
+    assert_eq!(config.xmpp.domain, "meet.example.org");
+    let env = [("USHER_XMPP__DOMAIN", "meet.example.net")];
+    let config = parse_in(dir.path(), text, &env).unwrap();
+    assert_eq!(config.xmpp.domain, "meet.example.net");
+}
+
+#[test]
+fn public_keys_are_found_beside_the_configuration_and_in_a_directory() {
+    let dir = TempDir::new().unwrap();
+    let keys = dir.path().join("keys");
+    fs::create_dir(&keys).unwrap();
+    let text = "auth.public_keys_dir = \"keys\"";
+    let auth = parse_in(dir.path(), text, &[]).unwrap().auth;
+    assert!(!auth.any_key());
+    for name in ["jitsi.pem", "other.pem", "README", ".pem"] {
+        fs::write(keys.join(name), "").unwrap();
+    }
+    let text = format!(
+        "{text}\nauth.public_keys = {{ other = \"keys/README\", \"a/key 1\" = \"keys/jitsi.pem\" }}"
+    );
+    let config = parse_in(dir.path(), &text, &[]).unwrap();
+    assert!(config.auth.any_key());
+    assert!(config.warnings().is_empty());
+    let found = config.auth.public_keys.into_iter();
+    let found: Vec<_> = found
+        .map(|(kid, path)| (kid, path.file_name().unwrap().to_owned()))
+        .collect();
+    let expected = [
+        ("a/key 1", "jitsi.pem"),
+        ("jitsi", "jitsi.pem"),
+        ("other", "README"),
+    ];
+    assert_eq!(
+        found,
+        expected.map(|(kid, name)| (kid.to_owned(), name.into()))
+    );
+}
+
+#[test]
+fn named_file_is_read_and_named_as_the_source() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("other.toml");
+    write(&dir, "key", LONG, 0o600);
+    write(&dir, "other.toml", "[auth]\nsecret_file = \"key\"", 0o600);
+    let (config, source) = Config::load(Some(&path)).unwrap();
+    assert_eq!(config.auth.secret.unwrap().expose(), LONG);
+    assert_eq!(source, Source::File(path.clone()));
+    assert_eq!(source.to_string(), path.display().to_string());
+    assert_eq!(Source::Defaults.to_string(), "the built-in defaults");
+}
+
+#[test]
+fn named_file_must_exist_and_be_text() {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("latin1.toml"), b"# caf\xe9\n").unwrap();
+    for name in ["none.toml", "latin1.toml", "."] {
+        let path = dir.path().join(name);
+        let error = Config::load(Some(&path)).unwrap_err();
+        assert_eq!(error.source_name, path.display().to_string());
+        contains(
+            &only(error.issues),
+            "",
+            None,
+            "cannot be read",
+            "--config FILE",
+        );
+    }
+}
+
+#[test]
+fn annotated_file_is_found_in_the_current_directory() {
+    // Tests run at the root of the project, where config.toml is.
+    let (_, source) = Config::load(None).unwrap();
+    assert_eq!(source.to_string(), "./config.toml");
+}
