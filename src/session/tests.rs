@@ -19,7 +19,7 @@ async fn gate(dir: &TempDir) -> Arc<SessionContext> {
     let store = Store::open(&url, "meet.example.com").await.unwrap();
     let config = config::Queue {
         reconnect_grace: Duration::ZERO,
-        ..Config::embedded().queue
+        ..Config::default().queue
     };
     Arc::new(SessionContext {
         queue: Queue::new(store, config, "conference"),
