@@ -1,36 +1,36 @@
-//! What the bearer of a verified token may do, and for which conference.
+//! What a verified token allows, and for which conference.
 
 use std::sync::Arc;
 
 use regex::bytes::{Regex, RegexBuilder};
 
-use super::{Claims, Verified};
+use super::claims::Claims;
 use crate::domain::conference::Conference;
 
 /// In the claims `room` and `sub`: any.
 const ANY: &str = "*";
 
-/// The role of those who are let in to watch, in `context.user.role`.
+/// The value of `context.user.role` in the tokens of visitors.
 const VISITOR: &str = "visitor";
 
 /// The longest pattern for rooms that is compiled, in bytes.
 const MAX_PATTERN_BYTES: usize = 1024;
 
-/// The most memory a compiled pattern may take, in bytes.
+/// The size limit of a compiled pattern, in bytes.
 const MAX_PATTERN_SIZE: usize = 64 * 1024;
 
-/// What this deployment makes of the claims.
+/// How this deployment interprets claims.
 #[derive(Debug, Clone)]
 pub struct Rules {
     /// Whether the claim `sub` must name the conference's tenant, or the domain where it has none.
     pub verify_domain: bool,
     /// The issuers of service tokens.
     pub service_issuers: Vec<String>,
-    /// The deployment's domain (`xmpp.domain`). Nothing is granted outside it.
+    /// The deployment's domain (`xmpp.domain`). No other domain is granted.
     pub domain: Arc<str>,
 }
 
-/// What a verified token allows. The default for everything is no. Sessions keep it: it is small.
+/// What a verified token allows: only what its claims name.
 #[derive(Debug, Clone)]
 pub struct Grant {
     service: bool,
@@ -62,13 +62,12 @@ enum Subject {
 }
 
 impl Grant {
-    /// What this token allows under these rules.
-    pub fn of(token: &Verified, rules: &Rules) -> Self {
-        let claims = token.claims();
+    /// What these claims, of a verified token, allow.
+    pub fn new(claims: &Claims, rules: &Rules) -> Self {
         let user = &claims.context.user;
         let from_service = |issuer| rules.service_issuers.contains(issuer);
         Self {
-            service: claims.bare && claims.iss.as_ref().is_some_and(from_service),
+            service: claims.has_no_user_claims && claims.iss.as_ref().is_some_and(from_service),
             visitor: user.role.as_deref() == Some(VISITOR),
             moderator: user.moderator,
             rooms: Rooms::of(claims, &rules.domain),
@@ -82,41 +81,40 @@ impl Grant {
         }
     }
 
-    /// Whether the bearer is a service (Prosody, jigasi): may say that conferences go live and end.
+    /// Whether this is a service (Prosody, jigasi), which may start and end the live state of conferences.
     pub fn is_service(&self) -> bool {
         self.service
     }
 
-    /// Whether the bearer may wait for this conference: its visitors, and services for theirs (jigasi
-    /// waits for people who called by telephone).
+    /// Whether the token allows waiting for this conference: tokens of its visitors, and of services (jigasi
+    /// waits on behalf of callers).
     pub fn may_wait(&self, conference: &Conference) -> bool {
         if self.service {
-            return self.is_here(conference);
+            return self.is_of_this_deployment(conference);
         }
         self.visitor && self.is_for(conference)
     }
 
-    /// Whether the bearer may watch how many wait for this conference: its moderators.
+    /// Whether the token allows watching the number of waiting visitors: tokens of the conference's moderators.
     pub fn may_watch(&self, conference: &Conference) -> bool {
         self.moderator && self.is_for(conference)
     }
 
-    /// Whether the token's claims are for this conference, whatever they allow there; as Prosody judges
-    /// before it lets anybody into a room.
+    /// Whether the token is for this conference, by the rules of Prosody's `mod_token_verification`.
     pub fn is_for(&self, conference: &Conference) -> bool {
-        self.is_here(conference)
+        self.is_of_this_deployment(conference)
             && self.rooms.include(conference)
             && self.subject.includes(conference)
     }
 
-    /// Whether there is a conference in which the bearer may wait or watch.
+    /// Whether the token allows waiting or watching in any conference.
     pub fn allows_anything(&self) -> bool {
         let somewhere =
             !matches!(self.rooms, Rooms::None) && !matches!(self.subject, Subject::None);
         self.service || ((self.visitor || self.moderator) && somewhere)
     }
 
-    fn is_here(&self, conference: &Conference) -> bool {
+    fn is_of_this_deployment(&self, conference: &Conference) -> bool {
         conference.domain().eq_ignore_ascii_case(&self.domain)
     }
 }
@@ -126,10 +124,9 @@ impl Rooms {
         match claims.room.as_deref() {
             None => Self::None,
             Some(ANY) => Self::Any,
-            Some(pattern) if claims.context.room_is_regex => {
-                whole_name(pattern).map_or(Self::None, |pattern| Self::Matching(Box::new(pattern)))
-            }
-            // The claim may be what the person typed: it is taken through the same rule as rooms are.
+            Some(pattern) if claims.context.room_is_regex => room_pattern(pattern)
+                .map_or(Self::None, |pattern| Self::Matching(Box::new(pattern))),
+            // The claim may hold what the user typed, so it is canonicalized as rooms are.
             Some(name) => match Conference::from_names(name, None, domain) {
                 Ok(claimed) => Self::One {
                     room: claimed.room().into(),
@@ -163,9 +160,9 @@ impl Subject {
     }
 }
 
-/// The pattern, matching whole names in any case; `None` if it isn't one or is too large. Names are
-/// matched as they are in JIDs: lower-case and percent-encoded.
-fn whole_name(pattern: &str) -> Option<Regex> {
+/// Compiles a pattern for whole names in any case; `None` if it is invalid or too large. Names are matched as in
+/// JIDs: lower-case and percent-encoded.
+fn room_pattern(pattern: &str) -> Option<Regex> {
     let compile = |pattern: &str| {
         RegexBuilder::new(pattern)
             .case_insensitive(true)
@@ -177,323 +174,10 @@ fn whole_name(pattern: &str) -> Option<Regex> {
     if pattern.len() > MAX_PATTERN_BYTES {
         return None;
     }
-    // On its own first: `a)|(?:b` must not slip out of the brackets.
+    // Alone first: `a)|(?:b` must not escape from the group.
     compile(pattern)?;
     compile(&format!(r"\A(?:{pattern})\z"))
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use chrono::DateTime;
-    use proptest::prelude::*;
-    use serde_json::{Value, json};
-
-    use super::*;
-    use crate::auth::keys::KeySet;
-    use crate::auth::tests::AtOnce;
-    use crate::auth::{Verifier, sign};
-
-    const SECRET: &str = "a secret of some length, 32 bytes";
-    const DOMAIN: &str = "meet.example.com";
-
-    fn rules() -> Rules {
-        Rules {
-            verify_domain: true,
-            service_issuers: vec!["jitsi".into()],
-            domain: DOMAIN.into(),
-        }
-    }
-
-    /// The grant of a token with these claims, which was verified as all tokens are.
-    fn grant_by(rules: &Rules, claims: Value) -> Grant {
-        let mut all = json!({"iss": "jitsi", "aud": "jitsi", "exp": 2});
-        all.as_object_mut()
-            .unwrap()
-            .extend(claims.as_object().unwrap().clone());
-        let accepted = crate::auth::Rules {
-            issuers: vec!["*".into()],
-            audiences: vec!["*".into()],
-            leeway: Duration::ZERO,
-        };
-        let keys = KeySet::new().with_secret(SECRET).unwrap();
-        let token = sign(SECRET, &all, None).unwrap();
-        let now = DateTime::from_timestamp(1, 0).unwrap();
-        let verifier = Verifier::new(keys, accepted);
-        let verified = verifier.verify_now(&token, now).unwrap();
-        Grant::of(&verified, rules)
-    }
-
-    fn grant(claims: Value) -> Grant {
-        grant_by(&rules(), claims)
-    }
-
-    /// A visitor's and moderator's grant, so that every question is about the conference.
-    fn for_room(room: &str, sub: &str, regex: bool) -> Grant {
-        grant(json!({"room": room, "sub": sub, "context": {
-            "user": {"role": "visitor", "moderator": true}, "room": {"regex": regex},
-        }}))
-    }
-
-    fn conference(node: &str) -> Conference {
-        Conference::from_node(node, DOMAIN).unwrap()
-    }
-
-    fn covers(grant: &Grant, node: &str) -> bool {
-        let conference = conference(node);
-        let covers = grant.is_for(&conference);
-        assert_eq!(grant.may_wait(&conference), covers);
-        assert_eq!(grant.may_watch(&conference), covers);
-        covers
-    }
-
-    #[test]
-    fn visitors_wait_and_moderators_watch() {
-        let room = conference("room");
-        for (user, waits, watches) in [
-            (json!({"role": "visitor"}), true, false),
-            (json!({"moderator": true}), false, true),
-            (json!({"moderator": "true"}), false, true),
-            (json!({"role": "visitor", "moderator": true}), true, true),
-            (
-                json!({"role": "visitor", "moderator": "false"}),
-                true,
-                false,
-            ),
-            (json!({"role": "Visitor"}), false, false),
-            (json!({"role": "moderator", "moderator": 1}), false, false),
-            (json!({"affiliation": "owner"}), false, false),
-            (json!(null), false, false),
-        ] {
-            let grant = grant(json!({"room": "room", "sub": DOMAIN, "context": {"user": user}}));
-            assert_eq!(grant.may_wait(&room), waits, "{user}");
-            assert_eq!(grant.may_watch(&room), watches, "{user}");
-            assert!(grant.is_for(&room) && !grant.is_service());
-        }
-    }
-
-    #[test]
-    fn a_service_token_names_nobody_and_nothing() {
-        let service = grant(json!({"nbf": 0, "iat": 0}));
-        assert!(service.is_service());
-        for node in ["room", "[blue]room"] {
-            assert!(service.may_wait(&conference(node)));
-            assert!(!service.may_watch(&conference(node)));
-        }
-        let elsewhere = Conference::from_node("room", "evil.org").unwrap();
-        assert!(!service.may_wait(&elsewhere));
-        for claims in [
-            json!({"iss": "other"}),
-            json!({"iss": "*"}),
-            json!({"room": "*"}),
-            json!({"room": null}),
-            json!({"sub": "*"}),
-            json!({"context": {}}),
-            json!({"context": 1}),
-        ] {
-            let grant = grant(claims.clone());
-            assert!(!grant.is_service(), "{claims}");
-            assert!(!grant.may_wait(&conference("room")), "{claims}");
-        }
-    }
-
-    #[test]
-    fn the_room_is_compared_as_jitsi_meet_names_it() {
-        for claim in [
-            "Été 2026",
-            "été 2026",
-            "%C3%89T%C3%89%202026",
-            "%c3%a9t%c3%a9%202026",
-        ] {
-            let grant = for_room(claim, DOMAIN, false);
-            assert!(covers(&grant, "%c3%a9t%c3%a9%202026"), "{claim}");
-            assert!(!covers(&grant, "%c3%a9t%c3%a9%202027"), "{claim}");
-        }
-        assert!(covers(&for_room("Room", DOMAIN, false), "room"));
-    }
-
-    #[test]
-    fn a_star_is_any_room_but_not_any_tenant() {
-        let grant = for_room("*", "blue", false);
-        assert!(covers(&grant, "[blue]one") && covers(&grant, "[blue]two"));
-        assert!(!covers(&grant, "[green]one") && !covers(&grant, "one"));
-        let any = for_room("*", "*", false);
-        assert!(covers(&any, "[green]one") && covers(&any, "one"));
-        let foreign = Conference::from_node("one", "evil.org").unwrap();
-        assert!(!any.is_for(&foreign) && !any.may_wait(&foreign) && !any.may_watch(&foreign));
-    }
-
-    #[test]
-    fn a_star_within_a_name_is_only_a_star() {
-        let grant = for_room("roo*", DOMAIN, false);
-        assert!(covers(&grant, "roo*") && !covers(&grant, "room"));
-    }
-
-    #[test]
-    fn the_subject_is_the_tenant_or_the_bare_domain() {
-        let magic = "vpaas-magic-cookie-0123abcd";
-        for (sub, node, covered) in [
-            (DOMAIN, "room", true),
-            ("Meet.Example.Com", "room", true),
-            (DOMAIN, "[blue]room", false),
-            ("blue", "[blue]room", true),
-            ("BLUE", "[blue]room", true),
-            ("blue", "room", false),
-            ("blue", "[green]room", false),
-            ("blue.meet.example.com", "[blue]room", false),
-            ("", "room", false),
-            (magic, &format!("[{magic}]room"), true),
-            (
-                "vpaas-magic-cookie-0123abce",
-                &format!("[{magic}]room"),
-                false,
-            ),
-        ] {
-            assert_eq!(
-                covers(&for_room("room", sub, false), node),
-                covered,
-                "{sub} {node}"
-            );
-        }
-    }
-
-    #[test]
-    fn without_verification_of_the_domain_the_subject_is_not_looked_at() {
-        let rules = Rules {
-            verify_domain: false,
-            ..rules()
-        };
-        let user = json!({"user": {"role": "visitor", "moderator": true}});
-        for claims in [
-            json!({"room": "room", "context": user}),
-            json!({"room": "room", "sub": "green", "context": user}),
-        ] {
-            let grant = grant_by(&rules, claims);
-            assert!(covers(&grant, "room") && covers(&grant, "[blue]room"));
-            assert!(!covers(&grant, "other"));
-        }
-    }
-
-    #[test]
-    fn missing_claims_cover_nothing() {
-        let user = json!({"user": {"role": "visitor", "moderator": true}});
-        for claims in [
-            json!({"context": user}),
-            json!({"room": "room", "context": user}),
-            json!({"sub": DOMAIN, "context": user}),
-            json!({"sub": DOMAIN, "room": 5, "context": user}),
-            json!({"sub": DOMAIN, "room": "", "context": user}),
-        ] {
-            assert!(!covers(&grant(claims.clone()), "room"), "{claims}");
-        }
-    }
-
-    #[test]
-    fn a_tenant_in_the_room_claim_must_be_the_conferences() {
-        let grant = for_room("[blue]room", "*", false);
-        assert!(covers(&grant, "[blue]room"));
-        assert!(!covers(&grant, "[green]room") && !covers(&grant, "room"));
-    }
-
-    #[test]
-    fn patterns_match_whole_names() {
-        for (pattern, node, covered) in [
-            ("room[0-9]+", "room12", true),
-            ("Room.*", "room", true),
-            ("room", "room", true),
-            ("room", "rooms", false),
-            ("oom", "room", false),
-            ("a|ab", "ab", true),
-            ("a|b", "ac", false),
-            ("^room$", "room", true),
-            (".*", "%c3%a9", true),
-            (r"\w+", "room1", true),
-            ("a)|(?:b", "bc", false),
-            ("a)|(?:b", "ab", false),
-            ("(?x)a # ", "ab", false),
-            ("(", "(", false),
-            ("", "room", false),
-            ("(.{99}){99}{99}", "room", false),
-        ] {
-            assert_eq!(
-                covers(&for_room(pattern, DOMAIN, true), node),
-                covered,
-                "{pattern} {node}"
-            );
-        }
-        let long = format!("{}.*", "a?".repeat(600));
-        assert!(!covers(&for_room(&long, DOMAIN, true), "room"));
-    }
-
-    #[test]
-    fn a_pattern_is_a_name_unless_the_token_says_so() {
-        assert!(!covers(&for_room("room.*", DOMAIN, false), "room1"));
-    }
-
-    fn some_room() -> impl Strategy<Value = String> {
-        prop_oneof!["[a-c]{1,2}", "[A-C]é", "[ -&(-Z^-~]{1,3}"]
-    }
-
-    fn some_tenant() -> impl Strategy<Value = Option<String>> {
-        prop::option::of(prop::sample::select(vec![
-            "blue".to_owned(),
-            "green".to_owned(),
-        ]))
-    }
-
-    proptest! {
-        #[test]
-        fn nobody_is_granted_another_room_or_tenant(
-            (room, other) in (some_room(), some_room()),
-            (tenant, another) in (some_tenant(), some_tenant()),
-        ) {
-            prop_assume!(room != "*");
-            let own = Conference::from_names(&room, tenant.as_deref(), DOMAIN);
-            let asked = Conference::from_names(&other, another.as_deref(), DOMAIN);
-            if let (Ok(own), Ok(asked)) = (own, asked) {
-                let grant = for_room(&room, tenant.as_deref().unwrap_or(DOMAIN), false);
-                prop_assert!(covers(&grant, &own.node()));
-                prop_assert_eq!(covers(&grant, &asked.node()), own == asked);
-                // What Prosody takes for equal is equal here too.
-                if room.to_lowercase() == asked.room() && own.tenant() == asked.tenant() {
-                    prop_assert!(covers(&grant, &asked.node()));
-                }
-            }
-        }
-
-        #[test]
-        fn nobody_is_granted_another_role(
-            room in prop::option::of(prop_oneof![Just("*".to_owned()), some_room()]),
-            sub in prop::option::of(prop::sample::select(vec!["*", DOMAIN, "blue"])),
-            role in prop::option::of("visitor|Visitor|moderator|[a-z]{0,3}"),
-            moderator in prop::option::of(prop_oneof![
-                Just(json!(true)), Just(json!("true")), Just(json!(false)), Just(json!(1)), Just(json!("yes")),
-            ]),
-            issuer in "jitsi|other",
-            verify_domain: bool,
-        ) {
-            let mut claims = json!({"iss": issuer});
-            if let Some(room) = room { claims["room"] = json!(room); }
-            if let Some(sub) = sub { claims["sub"] = json!(sub); }
-            if let Some(role) = &role { claims["context"]["user"]["role"] = json!(role); }
-            if let Some(moderator) = &moderator { claims["context"]["user"]["moderator"] = moderator.clone(); }
-            let bare = ["room", "sub", "context"].iter().all(|name| claims.get(name).is_none());
-            let grant = grant_by(&Rules { verify_domain, ..rules() }, claims);
-            prop_assert_eq!(grant.is_service(), bare && issuer == "jitsi");
-            for node in ["a", "[blue]b", "%c3%a9"] {
-                let asked = conference(node);
-                prop_assert!(!grant.may_wait(&asked) || grant.is_service() || role.as_deref() == Some("visitor"));
-                prop_assert!(!grant.may_watch(&asked) || moderator == Some(json!(true)) || moderator == Some(json!("true")));
-                prop_assert!(!grant.is_for(&Conference::from_node(node, "evil.org").unwrap()));
-            }
-        }
-
-        #[test]
-        fn no_pattern_makes_it_panic(pattern in any::<String>(), near in "[a-c()|?*+.\\[\\]{}0-9,#x^$\\\\]{0,24}") {
-            for pattern in [pattern, near] {
-                let _ = covers(&for_room(&pattern, DOMAIN, true), "room");
-            }
-        }
-    }
-}
+mod tests;

@@ -1,11 +1,11 @@
 //! JSON Web Key Sets (RFC 7517): the public keys in them that can verify tokens. Pure.
 //!
-//! A set may hold keys for other purposes and of kinds yet to come: what can't be used here is left
-//! out, and the rest counts. A secret (`oct`) is never taken: whoever can read the set has it.
+//! Keys of a set that are for other purposes or of unknown kinds are ignored. So is a secret (`oct`), since all
+//! readers of the set know it.
 
-use std::str::FromStr;
 use std::sync::Arc;
 
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
 use serde_json::Value;
@@ -21,100 +21,76 @@ struct Document {
     keys: Vec<Value>,
 }
 
-/// What is read of a key, as RFC 7517, 7518 (RSA, EC) and 8037 (OKP) name it.
-#[derive(Deserialize)]
-struct Jwk {
-    kty: String,
-    kid: String,
-    #[serde(rename = "use")]
-    purpose: Option<String>,
-    key_ops: Option<Vec<String>>,
-    alg: Option<String>,
-    n: Option<String>,
-    e: Option<String>,
-    crv: Option<String>,
-    x: Option<String>,
-    y: Option<String>,
-}
-
 impl Jwks {
-    /// Reads a set; `None` if it isn't one, or has no key that can be used here.
-    pub(super) fn read(text: &[u8]) -> Option<Self> {
+    /// Parses a set; `None` if it is none, or has no usable key.
+    pub(super) fn parse(text: &[u8]) -> Option<Self> {
         let document: Document = serde_json::from_slice(text).ok()?;
-        let keys: Arc<[_]> = document
-            .keys
-            .into_iter()
-            .filter_map(|key| serde_json::from_value::<Jwk>(key).ok())
-            .filter_map(|key| Some((key.kid.clone(), Arc::new(usable(&key)?))))
-            .collect();
+        let keys: Arc<[_]> = document.keys.into_iter().filter_map(usable).collect();
         (!keys.is_empty()).then_some(Self(keys))
     }
 
-    /// The key with this `kid`: the first, should there be several.
+    /// The first key with this `kid`.
     pub(super) fn find(&self, kid: &str) -> Option<Arc<PublicKey>> {
         let mut keys = self.0.iter();
         let found = keys.find(|(name, _)| name == kid);
         found.map(|(_, key)| Arc::clone(key))
     }
 
-    /// The keys and what they are called.
+    /// The keys by their `kid`.
     pub(super) fn keys(&self) -> impl Iterator<Item = (&str, &PublicKey)> {
         self.0.iter().map(|(kid, key)| (kid.as_str(), &**key))
     }
 }
 
-/// The key, if it is one for signatures, of a kind that is known here.
-fn usable(key: &Jwk) -> Option<PublicKey> {
-    let other_purpose = key
-        .purpose
-        .as_deref()
-        .is_some_and(|purpose| purpose != "sig");
-    let verifies = |operations: &Vec<String>| operations.iter().any(|one| one == "verify");
-    if other_purpose || !key.key_ops.as_ref().is_none_or(verifies) {
+/// The id and the key, if it verifies signatures and is of a supported kind.
+fn usable(entry: Value) -> Option<(String, Arc<PublicKey>)> {
+    // RFC 9864 names the curve, which the library does not know as an algorithm.
+    let is_ed25519 = entry.get("alg").is_some_and(|alg| alg == "Ed25519");
+    let jwk: Jwk = serde_json::from_value(entry).ok()?;
+    let common = &jwk.common;
+    let for_signatures = |purpose: &PublicKeyUse| *purpose == PublicKeyUse::Signature;
+    let verifies = |operations: &Vec<_>| operations.contains(&KeyOperations::Verify);
+    if !common.public_key_use.as_ref().is_none_or(for_signatures)
+        || !common.key_operations.as_ref().is_none_or(verifies)
+    {
         return None;
     }
-    let [n, e, x, y] = [&key.n, &key.e, &key.x, &key.y].map(Option::as_deref);
-    let (decoding, of_the_curve) = match (key.kty.as_str(), key.crv.as_deref()) {
-        ("RSA", _) => (DecodingKey::from_rsa_components(n?, e?), None),
-        ("EC", Some("P-256")) => (
-            DecodingKey::from_ec_components(x?, y?),
-            Some(Algorithm::ES256),
-        ),
-        ("EC", Some("P-384")) => (
-            DecodingKey::from_ec_components(x?, y?),
-            Some(Algorithm::ES384),
-        ),
-        ("OKP", Some("Ed25519")) => (DecodingKey::from_ed_components(x?), Some(Algorithm::EdDSA)),
-        _ => return None,
+    let mut key = PublicKey::try_from(DecodingKey::from_jwk(&jwk).ok()?).ok()?;
+    let curve = match &jwk.algorithm {
+        AlgorithmParameters::EllipticCurve(parameters) => Some(&parameters.curve),
+        AlgorithmParameters::OctetKeyPair(parameters) => Some(&parameters.curve),
+        _ => None,
     };
-    let mut public = PublicKey::of(decoding.ok()?).ok()?;
-    if let Some(algorithm) = of_the_curve {
-        public = public.for_only(algorithm)?;
+    if let Some(curve) = curve {
+        key = key.restrict_to(match curve {
+            EllipticCurve::P256 => Algorithm::ES256,
+            EllipticCurve::P384 => Algorithm::ES384,
+            EllipticCurve::Ed25519 => Algorithm::EdDSA,
+            _ => return None,
+        })?;
     }
-    match key.alg.as_deref() {
-        None => Some(public),
-        // RFC 9864 names the curve.
-        Some("Ed25519") => public.for_only(Algorithm::EdDSA),
-        Some(name) => public.for_only(Algorithm::from_str(name).ok()?),
+    if let Some(algorithm) = common.key_algorithm.filter(|_| !is_ed25519) {
+        key = key.restrict_to(algorithm.try_into().ok()?)?;
     }
+    Some((jwk.common.key_id?, Arc::new(key)))
 }
 
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
-    use super::super::keys::test_keys::Pair;
+    use super::super::test_keys::Pair;
     use super::*;
 
     fn read(keys: Value) -> Option<Jwks> {
-        Jwks::read(json!({ "keys": keys }).to_string().as_bytes())
+        Jwks::parse(json!({ "keys": keys }).to_string().as_bytes())
     }
 
     fn kids(jwks: &Jwks) -> Vec<&str> {
         jwks.keys().map(|(kid, _)| kid).collect()
     }
 
-    /// The key with some members changed; `null` takes one away.
+    /// The key with some members changed; `null` removes one.
     fn but(pair: &Pair, changes: &Value) -> Value {
         let mut key = pair.jwk("k");
         for (name, value) in changes.as_object().unwrap() {
@@ -138,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn alg_narrows_what_a_key_is_for() {
+    fn alg_restricts_the_algorithms_of_a_key() {
         let rsa = Pair::rsa();
         let jwks = read(json!([but(&rsa, &json!({ "alg": "RS384" }))])).unwrap();
         let key = jwks.find("k").unwrap();
@@ -155,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_for_other_purposes_are_left_out() {
+    fn keys_for_other_purposes_are_ignored() {
         let rsa = Pair::rsa();
         for changes in [
             json!({ "use": "enc" }),
@@ -186,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_never_taken_from_a_set() {
+    fn secrets_in_a_set_are_ignored() {
         let secret = json!({ "kty": "oct", "kid": "s", "k": "c2VjcmV0", "alg": "HS256" });
         assert!(read(json!([secret])).is_none());
         let jwks = read(json!([secret, Pair::p256().jwk("k")])).unwrap();
@@ -194,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unknown_does_not_spoil_the_rest() {
+    fn unknown_entries_do_not_affect_the_others() {
         let pair = Pair::p256();
         let strange = json!({ "kty": "AKP", "kid": "s", "alg": "ML-DSA-44", "pub": "AA" });
         let jwks = read(json!([
@@ -209,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_set_is_refused() {
+    fn other_documents_are_rejected() {
         for text in [
             "",
             "{}",
@@ -219,12 +195,12 @@ mod tests {
             "<html>",
             "\u{0}",
         ] {
-            assert!(Jwks::read(text.as_bytes()).is_none(), "{text}");
+            assert!(Jwks::parse(text.as_bytes()).is_none(), "{text}");
         }
     }
 
     #[test]
-    fn a_modulus_with_a_leading_zero_is_the_same_key() {
+    fn a_modulus_with_leading_zeros_is_accepted() {
         let rsa = Pair::rsa();
         let plain = rsa.jwk("k");
         // Some issuers write the zero that DER needs; as base64 it takes three bytes to stay aligned.

@@ -1,8 +1,7 @@
-//! Keys from afar: found by `kid` at an ASAP key server, which has a file for each, and in a JSON Web
-//! Key Set, which holds them all.
+//! Keys that are fetched by `kid`: from an ASAP key server, which has a file for each, and from a JSON Web Key Set.
 //!
-//! A key is taken as current for `auth.key_cache`, so one that is withdrawn counts for so much longer.
-//! While its server is down it stands in for as long again, and no longer.
+//! A key is cached for `auth.key_cache`, so a revoked key stays valid for up to that long. While its server fails,
+//! it is used for one more such period.
 
 use std::fmt::Write;
 use std::future::Future;
@@ -13,174 +12,176 @@ use std::time::Duration;
 use aws_lc_rs::digest::{SHA256, digest};
 use reqwest::Url;
 
-use super::TokenError;
-use super::fetch::{Answer, Fetcher};
+use super::error::TokenError;
+use super::fetch::{Fetcher, Response};
 use super::jwks::Jwks;
-use super::key_cache::{ABSENT_KEPT, KeyCache, Name, Outcome};
+use super::key_cache::{ABSENT_TTL, CacheKey, Fetched, KeyCache, Lookup};
 use super::keys::PublicKey;
 use crate::text::escape_for_message;
 
-/// Random bytes in a `kid` that no server can have.
+/// The random bytes of a `kid` that no server has.
 const PROBE_BYTES: usize = 16;
 
 /// The servers that keys are fetched from.
 #[derive(Debug)]
 pub struct KeyServers {
-    asap: Option<Source<Arc<PublicKey>>>,
-    jwks: Option<Source<Jwks>>,
-    kept: Duration,
+    asap: Option<KeySource<Arc<PublicKey>>>,
+    jwks: Option<KeySource<Jwks>>,
+    ttl: Duration,
 }
 
-/// Why a server can't be used. The text names no key of the configuration.
+/// Why a server can't be used. The text does not name the configuration key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct KeyServerError(String);
 
-/// One of the two kinds of server, and what was had from it.
+/// A server and the documents that were fetched from it.
 #[derive(Debug)]
-struct Source<T> {
-    /// What it is called in messages: the key of the configuration.
-    key: &'static str,
+struct KeySource<T> {
+    /// The key of the configuration, for messages.
+    config_key: &'static str,
     url: Url,
     fetcher: Fetcher,
-    shelf: Arc<KeyCache<T>>,
-    /// So that the log tells of each change once.
+    cache: Arc<KeyCache<T>>,
+    /// Whether the last request failed: the log shows each change once.
     failing: Arc<AtomicBool>,
 }
 
 impl KeyServers {
-    /// No servers. What is found is taken as current for so long.
+    /// No servers yet; keys are cached for `ttl`.
     #[must_use]
-    pub fn new(kept: Duration) -> Self {
+    pub fn new(ttl: Duration) -> Self {
         Self {
             asap: None,
             jwks: None,
-            kept,
+            ttl,
         }
     }
 
-    /// With an ASAP key server: `{url}/{SHA-256 of the kid in hexadecimal digits}.pem`.
+    /// Adds an ASAP key server: `{url}/{SHA-256 of the kid in hexadecimal digits}.pem`.
     ///
     /// # Errors
     ///
-    /// [`KeyServerError`] if it can't be asked.
+    /// [`KeyServerError`] for an invalid URL or an unusable TLS setup.
     pub fn with_key_server(mut self, url: &str) -> Result<Self, KeyServerError> {
         let url = format!("{}/", url.trim_end_matches('/'));
-        self.asap = Some(Source::new("auth.key_server", &url, self.kept)?);
+        self.asap = Some(KeySource::new("auth.key_server", &url, self.ttl)?);
         Ok(self)
     }
 
-    /// With a JSON Web Key Set.
+    /// Adds a JSON Web Key Set.
     ///
     /// # Errors
     ///
-    /// [`KeyServerError`] if it can't be asked.
+    /// [`KeyServerError`] for an invalid URL or an unusable TLS setup.
     pub fn with_jwks(mut self, url: &str) -> Result<Self, KeyServerError> {
-        self.jwks = Some(Source::new("auth.jwks_url", url, self.kept)?);
+        self.jwks = Some(KeySource::new("auth.jwks_url", url, self.ttl)?);
         Ok(self)
     }
 
-    /// The key that a token names.
+    /// The key with this `kid`.
     ///
     /// # Errors
     ///
-    /// [`TokenError::UnknownKey`] if every server says that it has no such key,
-    /// [`TokenError::KeyServerUnavailable`] if one couldn't say, and none had it.
+    /// [`TokenError::UnknownKey`] if no server has such a key, [`TokenError::KeyServerUnavailable`] if a server
+    /// failed and no other had it.
     pub(super) async fn find(&self, kid: &str) -> Result<Arc<PublicKey>, TokenError> {
-        let name = name_of(kid);
-        if let Some(key) = self.asap.as_ref().and_then(|s| s.shelf.at_hand(&name)) {
+        let cache_key = cache_key(kid);
+        let cached = |asap: &KeySource<_>| asap.cache.get_cached(&cache_key);
+        if let Some(key) = self.asap.as_ref().and_then(cached) {
             return Ok(key);
         }
-        let mut sure = true;
+        let mut definitive = true;
         if let Some(jwks) = &self.jwks {
-            match jwks.find(kid, self.kept).await {
-                (Some(key), _) => return Ok(key),
-                (None, current) => sure &= current,
+            let lookup = jwks.find(kid).await;
+            if let Some(key) = lookup.value {
+                return Ok(key);
             }
+            definitive &= lookup.definitive;
         }
         if let Some(asap) = &self.asap {
-            let look = asap.find(name, self.kept).await;
-            match look {
-                (Some(key), _) => return Ok(key),
-                (None, current) => sure &= current,
+            let lookup = asap.find(cache_key).await;
+            if let Some(key) = lookup.value {
+                return Ok(key);
             }
+            definitive &= lookup.definitive;
         }
         let kid = escape_for_message(kid);
-        Err(if sure {
+        Err(if definitive {
             TokenError::UnknownKey { kid }
         } else {
             TokenError::KeyServerUnavailable { kid }
         })
     }
 
-    /// Asks each server now, whatever is known, and says how that went: for `usher check`. The first
-    /// part of a finding is the key of the configuration.
+    /// Sends a request to each server, for `usher check`. A result has the key of the configuration, and a
+    /// description or an error.
     pub async fn probe(&self) -> Vec<(&'static str, Result<String, String>)> {
-        let mut findings = Vec::new();
+        let mut results = Vec::new();
         if let Some(asap) = &self.asap {
-            findings.push((asap.key, asap.probe().await));
+            results.push((asap.config_key, asap.probe().await));
         }
         if let Some(jwks) = &self.jwks {
-            findings.push((jwks.key, jwks.probe().await));
+            results.push((jwks.config_key, jwks.probe().await));
         }
-        findings
+        results
     }
 
-    /// Fetches one key now, from each server, and says how that went: for `usher check`.
+    /// Fetches one key from each server, for `usher check`.
     pub async fn probe_key(&self, kid: &str) -> Vec<(&'static str, Result<String, String>)> {
-        let mut findings = Vec::new();
+        let mut results = Vec::new();
         if let Some(asap) = &self.asap {
-            let found = asap.ask_now(asap.address_of(&name_of(kid))).await;
-            let said = found.and_then(|key| key.ok_or_else(|| asap.not_there(kid)));
-            findings.push((asap.key, said.map(|key| described(&key))));
+            let url = asap.key_url(&cache_key(kid));
+            let key = asap.fetch_document(url.clone()).await.and_then(|key| {
+                key.ok_or_else(|| format!("there is no such key; put it at {url}"))
+            });
+            results.push((asap.config_key, key.map(|key| describe(&key))));
         }
         if let Some(jwks) = &self.jwks {
-            let found = jwks.ask_now(jwks.url.clone()).await;
-            let found = found.map(|set| set.and_then(|set| set.find(kid)));
-            let said = found.and_then(|key| {
-                key.ok_or_else(|| "the set has no usable key of that name".to_owned())
+            let set = jwks.fetch_document(jwks.url.clone()).await;
+            let key = set.and_then(|set| {
+                let key = set.and_then(|set| set.find(kid));
+                key.ok_or_else(|| "the set has no usable key with this id".to_owned())
             });
-            findings.push((jwks.key, said.map(|key| described(&key))));
+            results.push((jwks.config_key, key.map(|key| describe(&key))));
         }
-        findings
+        results
     }
 }
 
-/// A document that keys are read from.
-trait Document: Clone + Send + Sync + 'static {
-    /// What it has to be, in a sentence.
-    const WANTED: &'static str;
+/// A document with one or more keys.
+trait KeyDocument: Clone + Send + Sync + 'static {
+    /// A description of a valid document.
+    const EXPECTED: &'static str;
 
-    /// Whether any status but 200 says that there is no such document. Otherwise it says that the
-    /// server is set up wrongly.
+    /// Whether a status such as 404 means that there is no such key; otherwise it is an error of the server.
     const MAY_BE_ABSENT: bool;
 
-    /// Reads it.
-    fn read(body: &[u8]) -> Option<Self>;
+    fn parse(body: &[u8]) -> Option<Self>;
 }
 
-impl Document for Arc<PublicKey> {
-    const WANTED: &'static str =
+impl KeyDocument for Arc<PublicKey> {
+    const EXPECTED: &'static str =
         "a PEM file with a public key (RSA of 2048 bits, P-256, P-384, Ed25519) or a certificate";
     const MAY_BE_ABSENT: bool = true;
 
-    fn read(body: &[u8]) -> Option<Self> {
+    fn parse(body: &[u8]) -> Option<Self> {
         let pem = std::str::from_utf8(body).ok()?;
         PublicKey::from_pem(pem).ok().map(Arc::new)
     }
 }
 
-impl Document for Jwks {
-    const WANTED: &'static str = "a JSON Web Key Set with a public key that can verify tokens";
+impl KeyDocument for Jwks {
+    const EXPECTED: &'static str = "a JSON Web Key Set with a public key that can verify tokens";
     const MAY_BE_ABSENT: bool = false;
 
-    fn read(body: &[u8]) -> Option<Self> {
-        Self::read(body)
+    fn parse(body: &[u8]) -> Option<Self> {
+        Self::parse(body)
     }
 }
 
-impl<T: Document> Source<T> {
-    fn new(key: &'static str, url: &str, kept: Duration) -> Result<Self, KeyServerError> {
+impl<T: KeyDocument> KeySource<T> {
+    fn new(config_key: &'static str, url: &str, ttl: Duration) -> Result<Self, KeyServerError> {
         let url = Url::parse(url).map_err(|error| KeyServerError(format!("{url}: {error}")))?;
         let fetcher = Fetcher::new(&url).map_err(|error| {
             KeyServerError(format!(
@@ -188,145 +189,146 @@ impl<T: Document> Source<T> {
             ))
         })?;
         Ok(Self {
-            key,
+            config_key,
             url,
             fetcher,
-            shelf: Arc::new(KeyCache::new(kept)),
+            cache: Arc::new(KeyCache::new(ttl)),
             failing: Arc::default(),
         })
     }
 
-    /// Asks for a document: there, not there, or what is wrong.
-    fn ask_now(
+    /// Fetches a document: `None` if the server has no such document.
+    fn fetch_document(
         &self,
         url: Url,
     ) -> impl Future<Output = Result<Option<T>, String>> + Send + 'static {
         let fetcher = self.fetcher.clone();
         async move {
             match fetcher.get(url).await {
-                Ok(Answer::Found(body)) => match T::read(&body) {
+                Ok(Response::Found(body)) => match T::parse(&body) {
                     Some(document) => Ok(Some(document)),
-                    None => Err(format!("its answer is not {}", T::WANTED)),
+                    None => Err(format!("its answer is not {}", T::EXPECTED)),
                 },
-                Ok(Answer::Not(status)) if T::MAY_BE_ABSENT && !status.is_redirection() => Ok(None),
-                Ok(Answer::Not(status)) => Err(format!("it answers with status {status}")),
+                Ok(Response::Other(status)) if T::MAY_BE_ABSENT && !status.is_redirection() => {
+                    Ok(None)
+                }
+                Ok(Response::Other(status)) => Err(format!("it answers with status {status}")),
                 Err(error) => Err(error.to_string()),
             }
         }
     }
 
-    /// The same for the shelf; the log hears when things change.
-    fn ask(&self, url: Url) -> impl Future<Output = Outcome<T>> + Send + 'static {
-        let (asking, failing, key) = (self.ask_now(url), Arc::clone(&self.failing), self.key);
+    /// Fetches a document for the cache, and logs when the server begins or ceases to fail.
+    fn fetch(&self, url: Url) -> impl Future<Output = Fetched<T>> + Send + 'static {
+        let fetch = self.fetch_document(url);
+        let (failing, config_key) = (Arc::clone(&self.failing), self.config_key);
         async move {
-            match asking.await {
-                Ok(found) => {
-                    if failing.swap(false, Ordering::Relaxed) {
-                        tracing::info!("{key}: keys can be fetched again");
+            let result = fetch.await;
+            let was_failing = failing.swap(result.is_err(), Ordering::Relaxed);
+            match result {
+                Ok(document) => {
+                    if was_failing {
+                        tracing::info!("{config_key}: keys can be fetched again");
                     }
-                    found.map_or(Outcome::Absent, Outcome::Found)
+                    document.map_or(Fetched::Absent, Fetched::Found)
                 }
-                Err(reason) => {
-                    if failing.swap(true, Ordering::Relaxed) {
-                        tracing::debug!("{key}: a key could not be fetched: {reason}");
+                Err(error) => {
+                    if was_failing {
+                        tracing::debug!("{config_key}: a key could not be fetched: {error}");
                     } else {
                         tracing::warn!(
-                            "{key}: a key could not be fetched: {reason}; usher check tells more"
+                            "{config_key}: a key could not be fetched: {error}; run usher check for details"
                         );
                     }
-                    Outcome::Failed
+                    Fetched::Failed
                 }
             }
         }
     }
 }
 
-impl Source<Arc<PublicKey>> {
-    async fn find(&self, name: Name, kept: Duration) -> (Option<Arc<PublicKey>>, bool) {
-        let ask = || self.ask(self.address_of(&name));
-        let look = self.shelf.get(name, kept, ask).await;
-        (look.value, look.current)
+impl KeySource<Arc<PublicKey>> {
+    async fn find(&self, key: CacheKey) -> Lookup<Arc<PublicKey>> {
+        let fetch = || self.fetch(self.key_url(&key));
+        self.cache.get(key, Duration::MAX, fetch).await
     }
 
-    /// Only a digest of what the token says gets into the URL, and so nothing that means anything
-    /// in one.
-    fn address_of(&self, name: &Name) -> Url {
+    /// The URL has only a digest of the key id, which comes from a token that is not verified yet.
+    fn key_url(&self, key: &CacheKey) -> Url {
         let mut url = self.url.clone();
         if let Ok(mut path) = url.path_segments_mut() {
-            path.pop_if_empty().push(&format!("{}.pem", hex(name)));
+            path.pop_if_empty().push(&format!("{}.pem", hex(key)));
         }
         url
     }
 
-    fn not_there(&self, kid: &str) -> String {
-        format!(
-            "there is no such key; put it at {}",
-            self.address_of(&name_of(kid))
-        )
-    }
-
-    /// A key that can't be there should be said not to be.
+    /// Requests a key that the server can't have.
     async fn probe(&self) -> Result<String, String> {
         let mut random = [0; PROBE_BYTES];
         aws_lc_rs::rand::fill(&mut random)
-            .map_err(|_| "the system gives no random bytes".to_owned())?;
-        let url = self.address_of(&name_of(&hex(&random)));
-        match self.fetcher.get(url).await {
-            Ok(Answer::Not(status)) if !status.is_redirection() => {
-                Ok(format!("{} answers (try --kid KID)", self.url))
+            .map_err(|_| "the system provides no random bytes".to_owned())?;
+        let server = &self.url;
+        match self
+            .fetcher
+            .get(self.key_url(&cache_key(&hex(&random))))
+            .await
+        {
+            Ok(Response::Other(status)) if !status.is_redirection() => {
+                Ok(format!("{server} answers (try --kid KID)"))
             }
-            Ok(Answer::Not(status)) => Err(format!(
-                "{} redirects ({status}), which is not followed; set where it leads to",
-                self.url
+            Ok(Response::Other(status)) => Err(format!(
+                "{server} redirects ({status}), which is not followed; set the URL that it redirects to"
             )),
-            Ok(Answer::Found(_)) => Err(format!(
-                "{} answers with status 200 for a key that can't be there; set the URL that {{sha256 of kid}}.pem is found below",
-                self.url
+            Ok(Response::Found(_)) => Err(format!(
+                "{server} answers with status 200 for a key that does not exist; set the URL below which {{sha256 of kid}}.pem is found"
             )),
-            Err(error) => Err(format!(
-                "{}: {error}; start it, or correct the URL",
-                self.url
-            )),
+            Err(error) => Err(format!("{server}: {error}; start it, or correct the URL")),
         }
     }
 }
 
-impl Source<Jwks> {
-    /// A key that isn't in the set may have come since, but who asks is asked on behalf of strangers:
-    /// the set is no older than a minute then, and isn't fetched more often.
-    async fn find(&self, kid: &str, kept: Duration) -> (Option<Arc<PublicKey>>, bool) {
-        let mut current = false;
-        for max_age in [kept, ABSENT_KEPT] {
-            let ask = || self.ask(self.url.clone());
-            let look = self.shelf.get(name_of(""), max_age, ask).await;
-            if let Some(key) = look.value.and_then(|set| set.find(kid)) {
-                return (Some(key), look.current);
+impl KeySource<Jwks> {
+    /// A key that is not in the cached set may be new: the set is fetched again if it is older than a minute. More
+    /// requests would let anyone flood the server with invented ids.
+    async fn find(&self, kid: &str) -> Lookup<Arc<PublicKey>> {
+        let mut definitive = false;
+        for max_age in [Duration::MAX, ABSENT_TTL] {
+            let fetch = || self.fetch(self.url.clone());
+            let set = self.cache.get(cache_key(""), max_age, fetch).await;
+            definitive = set.definitive;
+            if let Some(key) = set.value.and_then(|set| set.find(kid)) {
+                return Lookup {
+                    value: Some(key),
+                    definitive,
+                };
             }
-            current = look.current;
         }
-        (None, current)
+        Lookup {
+            value: None,
+            definitive,
+        }
     }
 
     async fn probe(&self) -> Result<String, String> {
-        let set = self.ask_now(self.url.clone()).await;
+        let set = self.fetch_document(self.url.clone()).await;
         let set = set.map_err(|error| format!("{}: {error}; correct the URL", self.url))?;
         let keys = set.iter().flat_map(Jwks::keys);
         let named =
-            keys.map(|(kid, key)| format!("\"{}\" ({})", escape_for_message(kid), described(key)));
+            keys.map(|(kid, key)| format!("\"{}\" ({})", escape_for_message(kid), describe(key)));
         Ok(named.collect::<Vec<_>>().join(", "))
     }
 }
 
-/// The algorithms of a key: what it is, to those who sign.
-fn described(key: &PublicKey) -> String {
+/// The algorithms of a key.
+fn describe(key: &PublicKey) -> String {
     let names = key.algorithms().iter().map(|one| format!("{one:?}"));
     names.collect::<Vec<_>>().join(" ")
 }
 
-fn name_of(kid: &str) -> Name {
-    let mut name = Name::default();
-    name.copy_from_slice(digest(&SHA256, kid.as_bytes()).as_ref());
-    name
+fn cache_key(kid: &str) -> CacheKey {
+    let mut key = CacheKey::default();
+    key.copy_from_slice(digest(&SHA256, kid.as_bytes()).as_ref());
+    key
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -1,4 +1,4 @@
-//! The secret that is made where none is configured: beside the database, for its owner alone.
+//! The generated secret, for a configuration without any key: a file beside the database, readable by its owner.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -7,11 +7,10 @@ use std::path::{Path, PathBuf};
 
 use crate::domain::secret::Secret;
 
-/// Random bytes in a secret: as many as HS512's digest has.
+/// The random bytes of a secret: the length of HS512's digest.
 const SECRET_BYTES: usize = 64;
 
-/// Where the secret of a database is kept: `usher.db` → `usher.secret`. `None` for a database that is
-/// no file.
+/// The secret's path beside a database: `usher.secret` for `usher.db`. `None` for a database that is no file.
 #[must_use]
 pub fn path(database_url: &str) -> Option<PathBuf> {
     let file = database_url.strip_prefix("sqlite:")?;
@@ -24,22 +23,22 @@ pub fn path(database_url: &str) -> Option<PathBuf> {
     (!file.is_empty() && file != ":memory:").then(|| Path::new(file).with_extension("secret"))
 }
 
-/// Reads the secret, making it first if there is none; the flag tells whether it was made.
+/// Reads the secret, or creates it; the flag is true for a new secret.
 ///
 /// # Errors
 ///
-/// When the file can't be read or made.
+/// Those of reading or creating the file, and an empty file.
 pub fn load_or_create(path: &Path) -> io::Result<(Secret, bool)> {
     match std::fs::read_to_string(path) {
         Ok(text) if text.trim().is_empty() => {
-            let message = "it is empty; remove it, and a new one is made";
+            let message = "it is empty; remove it, and usher creates a new one";
             Err(io::Error::new(io::ErrorKind::InvalidData, message))
         }
         Ok(text) => Ok((Secret::new(text.trim().to_owned()), false)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let mut bytes = [0; SECRET_BYTES];
             aws_lc_rs::rand::fill(&mut bytes)
-                .map_err(|_| io::Error::other("the system gives no random bytes"))?;
+                .map_err(|_| io::Error::other("the system provides no random bytes"))?;
             let secret: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
             let mut file = OpenOptions::new()
                 .write(true)
@@ -61,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_secret_lies_beside_the_database() {
+    fn the_secret_is_beside_the_database() {
         for (url, secret) in [
             ("sqlite:usher.db", "usher.secret"),
             (
@@ -77,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_made_once_and_for_its_owner_alone() {
+    fn a_secret_is_created_once_and_only_for_its_owner() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("usher.secret");
         let (made, new) = load_or_create(&path).unwrap();
@@ -90,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_secret_is_refused() {
+    fn an_empty_secret_is_rejected() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("usher.secret");
         std::fs::write(&path, "\n").unwrap();

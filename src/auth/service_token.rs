@@ -1,12 +1,64 @@
-//! Who may call the service's own endpoints: holders of a service token.
+//! Service tokens, which Prosody and jigasi present: static ones and JWTs.
 
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::digest::{Digest, SHA256, digest};
 use chrono::{DateTime, Utc};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde_json::Value;
 
+use super::error::TokenError;
 use super::grant::{Grant, Rules};
-use super::{ServiceTokens, TokenError, Verifier};
+use super::verifier::Verifier;
 use crate::metrics;
 
-/// The service tokens that are accepted.
+/// Signs a token by HS256 with this secret, these claims (a JSON object) and an optional `kid`.
+///
+/// # Errors
+/// [`TokenError::NotSigned`] if the secret is empty, the claims aren't an object, or the library fails.
+pub fn sign(secret: &str, claims: &Value, kid: Option<&str>) -> Result<String, TokenError> {
+    if secret.is_empty() || !claims.is_object() {
+        return Err(TokenError::NotSigned);
+    }
+    let mut header = Header::new(Algorithm::HS256);
+    header.kid = kid.map(str::to_owned);
+    let key = EncodingKey::from_secret(secret.as_bytes());
+    jsonwebtoken::encode(&header, claims, &key).map_err(|_| TokenError::NotSigned)
+}
+
+/// The static service tokens, which are compared and not decoded. Only their digests are stored.
+#[derive(Clone)]
+pub struct ServiceTokens {
+    digests: Vec<Digest>,
+}
+
+impl ServiceTokens {
+    /// The set of these tokens, without empty ones.
+    pub fn new(tokens: Vec<String>) -> Self {
+        let digests = tokens
+            .iter()
+            .filter(|token| !token.is_empty())
+            .map(|token| digest(&SHA256, token.as_bytes()))
+            .collect();
+        Self { digests }
+    }
+
+    /// Whether this is one of the tokens. The duration depends only on the length of the presented token and on
+    /// the number of tokens.
+    pub fn matches(&self, presented: &str) -> bool {
+        let presented = digest(&SHA256, presented.as_bytes());
+        self.digests.iter().fold(false, |found, token| {
+            found | verify_slices_are_equal(token.as_ref(), presented.as_ref()).is_ok()
+        })
+    }
+}
+
+impl std::fmt::Debug for ServiceTokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ServiceTokens({})", self.digests.len())
+    }
+}
+
+/// Authorizes services by their tokens.
 #[derive(Debug)]
 pub struct ServiceAuth {
     /// Static tokens (`auth.service.tokens`).
@@ -41,21 +93,21 @@ impl ServiceAuth {
         checked.inspect_err(|error| metrics::token_refused("http", error.code()))
     }
 
-    /// Whether a token makes its bearer a service. `usher check --token` asks the same.
+    /// Verifies that a token is a service token.
     ///
     /// # Errors
     ///
-    /// Why not.
+    /// Any [`AuthError`] but [`AuthError::Missing`] and [`AuthError::NotBearer`].
     pub async fn verify_token(&self, token: &str, now: DateTime<Utc>) -> Result<(), AuthError> {
         if self.tokens.matches(token) {
             return Ok(());
         }
-        // A static token that is merely wrong looks to the verifier like a malformed JWT.
+        // The verifier would report a wrong static token as a malformed JWT.
         if token.split('.').count() != 3 {
             return Err(AuthError::NotConfigured);
         }
         let verified = self.verifier.verify(token, now).await?;
-        if Grant::of(&verified, &self.rules).is_service() {
+        if Grant::new(verified.claims(), &self.rules).is_service() {
             Ok(())
         } else {
             Err(AuthError::NotAService)
@@ -63,10 +115,10 @@ impl ServiceAuth {
     }
 }
 
-/// Why a request isn't let in.
+/// Why a request is not authorized.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
-    /// There is none, and one is needed.
+    /// There is no token.
     #[error(
         "A service token is required: send \"Authorization: Bearer …\" with one of auth.service.tokens, or one made by \"usher token --service\"."
     )]
@@ -74,15 +126,15 @@ pub enum AuthError {
     /// The header is no bearer token.
     #[error("The Authorization header must be \"Bearer\", a blank and the token.")]
     NotBearer,
-    /// It is no JWT, and none of the static tokens.
+    /// The token is no JWT, and none of the static tokens.
     #[error("The service token is not one of auth.service.tokens; compare the two.")]
     NotConfigured,
-    /// It is genuine, but says that somebody else bears it.
+    /// The token is valid, but a user's.
     #[error(
         "This is a user's token; a service token has no room, sub or context, and an issuer in auth.service.issuers."
     )]
     NotAService,
-    /// It isn't genuine, isn't good now, or can't be checked just now.
+    /// The JWT is not valid, or can't be verified for now.
     #[error(
         "The service token {}: {_0}.",
         if _0.is_temporary() { "could not be checked" } else { "is refused" }
@@ -91,7 +143,7 @@ pub enum AuthError {
 }
 
 impl AuthError {
-    /// One word for it.
+    /// The reason as a label of metrics.
     fn code(&self) -> &'static str {
         match self {
             Self::Missing => "missing",
@@ -111,4 +163,31 @@ fn bearer(header: &[u8]) -> Option<&str> {
     let (scheme, token) = header.trim().split_once(' ')?;
     let token = token.trim();
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_objects_are_signed_and_only_with_a_secret() {
+        assert_eq!(sign("", &json!({}), None), Err(TokenError::NotSigned));
+        assert_eq!(
+            sign("a secret", &json!([]), None),
+            Err(TokenError::NotSigned)
+        );
+    }
+
+    #[test]
+    fn static_tokens_match_only_themselves() {
+        let tokens = ServiceTokens::new(vec!["one".into(), String::new(), "two".into()]);
+        assert!(tokens.matches("one") && tokens.matches("two"));
+        for other in ["", "on", "one ", "ONE", "onetwo"] {
+            assert!(!tokens.matches(other), "{other:?}");
+        }
+        assert!(!ServiceTokens::new(Vec::new()).matches(""));
+        assert_eq!(format!("{tokens:?}"), "ServiceTokens(2)");
+    }
 }

@@ -9,8 +9,8 @@ use crate::auth::grant::Rules as GrantRules;
 use crate::auth::key_server::{KeyServerError, KeyServers};
 use crate::auth::keys::{KeyError, KeySet, PublicKey};
 use crate::auth::secret_file;
-use crate::auth::service_token::ServiceAuth;
-use crate::auth::{Rules, ServiceTokens, Verifier};
+use crate::auth::service_token::{ServiceAuth, ServiceTokens};
+use crate::auth::{Rules, Verifier};
 use crate::config::{Backend, Config};
 use crate::domain::secret::Secret;
 use crate::queue::Queue;
@@ -236,7 +236,7 @@ pub fn verifier(
         },
     );
     let verifier = match key_servers(config)? {
-        Some(remote) => verifier.with_remote(remote),
+        Some(servers) => verifier.with_key_servers(servers),
         None => verifier,
     };
     let rules = GrantRules {

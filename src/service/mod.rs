@@ -131,7 +131,7 @@ impl Service {
             // Keys that were fetched stay: their server may be down just now.
             guard.verifier = guard
                 .verifier
-                .fetching_as(&self.shared.service_auth.load_full().verifier);
+                .with_key_servers_of(&self.shared.service_auth.load_full().verifier);
         }
         let (config, left) = self.config.reload(config);
         guard.rules.domain = config.xmpp.domain.as_str().into();

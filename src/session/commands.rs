@@ -211,7 +211,7 @@ impl Session {
         let mut key = [0; 16];
         key.copy_from_slice(&digest(&SHA256, token.as_bytes()).as_ref()[..16]);
         Ok(Bearer {
-            grant: Grant::of(&verified, &self.gate.rules),
+            grant: Grant::new(verified.claims(), &self.gate.rules),
             key: TokenKey(key),
             expiry: verified.expiry(),
             greeted: false,

@@ -1,4 +1,4 @@
-//! KeyServers keys against servers that are made of a socket and a script.
+//! Keys from HTTP servers that a script controls.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -14,37 +14,38 @@ use tokio::time::{Instant, advance, pause, resume, sleep};
 
 use super::super::fetch::DOCUMENT_MAX_BYTES;
 use super::super::keys::KeySet;
-use super::super::keys::test_keys::{Pair, pem};
-use super::super::{Rules, TokenError, Verified, Verifier, sign};
+use super::super::service_token::sign;
+use super::super::test_keys::{Pair, pem};
+use super::super::verifier::{Rules, Verified, Verifier};
 use super::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const MINUTE: Duration = Duration::from_secs(60);
-/// Within this, what fails once and then goes well is done.
+/// More than two retries take.
 const SOON: Duration = Duration::from_secs(6);
 
-/// What a server does with a request.
+/// How a server handles a request.
 #[derive(Clone)]
 enum Reply {
-    Says(u16, Vec<u8>),
+    Body(u16, Vec<u8>),
     /// A status with a `Location`.
-    Sends(u16, String),
-    /// So many bytes, without saying how many there will be.
-    Pours(usize),
-    /// The beginning of an answer, and then nothing.
-    Stalls,
+    Redirect(u16, String),
+    /// This number of bytes, without a `Content-Length`.
+    Unbounded(usize),
+    /// The beginning of a response, and then nothing.
+    Stalled,
     Silence,
 }
 
-fn says(text: impl Into<Vec<u8>>) -> Reply {
-    Reply::Says(200, text.into())
+fn ok(text: impl Into<Vec<u8>>) -> Reply {
+    Reply::Body(200, text.into())
 }
 
 fn status(status: u16) -> Reply {
-    Reply::Says(status, b"no".to_vec())
+    Reply::Body(status, b"no".to_vec())
 }
 
-/// A key server: its script takes the path and the number of the request, from 0.
+/// A key server. Its script receives the path and the number of the request, from 0.
 struct Server {
     address: SocketAddr,
     paths: Arc<Mutex<Vec<String>>>,
@@ -63,7 +64,7 @@ impl Server {
                 let reply = script(&path, number);
                 seen.lock().unwrap().push(path);
                 tokio::spawn(async move {
-                    // Who asked may have left.
+                    // The client may have disconnected.
                     let _ = answer(&mut stream, reply).await;
                 });
             }
@@ -71,7 +72,6 @@ impl Server {
         Self { address, paths }
     }
 
-    /// One that always says the same.
     async fn always(reply: Reply) -> Self {
         Self::start(move |_, _| reply.clone()).await
     }
@@ -111,7 +111,7 @@ async fn path_of(stream: &mut TcpStream) -> String {
 
 async fn answer(stream: &mut TcpStream, reply: Reply) -> std::io::Result<()> {
     match reply {
-        Reply::Says(status, body) => {
+        Reply::Body(status, body) => {
             let head = format!(
                 "HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n",
                 body.len()
@@ -119,17 +119,17 @@ async fn answer(stream: &mut TcpStream, reply: Reply) -> std::io::Result<()> {
             stream.write_all(head.as_bytes()).await?;
             stream.write_all(&body).await
         }
-        Reply::Sends(status, location) => {
+        Reply::Redirect(status, location) => {
             let head =
                 format!("HTTP/1.1 {status} X\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n");
             stream.write_all(head.as_bytes()).await
         }
-        Reply::Pours(bytes) => {
+        Reply::Unbounded(bytes) => {
             let head = b"HTTP/1.1 200 X\r\nConnection: close\r\n\r\n";
             stream.write_all(head).await?;
             stream.write_all(&vec![b'x'; bytes]).await
         }
-        Reply::Stalls => {
+        Reply::Stalled => {
             let head = b"HTTP/1.1 200 X\r\nContent-Length: 100\r\n\r\n-----BEGIN";
             stream.write_all(head).await?;
             sleep(HOUR).await;
@@ -142,8 +142,8 @@ async fn answer(stream: &mut TcpStream, reply: Reply) -> std::io::Result<()> {
     }
 }
 
-/// Lets time pass on the clock that caches and deadlines go by.
-async fn pass(time: Duration) {
+/// Advances tokio's clock.
+async fn wait(time: Duration) {
     pause();
     advance(time).await;
     resume();
@@ -163,7 +163,7 @@ fn unavailable(kid: &str) -> TokenError {
 
 fn set(keys: &[(&str, &Pair)]) -> Reply {
     let keys: Vec<_> = keys.iter().map(|(kid, pair)| pair.jwk(kid)).collect();
-    says(json!({ "keys": keys }).to_string())
+    ok(json!({ "keys": keys }).to_string())
 }
 
 const NOW: i64 = 1_800_000_000;
@@ -176,24 +176,24 @@ fn claims() -> serde_json::Value {
     json!({ "iss": "jitsi", "aud": "jitsi", "exp": NOW + 60 })
 }
 
-fn verifier(remote: KeyServers) -> Verifier {
+fn verifier(servers: KeyServers) -> Verifier {
     let rules = Rules {
         issuers: vec!["jitsi".into()],
         audiences: vec!["jitsi".into()],
         leeway: Duration::ZERO,
     };
     let keys = KeySet::new().with_secret("a secret of 32 bytes, or nearly so");
-    Verifier::new(keys.unwrap(), rules).with_remote(remote)
+    Verifier::new(keys.unwrap(), rules).with_key_servers(servers)
 }
 
-async fn verify(remote: KeyServers, token: &str) -> Result<Verified, TokenError> {
-    verifier(remote).verify(token, now()).await
+async fn verify(servers: KeyServers, token: &str) -> Result<Verified, TokenError> {
+    verifier(servers).verify(token, now()).await
 }
 
 #[tokio::test]
 async fn a_key_is_found_under_the_digest_of_its_id() {
     let pair = Pair::rsa();
-    let server = Server::always(says(pair.public_pem())).await;
+    let server = Server::always(ok(pair.public_pem())).await;
     let token = pair.sign(Algorithm::RS256, Some("test"), &claims());
     let verified = verify(server.asap(), &token).await.unwrap();
     assert_eq!(verified.claims().iss.as_deref(), Some("jitsi"));
@@ -204,17 +204,17 @@ async fn a_key_is_found_under_the_digest_of_its_id() {
 }
 
 #[tokio::test]
-async fn a_certificate_stands_for_its_key_there_too() {
+async fn a_fetched_certificate_counts_as_its_key() {
     let pair = Pair::rsa();
-    let server = Server::always(says(pair.certificate_pem())).await;
+    let server = Server::always(ok(pair.certificate_pem())).await;
     let token = pair.sign(Algorithm::RS256, Some("k"), &claims());
     assert!(verify(server.asap(), &token).await.is_ok());
 }
 
 #[tokio::test]
-async fn the_key_that_was_fetched_fixes_the_algorithm() {
+async fn a_fetched_key_determines_the_algorithm() {
     let (rsa, ec) = (Pair::rsa(), Pair::p256());
-    let server = Server::always(says(rsa.public_pem())).await;
+    let server = Server::always(ok(rsa.public_pem())).await;
     let verifier = verifier(server.asap());
     let token = ec.sign(Algorithm::ES256, Some("k"), &claims());
     let refused = verifier.verify(&token, now()).await.unwrap_err();
@@ -230,9 +230,9 @@ async fn the_key_that_was_fetched_fixes_the_algorithm() {
 }
 
 #[tokio::test]
-async fn tokens_for_local_keys_ask_nobody() {
+async fn tokens_with_configured_keys_send_no_request() {
     let (here, afar) = (Pair::p256(), Pair::p256());
-    let server = Server::always(says(afar.public_pem())).await;
+    let server = Server::always(ok(afar.public_pem())).await;
     let key = PublicKey::from_pem(&here.public_pem()).unwrap();
     let keys = KeySet::new().with_public_key("k", key);
     let rules = Rules {
@@ -240,7 +240,7 @@ async fn tokens_for_local_keys_ask_nobody() {
         audiences: vec!["*".into()],
         leeway: Duration::ZERO,
     };
-    let verifier = Verifier::new(keys, rules).with_remote(server.asap());
+    let verifier = Verifier::new(keys, rules).with_key_servers(server.asap());
     let token = here.sign(Algorithm::ES256, Some("k"), &claims());
     assert!(verifier.verify(&token, now()).await.is_ok());
     let token = here.sign(Algorithm::ES256, None, &claims());
@@ -250,27 +250,27 @@ async fn tokens_for_local_keys_ask_nobody() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_not_there_is_unknown_and_asked_for_once_a_minute() {
+async fn an_absent_key_is_unknown_and_requested_once_a_minute() {
     for code in [404, 403, 410, 401, 400, 204] {
         let server = Server::always(status(code)).await;
-        let remote = server.asap();
+        let servers = server.asap();
         for _ in 0..10 {
-            assert_eq!(remote.find("k").await.unwrap_err(), unknown("k"), "{code}");
+            assert_eq!(servers.find("k").await.unwrap_err(), unknown("k"), "{code}");
         }
         assert_eq!(server.requests(), 1, "{code}");
-        pass(MINUTE).await;
-        assert_eq!(remote.find("k").await.unwrap_err(), unknown("k"));
+        wait(MINUTE).await;
+        assert_eq!(servers.find("k").await.unwrap_err(), unknown("k"));
         assert_eq!(server.requests(), 2, "{code}");
     }
 }
 
 #[tokio::test]
-async fn a_server_that_fails_once_is_asked_again_after_a_pause() {
+async fn a_failed_request_is_retried_after_a_pause() {
     let pem = Pair::p256().public_pem();
     let server = Server::start(move |_, number| match number {
         0 => status(500),
         1 => status(429),
-        _ => says(pem.clone()),
+        _ => ok(pem.clone()),
     })
     .await;
     let start = Instant::now();
@@ -284,23 +284,23 @@ async fn a_server_that_fails_once_is_asked_again_after_a_pause() {
 }
 
 #[tokio::test]
-async fn a_server_that_goes_on_failing_is_not_asked_without_end() {
+async fn retries_are_limited() {
     let server = Server::always(status(503)).await;
-    let remote = server.asap();
+    let servers = server.asap();
     for _ in 0..10 {
-        assert_eq!(remote.find("k").await.unwrap_err(), unavailable("k"));
+        assert_eq!(servers.find("k").await.unwrap_err(), unavailable("k"));
     }
     assert_eq!(server.requests(), 3);
 }
 
 #[tokio::test]
-async fn a_slow_server_is_not_waited_for_long() {
-    for reply in [Reply::Silence, Reply::Stalls] {
+async fn a_slow_server_times_out() {
+    for reply in [Reply::Silence, Reply::Stalled] {
         let server = Server::always(reply).await;
-        let remote = server.asap();
+        let servers = server.asap();
         pause();
         let start = Instant::now();
-        assert_eq!(remote.find("k").await.unwrap_err(), unavailable("k"));
+        assert_eq!(servers.find("k").await.unwrap_err(), unavailable("k"));
         let took = start.elapsed();
         resume();
         assert!(
@@ -311,15 +311,15 @@ async fn a_slow_server_is_not_waited_for_long() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_down_is_no_reason_to_refuse() {
+async fn an_unreachable_server_is_a_temporary_error() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", closed.local_addr().unwrap());
     drop(closed);
-    for remote in [
+    for servers in [
         KeyServers::new(HOUR).with_key_server(&url).unwrap(),
         KeyServers::new(HOUR).with_jwks(&url).unwrap(),
     ] {
-        let error = remote.find("k").await.unwrap_err();
+        let error = servers.find("k").await.unwrap_err();
         assert_eq!(error, unavailable("k"));
         assert!(error.is_temporary() && !unknown("k").is_temporary());
         assert!(error.to_string().ends_with("try again"));
@@ -327,33 +327,33 @@ async fn a_server_that_is_down_is_no_reason_to_refuse() {
 }
 
 #[tokio::test]
-async fn rubbish_is_no_key_and_not_asked_for_again_at_once() {
+async fn an_invalid_document_is_a_failure() {
     let private = pem("PRIVATE KEY", b"nonsense");
     for body in ["", "<html>", "\u{0}\u{1}", &private] {
-        let server = Server::always(says(body)).await;
-        for remote in [server.asap(), server.jwks()] {
-            assert_eq!(remote.find("k").await.unwrap_err(), unavailable("k"));
-            assert_eq!(remote.find("k").await.unwrap_err(), unavailable("k"));
+        let server = Server::always(ok(body)).await;
+        for servers in [server.asap(), server.jwks()] {
+            assert_eq!(servers.find("k").await.unwrap_err(), unavailable("k"));
+            assert_eq!(servers.find("k").await.unwrap_err(), unavailable("k"));
         }
         assert_eq!(server.requests(), 2, "{body:?}");
     }
-    let server = Server::always(says(vec![0xff; 100])).await;
+    let server = Server::always(ok(vec![0xff; 100])).await;
     assert_eq!(server.asap().find("k").await.unwrap_err(), unavailable("k"));
 }
 
 #[tokio::test]
-async fn a_huge_answer_is_not_read() {
+async fn a_response_over_the_size_limit_is_rejected() {
     let pem = Pair::p256().public_pem();
     let padded = |bytes: usize| {
         let mut body = pem.clone().into_bytes();
         body.resize(bytes, b'\n');
         body
     };
-    let server = Server::always(says(padded(DOCUMENT_MAX_BYTES))).await;
+    let server = Server::always(ok(padded(DOCUMENT_MAX_BYTES))).await;
     assert!(server.asap().find("k").await.is_ok());
     for reply in [
-        says(padded(DOCUMENT_MAX_BYTES + 1)),
-        Reply::Pours(64 * 1024 * 1024),
+        ok(padded(DOCUMENT_MAX_BYTES + 1)),
+        Reply::Unbounded(64 * 1024 * 1024),
     ] {
         let server = Server::always(reply).await;
         assert_eq!(server.asap().find("k").await.unwrap_err(), unavailable("k"));
@@ -363,14 +363,14 @@ async fn a_huge_answer_is_not_read() {
 
 #[tokio::test]
 async fn redirections_are_not_followed() {
-    let elsewhere = Server::always(says(Pair::p256().public_pem())).await;
+    let elsewhere = Server::always(ok(Pair::p256().public_pem())).await;
     for location in [
         elsewhere.url(),
         "/other".into(),
         "file:///etc/passwd".into(),
     ] {
         for code in [301, 302, 307, 308] {
-            let server = Server::always(Reply::Sends(code, location.clone())).await;
+            let server = Server::always(Reply::Redirect(code, location.clone())).await;
             assert_eq!(server.asap().find("k").await.unwrap_err(), unavailable("k"));
             assert_eq!(server.requests(), 1);
         }
@@ -379,9 +379,9 @@ async fn redirections_are_not_followed() {
 }
 
 #[tokio::test]
-async fn ids_with_paths_in_them_stay_below_the_servers_path() {
+async fn key_ids_with_paths_stay_below_the_servers_path() {
     let server = Server::always(status(404)).await;
-    let remote = server.asap();
+    let servers = server.asap();
     let long = "x".repeat(10_000);
     let kids = [
         "../../etc/passwd",
@@ -394,7 +394,7 @@ async fn ids_with_paths_in_them_stay_below_the_servers_path() {
         &long,
     ];
     for kid in kids {
-        assert_eq!(remote.find(kid).await.unwrap_err(), unknown(kid));
+        assert_eq!(servers.find(kid).await.unwrap_err(), unknown(kid));
     }
     let paths = server.paths();
     assert_eq!(paths.len(), kids.len());
@@ -412,32 +412,32 @@ async fn ids_with_paths_in_them_stay_below_the_servers_path() {
 }
 
 #[tokio::test]
-async fn a_hundred_who_wait_for_a_key_make_one_request() {
+async fn a_hundred_concurrent_tokens_cause_one_request() {
     let pem = Pair::p256().public_pem();
-    let server = Server::always(says(pem)).await;
-    let remote = Arc::new(server.asap());
+    let server = Server::always(ok(pem)).await;
+    let servers = Arc::new(server.asap());
     let mut waiting = JoinSet::new();
     for _ in 0..100 {
-        let remote = Arc::clone(&remote);
-        waiting.spawn(async move { remote.find("k").await.is_ok() });
+        let servers = Arc::clone(&servers);
+        waiting.spawn(async move { servers.find("k").await.is_ok() });
     }
     assert_eq!(waiting.join_all().await, [true; 100]);
     assert_eq!(server.requests(), 1);
 }
 
 #[tokio::test]
-async fn a_key_is_fetched_again_when_it_has_expired_and_then_is_the_new_one() {
+async fn an_expired_key_is_fetched_again() {
     let (old, new) = (Pair::p256(), Pair::p256());
     let pems = [old.public_pem(), new.public_pem()];
-    let server = Server::start(move |_, number| says(pems[number.min(1)].clone())).await;
+    let server = Server::start(move |_, number| ok(pems[number.min(1)].clone())).await;
     let verifier = verifier(server.asap());
     let [by_old, by_new] =
         [&old, &new].map(|pair| pair.sign(Algorithm::ES256, Some("k"), &claims()));
     assert!(verifier.verify(&by_old, now()).await.is_ok());
-    pass(HOUR - MINUTE).await;
+    wait(HOUR - MINUTE).await;
     assert!(verifier.verify(&by_old, now()).await.is_ok());
     assert_eq!(server.requests(), 1);
-    pass(MINUTE).await;
+    wait(MINUTE).await;
     assert!(verifier.verify(&by_new, now()).await.is_ok());
     let refused = verifier.verify(&by_old, now()).await.unwrap_err();
     assert_eq!(refused, TokenError::BadSignature);
@@ -445,39 +445,39 @@ async fn a_key_is_fetched_again_when_it_has_expired_and_then_is_the_new_one() {
 }
 
 #[tokio::test]
-async fn a_known_key_outlives_its_server_by_as_long_again() {
+async fn a_stale_key_is_used_for_one_more_period_while_the_server_fails() {
     let pem = Pair::p256().public_pem();
     let server = Server::start(move |_, number| match number {
-        0 => says(pem.clone()),
+        0 => ok(pem.clone()),
         _ => status(502),
     })
     .await;
-    let remote = server.asap();
-    assert!(remote.find("k").await.is_ok());
-    pass(HOUR * 3 / 2).await;
-    assert!(remote.find("k").await.is_ok());
+    let servers = server.asap();
+    assert!(servers.find("k").await.is_ok());
+    wait(HOUR * 3 / 2).await;
+    assert!(servers.find("k").await.is_ok());
     assert_eq!(server.requests(), 4);
-    pass(HOUR / 2).await;
-    assert_eq!(remote.find("k").await.unwrap_err(), unavailable("k"));
+    wait(HOUR / 2).await;
+    assert_eq!(servers.find("k").await.unwrap_err(), unavailable("k"));
 }
 
 #[tokio::test]
-async fn a_flood_of_made_up_ids_asks_little_and_keeps_no_known_key_out() {
+async fn a_flood_of_invented_ids_is_limited_and_blocks_no_cached_key() {
     let pem = Pair::p256().public_pem();
-    let known = hex(&name_of("known"));
+    let known = hex(&cache_key("known"));
     let server = Server::start(move |path, _| {
         if path.contains(&known) {
-            says(pem.clone())
+            ok(pem.clone())
         } else {
             status(404)
         }
     })
     .await;
-    let remote = server.asap();
-    assert!(remote.find("known").await.is_ok());
+    let servers = server.asap();
+    assert!(servers.find("known").await.is_ok());
     let (mut refused, mut undecided) = (0, 0);
     for number in 0..1000 {
-        match remote.find(&format!("made up {number}")).await {
+        match servers.find(&format!("made up {number}")).await {
             Err(TokenError::UnknownKey { .. }) => refused += 1,
             Err(TokenError::KeyServerUnavailable { .. }) => undecided += 1,
             other => panic!("{other:?}"),
@@ -486,8 +486,8 @@ async fn a_flood_of_made_up_ids_asks_little_and_keeps_no_known_key_out() {
     assert_eq!(refused + undecided, 1000);
     assert!((31..50).contains(&refused), "{refused}");
     assert_eq!(server.requests(), 1 + refused);
-    pass(HOUR).await;
-    assert!(remote.find("known").await.is_ok());
+    wait(HOUR).await;
+    assert!(servers.find("known").await.is_ok());
 }
 
 #[tokio::test]
@@ -514,109 +514,100 @@ async fn keys_of_a_set_are_found_by_their_id() {
 }
 
 #[tokio::test]
-async fn a_new_key_of_a_set_is_seen_within_a_minute_and_a_withdrawn_one_when_it_expires() {
+async fn a_new_key_of_a_set_is_found_within_a_minute_and_a_removed_one_until_it_expires() {
     let (old, new) = (Pair::p256(), Pair::p256());
     let sets = [set(&[("old", &old)]), set(&[("new", &new)])];
     let server = Server::start(move |_, number| sets[number.min(1)].clone()).await;
-    let remote = server.jwks();
-    assert!(remote.find("old").await.is_ok());
+    let servers = server.jwks();
+    assert!(servers.find("old").await.is_ok());
     for _ in 0..1000 {
-        assert_eq!(remote.find("new").await.unwrap_err(), unknown("new"));
+        assert_eq!(servers.find("new").await.unwrap_err(), unknown("new"));
     }
     assert_eq!(server.requests(), 1);
-    pass(MINUTE).await;
-    assert!(remote.find("old").await.is_ok());
+    wait(MINUTE).await;
+    assert!(servers.find("old").await.is_ok());
     assert_eq!(server.requests(), 1);
-    assert!(remote.find("new").await.is_ok());
-    assert_eq!(remote.find("old").await.unwrap_err(), unknown("old"));
+    assert!(servers.find("new").await.is_ok());
+    assert_eq!(servers.find("old").await.unwrap_err(), unknown("old"));
     assert_eq!(server.requests(), 2);
 }
 
 #[tokio::test]
-async fn a_set_that_fails_leaves_its_keys_and_says_nothing_about_others() {
-    for failing in [status(500), status(404), says("<html>")] {
+async fn keys_of_a_set_stay_valid_while_its_server_fails() {
+    for failing in [status(500), status(404), ok("<html>")] {
         let set = set(&[("k", &Pair::p256())]);
         let server = Server::start(move |_, number| match number {
             0 => set.clone(),
             _ => failing.clone(),
         })
         .await;
-        let remote = server.jwks();
-        assert!(remote.find("k").await.is_ok());
-        pass(MINUTE).await;
-        assert_eq!(remote.find("x").await.unwrap_err(), unavailable("x"));
-        assert!(remote.find("k").await.is_ok());
-        pass(HOUR).await;
-        assert!(remote.find("k").await.is_ok());
-        pass(HOUR).await;
-        assert_eq!(remote.find("k").await.unwrap_err(), unavailable("k"));
+        let servers = server.jwks();
+        assert!(servers.find("k").await.is_ok());
+        wait(MINUTE).await;
+        assert_eq!(servers.find("x").await.unwrap_err(), unavailable("x"));
+        assert!(servers.find("k").await.is_ok());
+        wait(HOUR).await;
+        assert!(servers.find("k").await.is_ok());
+        wait(HOUR).await;
+        assert_eq!(servers.find("k").await.unwrap_err(), unavailable("k"));
     }
 }
 
 #[tokio::test]
-async fn with_a_set_and_a_key_server_either_has_keys() {
+async fn keys_are_found_in_a_set_and_on_a_key_server() {
     let (listed, served) = (Pair::p256(), Pair::p384());
     let jwks = Server::always(set(&[("listed", &listed)])).await;
-    let (pem, name) = (served.public_pem(), hex(&name_of("served")));
+    let (pem, name) = (served.public_pem(), hex(&cache_key("served")));
     let asap = Server::start(move |path, _| {
         if path.contains(&name) {
-            says(pem.clone())
+            ok(pem.clone())
         } else {
             status(404)
         }
     })
     .await;
-    let remote = asap.asap().with_jwks(&jwks.url()).unwrap();
-    let found = remote.find("listed").await.unwrap();
+    let servers = asap.asap().with_jwks(&jwks.url()).unwrap();
+    let found = servers.find("listed").await.unwrap();
     assert_eq!(found.algorithms(), [Algorithm::ES256]);
-    let found = remote.find("served").await.unwrap();
+    let found = servers.find("served").await.unwrap();
     assert_eq!(found.algorithms(), [Algorithm::ES384]);
     assert_eq!(
-        remote.find("neither").await.unwrap_err(),
+        servers.find("neither").await.unwrap_err(),
         unknown("neither")
     );
     assert_eq!(asap.requests(), 2);
 }
 
 #[tokio::test]
-async fn probing_tells_what_a_server_is_like() {
+async fn a_probe_reports_the_state_of_the_server() {
     let pair = Pair::p256();
     for (reply, sound) in [
         (status(404), true),
         (status(403), true),
-        (says(pair.public_pem()), false),
-        (Reply::Sends(302, "/".into()), false),
+        (ok(pair.public_pem()), false),
+        (Reply::Redirect(302, "/".into()), false),
         (status(500), false),
     ] {
         let server = Server::always(reply).await;
-        let findings = server.asap().probe().await;
-        assert_eq!(findings.len(), 1);
-        assert_eq!(findings[0].0, "auth.key_server");
-        assert_eq!(findings[0].1.is_ok(), sound, "{findings:?}");
+        let results = server.asap().probe().await;
+        assert_eq!(results.len(), 1);
+        assert_eq!(results[0].0, "auth.key_server");
+        assert_eq!(results[0].1.is_ok(), sound, "{results:?}");
     }
     let server = Server::always(set(&[("k", &pair)])).await;
-    let findings = server.jwks().probe().await;
-    assert_eq!(
-        findings,
-        [("auth.jwks_url", Ok("\"k\" (ES256)".to_owned()))]
-    );
-    let findings = server.jwks().probe_key("k").await;
-    assert_eq!(findings, [("auth.jwks_url", Ok("ES256".to_owned()))]);
-    let findings = server.jwks().probe_key("x").await;
-    assert!(
-        findings[0]
-            .1
-            .as_ref()
-            .unwrap_err()
-            .contains("no usable key")
-    );
-    let server = Server::always(says(pair.certificate_pem())).await;
-    let findings = server.asap().probe_key("k").await;
-    assert_eq!(findings, [("auth.key_server", Ok("ES256".to_owned()))]);
+    let results = server.jwks().probe().await;
+    assert_eq!(results, [("auth.jwks_url", Ok("\"k\" (ES256)".to_owned()))]);
+    let results = server.jwks().probe_key("k").await;
+    assert_eq!(results, [("auth.jwks_url", Ok("ES256".to_owned()))]);
+    let results = server.jwks().probe_key("x").await;
+    assert!(results[0].1.as_ref().unwrap_err().contains("no usable key"));
+    let server = Server::always(ok(pair.certificate_pem())).await;
+    let results = server.asap().probe_key("k").await;
+    assert_eq!(results, [("auth.key_server", Ok("ES256".to_owned()))]);
 }
 
 #[test]
-fn a_url_that_is_none_is_refused() {
+fn an_invalid_url_is_rejected() {
     assert!(
         KeyServers::new(HOUR)
             .with_key_server("https://[::")

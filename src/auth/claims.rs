@@ -1,0 +1,96 @@
+//! The claims of Jitsi's tokens.
+
+use serde_json::{Map, Value};
+
+/// The claims of a token that usher reads. All are optional; a claim of the wrong type counts as missing.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Claims {
+    /// `iss`: the issuer.
+    pub iss: Option<String>,
+    /// `sub`: the tenant or the domain it is for.
+    pub sub: Option<String>,
+    /// `room`: the room it is for, a pattern, or `*`.
+    pub room: Option<String>,
+    /// `context`.
+    pub context: Context,
+    /// Whether the token has none of `room`, `sub` and `context`, as the tokens of services.
+    pub has_no_user_claims: bool,
+}
+
+/// The claim `context`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Context {
+    /// `context.user`.
+    pub user: User,
+    /// `context.group`.
+    pub group: Option<String>,
+    /// `context.room.regex`: whether the claim `room` is a pattern. `true` or `"true"`.
+    pub room_is_regex: bool,
+    /// `context.features`, as it is.
+    pub features: Map<String, Value>,
+}
+
+/// The claim `context.user`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct User {
+    /// The user's id in the system that issued the token.
+    pub id: Option<String>,
+    /// The user's e-mail address.
+    pub email: Option<String>,
+    /// The display name.
+    pub name: Option<String>,
+    /// `visitor`, or another role.
+    pub role: Option<String>,
+    /// Whether the user is a moderator: `true` or `"true"`.
+    pub moderator: bool,
+}
+
+impl Claims {
+    pub(super) fn read(claims: &Map<String, Value>) -> Self {
+        let context = object(claims, "context");
+        let user = object(&context, "user");
+        Self {
+            iss: text(claims, "iss"),
+            sub: text(claims, "sub"),
+            room: text(claims, "room"),
+            has_no_user_claims: ["room", "sub", "context"]
+                .iter()
+                .all(|name| !claims.contains_key(*name)),
+            context: Context {
+                user: User {
+                    // Some issuers number their users.
+                    id: text(&user, "id").or_else(|| {
+                        let id = user.get("id").filter(|id| id.is_number());
+                        id.map(Value::to_string)
+                    }),
+                    email: text(&user, "email"),
+                    name: text(&user, "name"),
+                    role: text(&user, "role"),
+                    moderator: flag(&user, "moderator"),
+                },
+                group: text(&context, "group"),
+                room_is_regex: flag(&object(&context, "room"), "regex"),
+                features: object(&context, "features"),
+            },
+        }
+    }
+}
+
+fn text(map: &Map<String, Value>, name: &str) -> Option<String> {
+    map.get(name).and_then(Value::as_str).map(str::to_owned)
+}
+
+fn object(map: &Map<String, Value>, name: &str) -> Map<String, Value> {
+    map.get(name)
+        .and_then(Value::as_object)
+        .cloned()
+        .unwrap_or_default()
+}
+
+fn flag(map: &Map<String, Value>, name: &str) -> bool {
+    match map.get(name) {
+        Some(Value::Bool(flag)) => *flag,
+        Some(Value::String(text)) => text == "true",
+        _ => false,
+    }
+}
