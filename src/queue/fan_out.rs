@@ -59,7 +59,7 @@ pub(super) fn fan_out(notifications: Vec<Notification>) {
 
 async fn notify_chunk(chunk: Vec<Notification>) {
     for notification in chunk {
-        // Observed after the last delivery: the histogram's lock would delay the others.
+        // Observed after the last delivery: the tasks contend for the histogram.
         let mut latencies = Vec::with_capacity(notification.subscribers.len());
         for batch in notification.subscribers.chunks(BATCH) {
             for entry in batch {

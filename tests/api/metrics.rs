@@ -1,4 +1,4 @@
-//! What is measured, as Prometheus sees it; and that the dashboard and the alerts ask for what there is.
+//! The metrics as Prometheus reads them; the dashboard and the alerts query metrics that exist.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use crate::stomp::Client;
 const ROOM: &str = "room@conference.meet.example.com";
 const DASHBOARD: &str = include_str!("../../packaging/grafana/usher.json");
 const RULES: &str = include_str!("../../packaging/prometheus/usher.rules.yml");
-/// How often Prometheus is asked before it counts as broken.
+/// The number of queries before Prometheus counts as broken.
 const TRIES: usize = 300;
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -44,8 +44,8 @@ fn value(scraped: &str, sample: &str) -> f64 {
     found.parse().unwrap()
 }
 
-/// A bit of everything.
-async fn live_a_little(usher: &Usher) {
+/// One event of most kinds.
+async fn use_everything(usher: &Usher) {
     usher.open("standup").await;
     usher.open("standup").await;
     let wrong = usher.client.get(usher.url("/api/v1/bookings"));
@@ -57,13 +57,13 @@ async fn live_a_little(usher: &Usher) {
 }
 
 #[tokio::test]
-async fn what_happens_is_counted() {
+async fn events_are_counted() {
     let usher = start("").await;
     let before = scrape(&usher).await;
-    live_a_little(&usher).await;
+    use_everything(&usher).await;
     let mut faulty = Client::wait(&usher, "other").await;
     faulty.send("SEND\ndestination:x\n\n\0").await;
-    // The other tests of this process count, too: nothing is ever exact here.
+    // Other tests of this process count too, so values are compared, not asserted.
     for sample in [
         "usher_visitors_released_total",
         "usher_sessions_opened_total",
@@ -93,7 +93,7 @@ async fn what_happens_is_counted() {
 }
 
 #[tokio::test]
-async fn metrics_are_for_this_machine_and_for_services() {
+async fn metrics_require_the_local_machine_or_a_service_token() {
     let usher = start("").await;
     let ask = || usher.client.get(usher.url("/metrics"));
     assert!(ask().send().await.unwrap().status().is_success());
@@ -129,7 +129,7 @@ fn panels() -> Vec<(String, String)> {
     queries
 }
 
-/// The rules' queries, and what they compare: an alert that doesn't fire has no result, its left side has.
+/// The queries of the rules, and the left sides of their comparisons: an alert that does not fire has no result, its left side has one.
 fn rules() -> Vec<(String, String, String)> {
     let mut rules = Vec::new();
     let mut lines = RULES.lines().map(str::trim);
@@ -149,7 +149,7 @@ fn rules() -> Vec<(String, String, String)> {
     rules
 }
 
-/// The words of a query that name metrics of ours.
+/// The names of our metrics in a query.
 fn names(query: &str) -> BTreeSet<&str> {
     let words = query.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     words
@@ -158,7 +158,7 @@ fn names(query: &str) -> BTreeSet<&str> {
 }
 
 #[tokio::test]
-async fn dashboard_and_alerts_ask_for_metrics_that_exist() {
+async fn dashboard_and_alerts_query_existing_metrics() {
     let usher = start("").await;
     let scraped = scrape(&usher).await;
     let samples: BTreeSet<_> = scraped
@@ -177,12 +177,12 @@ async fn dashboard_and_alerts_ask_for_metrics_that_exist() {
     assert!(asked >= 30, "{asked}");
 }
 
-/// Whether a program that isn't installed fails the test instead of skipping it.
+/// Whether a missing program fails the test instead of skipping it.
 #[expect(
     clippy::disallowed_methods,
-    reason = "it is about the machine that tests, not about usher"
+    reason = "it concerns the test machine, not usher"
 )]
-fn all_must_be_there() -> bool {
+fn require_programs() -> bool {
     std::env::var_os("CI").is_some()
 }
 
@@ -201,7 +201,7 @@ impl Drop for Prometheus {
 }
 
 impl Prometheus {
-    /// Starts one that scrapes `usher`; `None` where it isn't installed.
+    /// Starts a Prometheus that scrapes `usher`; `None` if it isn't installed.
     fn start(usher: &Usher) -> Option<Self> {
         let dir = TempDir::new().unwrap();
         let rules = dir.path().join("usher.rules.yml");
@@ -242,7 +242,7 @@ impl Prometheus {
         answer.json().await.ok()
     }
 
-    /// What a query finds, once it finds something.
+    /// The result of a query, once there is one.
     async fn finds(&self, what: &str, query: &str) -> Vec<Value> {
         let mut last = Value::Null;
         for _ in 0..TRIES {
@@ -258,22 +258,22 @@ impl Prometheus {
             }
             tokio::time::sleep(PAUSE).await;
         }
-        panic!("{what}: {query} finds nothing: {last}");
+        panic!("{what}: {query} has no result: {last}");
     }
 }
 
 #[tokio::test]
-async fn prometheus_has_an_answer_for_each_panel_and_each_alert() {
+async fn prometheus_answers_each_panel_and_alert() {
     let usher = start("").await;
     let Some(prometheus) = Prometheus::start(&usher) else {
-        assert!(!all_must_be_there(), "Prometheus isn't installed");
+        assert!(!require_programs(), "Prometheus isn't installed");
         println!("skipped: Prometheus isn't installed");
         return;
     };
     prometheus
         .finds("the scrape", "up{job=\"usher\"} == 1")
         .await;
-    live_a_little(&usher).await;
+    use_everything(&usher).await;
     let mut asked = 0;
     for (panel, query) in panels() {
         asked += 1;
@@ -293,7 +293,7 @@ async fn prometheus_has_an_answer_for_each_panel_and_each_alert() {
 }
 
 #[test]
-fn promtool_has_nothing_to_say_about_the_rules() {
+fn promtool_accepts_the_rules() {
     let file = concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/packaging/prometheus/usher.rules.yml"
@@ -302,10 +302,10 @@ fn promtool_has_nothing_to_say_about_the_rules() {
         .args(["check", "rules", file])
         .output()
     else {
-        assert!(!all_must_be_there(), "promtool isn't installed");
+        assert!(!require_programs(), "promtool isn't installed");
         println!("skipped: promtool isn't installed");
         return;
     };
-    let told = String::from_utf8_lossy(&checked.stderr);
-    assert!(checked.status.success(), "{told}");
+    let message = String::from_utf8_lossy(&checked.stderr);
+    assert!(checked.status.success(), "{message}");
 }
