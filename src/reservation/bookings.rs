@@ -179,7 +179,7 @@ impl Reservations {
 
     /// Names the booking that overlaps a draft.
     async fn overlap(&self, draft: &Draft, except: Option<BookingId>) -> BookingError {
-        match self.inner.store.booking_in_the_way(draft, except).await {
+        match self.inner.store.overlapping_booking(draft, except).await {
             Ok(Some(booking)) => BookingError::Overlap(Box::new(booking)),
             // It was cancelled at the same time; the caller may try again.
             Ok(None) => BookingError::Store(StoreError::Overlap),

@@ -1,4 +1,4 @@
-//! Allocations at rest.
+//! Allocations in the database.
 
 use std::collections::{HashMap, HashSet};
 
@@ -49,13 +49,13 @@ async fn unended(
         .transpose()
 }
 
-/// An allocation that is to be made.
+/// An allocation to insert.
 #[derive(Clone, Debug)]
 pub(crate) struct NewAllocation<'a> {
     pub(crate) conference: &'a Conference,
     /// The room's node as Prosody wrote it.
     pub(crate) name: &'a str,
-    /// Who asked for it, as Prosody wrote it.
+    /// The owner as Prosody wrote it.
     pub(crate) mail_owner: &'a str,
     pub(crate) terms: Terms,
 }
@@ -68,7 +68,7 @@ fn push_ids(statement: &mut QueryBuilder<Sqlite>, ids: &[AllocationId]) {
 }
 
 impl Store {
-    /// The allocation of this room that nobody has ended; it may be past its end.
+    /// The allocation of this room that is not marked as ended; it may be past its end.
     pub(crate) async fn unended(&self, conference: &Conference) -> Result<Option<Allocation>> {
         unended(&self.read, conference, &self.domain).await
     }
@@ -87,7 +87,7 @@ impl Store {
             .transpose()
     }
 
-    /// When the next running allocation is over by itself.
+    /// When the next running allocation reaches its end.
     pub(crate) async fn next_end(&self) -> Result<Option<DateTime<Utc>>> {
         let row = sqlx::query("SELECT MIN(ends_at) AS next FROM allocation WHERE ended_at IS NULL")
             .fetch_one(&self.read)
@@ -99,25 +99,25 @@ impl Store {
 }
 
 impl Tx {
-    /// Adds allocations to what is known of their rooms.
-    fn gather(
+    /// Adds the allocations of `rows`, each under its conference.
+    fn collect_allocations(
         &self,
         rows: &[SqliteRow],
-        known: &mut HashMap<Conference, Allocation>,
+        into: &mut HashMap<Conference, Allocation>,
     ) -> Result<()> {
         for row in rows {
             let allocation = allocation(row, &self.domain)?;
-            known.insert(allocation.conference.clone(), allocation);
+            into.insert(allocation.conference.clone(), allocation);
         }
         Ok(())
     }
 
-    /// The allocation of this room that nobody has ended; it may be past its end.
+    /// The allocation of this room that is not marked as ended; it may be past its end.
     pub(crate) async fn unended(&mut self, conference: &Conference) -> Result<Option<Allocation>> {
         unended(&mut *self.transaction, conference, &self.domain).await
     }
 
-    /// The same of many rooms, each named once.
+    /// The same for many rooms, each named once.
     pub(crate) async fn unended_of(
         &mut self,
         conferences: &[&Conference],
@@ -131,12 +131,12 @@ impl Tx {
                   WHERE ended_at IS NULL",
             );
             let rows = select.build().fetch_all(&mut *self.transaction).await?;
-            self.gather(&rows, &mut found)?;
+            self.collect_allocations(&rows, &mut found)?;
         }
         Ok(found)
     }
 
-    /// Makes an allocation.
+    /// Inserts an allocation.
     pub(crate) async fn insert_allocation(
         &mut self,
         allocation: NewAllocation<'_>,
@@ -148,7 +148,7 @@ impl Tx {
             .ok_or_else(StoreError::missing_row)
     }
 
-    /// Makes allocations, each of another room. The database refuses a second one that runs in the same room.
+    /// Inserts allocations, each of another room. A constraint refuses a second running one in a room.
     pub(crate) async fn insert_allocations(
         &mut self,
         new: &[NewAllocation<'_>],
@@ -184,12 +184,12 @@ impl Tx {
             });
             insert.push(" RETURNING *");
             let rows = insert.build().fetch_all(&mut *self.transaction).await?;
-            self.gather(&rows, &mut made)?;
+            self.collect_allocations(&rows, &mut made)?;
         }
         Ok(made)
     }
 
-    /// Gives a running allocation another window and other options.
+    /// Changes the window and the options of a running allocation.
     pub(crate) async fn revise_allocation(&mut self, id: AllocationId, to: &Terms) -> Result<()> {
         sqlx::query(
             "UPDATE allocation
@@ -260,7 +260,7 @@ impl Tx {
         Ok(ended)
     }
 
-    /// Ends every allocation that is past its end; tells how many.
+    /// Ends every allocation that is past its end; returns how many.
     pub(crate) async fn end_expired(&mut self, now: DateTime<Utc>) -> Result<u64> {
         let live = sqlx::query(
             "DELETE FROM live WHERE EXISTS (
@@ -284,7 +284,7 @@ impl Tx {
         Ok(done.rows_affected())
     }
 
-    /// Forgets allocations that ended before `before`.
+    /// Deletes allocations that ended before `before`.
     pub(crate) async fn purge_allocations(&mut self, before: DateTime<Utc>) -> Result<u64> {
         let done = sqlx::query("DELETE FROM allocation WHERE ended_at < $1")
             .bind(before.timestamp_millis())

@@ -1,4 +1,4 @@
-//! Bookings at rest.
+//! Bookings in the database.
 
 use std::collections::HashMap;
 
@@ -13,29 +13,29 @@ use crate::domain::booking::{Booking, BookingId, Draft, Options};
 use crate::domain::conference::Conference;
 use crate::domain::secret::Secret;
 
-/// Which bookings to list; every part that is `None` doesn't narrow.
+/// Which bookings to list. A field that is `None` is no condition.
 #[derive(Clone, Debug, Default)]
 pub struct BookingFilter {
     /// Canonical room name.
     pub room: Option<String>,
     /// Canonical tenant; `Some("")` is "no tenant".
     pub tenant: Option<String>,
-    /// The owner, met as whoever opens a room is ([`Requester::is`]): an address in any case, all else
-    /// exactly. The database knows the case of ASCII only.
+    /// The owner, compared as for opening a room ([`Requester::is`]): an e-mail address in any case, other
+    /// names exactly. SQLite folds the case of ASCII only.
     ///
     /// [`Requester::is`]: crate::domain::requester::Requester::is
     pub owner: Option<String>,
-    /// Those that end after this instant.
+    /// Bookings that end after this instant.
     pub from: Option<DateTime<Utc>>,
-    /// Those that start before this instant.
+    /// Bookings that start before this instant.
     pub to: Option<DateTime<Utc>>,
-    /// Those that come after this one in the order of the list.
+    /// Bookings after this place of the list.
     pub after: Option<Cursor>,
-    /// At most so many.
+    /// The maximum number of rows.
     pub limit: u32,
 }
 
-/// A place in the list of bookings: they are in order of their start, then of their id.
+/// A place in the list of bookings, which is sorted by start, then by id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursor {
     /// The start, in milliseconds since 1970.
@@ -139,7 +139,7 @@ impl Store {
         booking_by_id(&self.read, id, &self.domain).await
     }
 
-    /// The bookings that the filter lets through, in order of their start.
+    /// The bookings that match the filter, in order of their start.
     ///
     /// # Errors
     ///
@@ -177,7 +177,7 @@ impl Store {
     }
 
     /// The first booking of the draft's room that overlaps its window, other than `except`.
-    pub(crate) async fn booking_in_the_way(
+    pub(crate) async fn overlapping_booking(
         &self,
         draft: &Draft,
         except: Option<BookingId>,
@@ -203,7 +203,7 @@ impl Store {
 }
 
 impl Tx {
-    /// Of each of these rooms, each named once, the first booking that is not over at `now`.
+    /// The first booking of each room that is not over at `now`. Each room is named once.
     pub(crate) async fn next_bookings(
         &mut self,
         conferences: &[&Conference],
@@ -245,7 +245,7 @@ impl Tx {
         bookings_ahead(&mut *self.transaction, conference, now, &self.domain).await
     }
 
-    /// Keeps a new booking; [`StoreError::Overlap`] if the room is taken.
+    /// Inserts a booking; [`StoreError::Overlap`] if the room is booked already.
     pub(crate) async fn insert_booking(
         &mut self,
         draft: Draft,
@@ -270,7 +270,7 @@ impl Tx {
         })
     }
 
-    /// Replaces what a booking says; [`StoreError::Overlap`] if the room is taken.
+    /// Updates a booking; [`StoreError::Overlap`] if the room is booked already.
     pub(crate) async fn update_booking(
         &mut self,
         before: &Booking,
@@ -297,7 +297,7 @@ impl Tx {
         })
     }
 
-    /// Forgets a booking.
+    /// Deletes a booking.
     pub(crate) async fn delete_booking(&mut self, id: BookingId) -> Result<()> {
         sqlx::query("DELETE FROM booking WHERE id = $1")
             .bind(id.0)

@@ -1,4 +1,4 @@
-//! The decision log at rest: who asked, what, when, and why it was allowed or not.
+//! The decision log in the database: each request, when it came, and why it was allowed or refused.
 
 use chrono::{DateTime, Utc};
 use sqlx::sqlite::SqliteRow;
@@ -10,30 +10,30 @@ use crate::domain::booking::BookingId;
 use crate::domain::conference::Conference;
 use crate::domain::requester::Requester;
 
-/// One decision, as it was recorded.
+/// A recorded decision.
 #[derive(Clone, Debug)]
 pub struct DecisionRow {
-    /// Grows with time.
+    /// Increases with each decision.
     pub id: i64,
-    /// When it was made.
+    /// The time of the decision.
     pub at: DateTime<Utc>,
-    /// For which room.
+    /// The room.
     pub conference: Conference,
-    /// Who asked (the fields that tell people apart; no more is kept).
+    /// The user: only the fields that identify it are recorded.
     pub requester: Requester,
     /// `allowed`, `conflict`, `queued` or `refused`.
     pub outcome: String,
     /// The reason's code.
     pub reason: String,
-    /// The reason, for people.
+    /// The reason as a sentence.
     pub sentence: String,
-    /// The allocation that was made or met.
+    /// The new or the running allocation.
     pub allocation: Option<AllocationId>,
     /// The booking behind the decision.
     pub booking: Option<BookingId>,
 }
 
-/// What is recorded with a decision.
+/// A decision to record.
 #[derive(Clone, Debug)]
 pub(crate) struct DecisionLogEntry<'a> {
     pub(crate) conference: &'a Conference,
@@ -46,7 +46,7 @@ pub(crate) struct DecisionLogEntry<'a> {
 }
 
 impl<'a> DecisionLogEntry<'a> {
-    /// An entry about a request, to be filled.
+    /// An entry about a request, without an outcome yet.
     pub(crate) fn new(conference: &'a Conference, requester: &'a Requester) -> Self {
         let (outcome, reason, sentence) = ("", "", String::new());
         Self {
@@ -60,7 +60,7 @@ impl<'a> DecisionLogEntry<'a> {
         }
     }
 
-    /// What was decided, and why.
+    /// Sets the outcome, the code of its reason, and the reason as a sentence.
     pub(crate) fn with_outcome(
         self,
         outcome: &'static str,
@@ -75,7 +75,7 @@ impl<'a> DecisionLogEntry<'a> {
         }
     }
 
-    /// The allocation that was made or met.
+    /// Sets the new or the running allocation.
     pub(crate) fn with_allocation(self, allocation: &Allocation) -> Self {
         Self {
             allocation: Some(allocation.id),
@@ -84,22 +84,22 @@ impl<'a> DecisionLogEntry<'a> {
         }
     }
 
-    /// The booking behind the decision.
+    /// Sets the booking behind the decision.
     pub(crate) fn with_booking(self, booking: Option<BookingId>) -> Self {
         Self { booking, ..self }
     }
 }
 
-/// Which decisions to list; every part that is `None` doesn't narrow.
+/// Which decisions to list. A field that is `None` is no condition.
 #[derive(Clone, Debug, Default)]
 pub struct DecisionFilter {
     /// Canonical room name.
     pub room: Option<String>,
     /// Canonical tenant; `Some("")` is "no tenant".
     pub tenant: Option<String>,
-    /// Those older than this id: the list goes from the newest back.
+    /// Decisions before this id: the list is newest first.
     pub before: Option<i64>,
-    /// At most so many.
+    /// The maximum number of rows.
     pub limit: u32,
 }
 
@@ -126,7 +126,7 @@ fn decision(row: &SqliteRow, domain: &str) -> Result<DecisionRow> {
 }
 
 impl Store {
-    /// The decisions that the filter lets through, the newest first.
+    /// The decisions that match the filter, newest first.
     ///
     /// # Errors
     ///
@@ -184,7 +184,7 @@ impl Tx {
         Ok(())
     }
 
-    /// Forgets decisions made before `before`, and the oldest ones beyond `max` rows.
+    /// Deletes decisions made before `before`, and the oldest ones beyond `max` rows.
     pub(crate) async fn purge_decisions(&mut self, before: DateTime<Utc>, max: u64) -> Result<u64> {
         let done = sqlx::query(
             "DELETE FROM decision

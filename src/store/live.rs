@@ -1,4 +1,4 @@
-//! Live conferences at rest.
+//! Live conferences in the database.
 
 use chrono::{DateTime, Utc};
 use sqlx::sqlite::SqliteRow;
@@ -12,9 +12,7 @@ const HOUR_MILLIS: i64 = 3_600_000;
 /// A conference that is live.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LiveRow {
-    /// Which one.
     pub(crate) conference: Conference,
-    /// Since when.
     pub(crate) since: DateTime<Utc>,
 }
 
@@ -25,7 +23,7 @@ fn live(row: &SqliteRow, domain: &str) -> Result<LiveRow> {
     })
 }
 
-/// Narrows a statement to the rows of these conferences.
+/// The condition that a row belongs to one of these conferences.
 fn push_among(statement: &mut QueryBuilder<Sqlite>, conferences: &[&Conference]) {
     statement.push("(tenant, room) IN (");
     push_names(statement, conferences);
@@ -43,7 +41,7 @@ impl Store {
             .collect()
     }
 
-    /// When a live conference next ends, or a booking next goes live, by itself.
+    /// When the next live conference expires, or the next booking goes live by itself.
     pub(crate) async fn next_live_change(&self) -> Result<Option<DateTime<Utc>>> {
         let row = sqlx::query(
             "SELECT MIN(at) AS next FROM (
@@ -62,7 +60,7 @@ impl Store {
 }
 
 impl Tx {
-    /// Marks conferences, each named once, as live, or as live for longer.
+    /// Marks conferences as live, or extends their live state. Each is named once.
     pub(crate) async fn set_live(
         &mut self,
         conferences: &[&Conference],
@@ -87,8 +85,8 @@ impl Tx {
         Ok(())
     }
 
-    /// Remembers that conferences went live, for their bookings not to go live by themselves later: those
-    /// that run, or begin within the hour.
+    /// Records in the bookings that conferences went live, so that the bookings don't go live by themselves
+    /// later. Applies to bookings that run or start within an hour.
     pub(crate) async fn went_live(
         &mut self,
         conferences: &[&Conference],
@@ -121,7 +119,7 @@ impl Tx {
         Ok(())
     }
 
-    /// Ends what has been live for longer than anybody said.
+    /// Ends live states that have expired.
     pub(crate) async fn end_live_expired(&mut self, now: DateTime<Utc>) -> Result<()> {
         let done = sqlx::query("DELETE FROM live WHERE live_until <= $1")
             .bind(now.timestamp_millis())
@@ -131,7 +129,7 @@ impl Tx {
         Ok(())
     }
 
-    /// The conferences whose bookings go live by themselves at or before `now`; each is given once.
+    /// The conferences whose bookings go live by themselves at or before `now`. Each is returned once only.
     pub(crate) async fn take_auto_live(&mut self, now: DateTime<Utc>) -> Result<Vec<Conference>> {
         let rows = sqlx::query(
             "UPDATE booking SET went_live_at = $1

@@ -62,14 +62,14 @@ pub enum StoreError {
     /// Two bookings of one room would overlap.
     #[error("the booking overlaps another")]
     Overlap,
-    /// As many deletions wait for the upstream as may.
+    /// The outbox holds the maximum number of deletions.
     #[error("the outbox is full: reservations.upstream.outbox_max deletions wait already")]
     OutboxFull,
     /// The disk is full, read-only or broken, or another process holds the database for too long. A later
     /// try may succeed.
     #[error("the database can't be used right now: {0}")]
     Unavailable(#[source] sqlx::Error),
-    /// A row doesn't say what this version expects.
+    /// A row has a value that this version can't read.
     #[error("the database holds {0}, which this version can't read")]
     Corrupt(String),
     /// The schema could not be brought up to date.
@@ -78,15 +78,15 @@ pub enum StoreError {
     /// The backup could not be made.
     #[error("the backup {file} could not be made: {problem}")]
     Backup {
-        /// Where it was to go.
+        /// The file of the backup.
         file: PathBuf,
-        /// Why not, and what to do.
+        /// The reason, and what to do.
         problem: String,
     },
     /// `database.url` can't be used.
     #[error("database.url: {0}")]
     Url(String),
-    /// Anything else: a fault of ours.
+    /// Any other error: a defect of usher.
     #[error("the database refused a statement: {0}")]
     Other(#[source] sqlx::Error),
 }
@@ -104,7 +104,7 @@ impl From<sqlx::Error> for StoreError {
 }
 
 impl StoreError {
-    /// What was just written is not there: a fault of ours.
+    /// A row that was just written is missing: a defect of usher.
     pub(crate) fn missing_row() -> Self {
         sqlx::Error::RowNotFound.into()
     }
@@ -116,41 +116,40 @@ impl From<WorkerCrashed> for StoreError {
     }
 }
 
-/// Short for this module's results.
+/// The results of this module.
 pub type Result<T> = std::result::Result<T, StoreError>;
 
-/// Whose schema a database has.
+/// The version of a database's schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Schema {
-    /// There is no database, or nothing in it yet.
+    /// There is no database, or it is empty.
     Missing,
-    /// An earlier version's: opening it brings it up to date.
+    /// The schema of an earlier version: opening the database brings it up to date.
     Earlier,
-    /// This version's.
+    /// The schema of this version.
     Current,
-    /// A later version's, which this one doesn't open.
+    /// The schema of a later version: this one doesn't open the database.
     Later,
 }
 
 impl Schema {
-    /// That of the database at `url`, which is left as it is, and not made.
+    /// Reads the version from the database at `url`, which is neither changed nor created.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Url`] for a URL of no known kind, [`StoreError::Unavailable`] where the file can't be
-    /// read.
+    /// [`StoreError::Url`] for an unknown kind of URL, [`StoreError::Unavailable`] where the file can't be read.
     pub async fn at(url: &str) -> Result<Self> {
         sqlite::schema(url).await
     }
 }
 
-/// Copies the database at `url`, of whatever version, to `file`, which must not be there yet, as it is at one
-/// instant. Others may write meanwhile; it is left as it is.
+/// Copies the database at `url`, of any version, to the new file `file`: a snapshot of one instant. Other
+/// processes may write meanwhile.
 ///
 /// # Errors
 ///
-/// [`StoreError::Unavailable`] where there is no database that can be read, [`StoreError::Backup`] where the
-/// copy can't be made. Nothing is left of the file then.
+/// [`StoreError::Unavailable`] where no database can be read, [`StoreError::Backup`] where the copy can't be
+/// written. An incomplete file is removed.
 pub async fn back_up(url: &str, file: &Path) -> Result<()> {
     sqlite::back_up(url, file).await
 }

@@ -1,4 +1,4 @@
-//! An upstream's conferences at rest, and the outbox: deletions that the upstream has not heard yet.
+//! The conferences of an upstream in the database, and the outbox: deletions that it has not acknowledged yet.
 
 use chrono::{DateTime, Utc};
 use sqlx::sqlite::SqliteRow;
@@ -7,41 +7,40 @@ use sqlx::{Row, SqliteExecutor};
 use super::{Result, Store, StoreError, Tx, conference, instant, tenant_of};
 use crate::domain::conference::Conference;
 
-/// A conference that was seen to run upstream.
+/// A conference that the upstream reported as running.
 #[derive(Clone, Debug)]
 pub(crate) struct UpstreamRow {
-    /// What the upstream calls it.
+    /// The upstream's id.
     pub(crate) id: String,
-    /// Which conference.
     pub(crate) conference: Conference,
     /// The room's node as Prosody wrote it.
     pub(crate) name: String,
-    /// Whose it is, as Prosody was told.
+    /// The owner as Prosody received it.
     pub(crate) mail_owner: String,
-    /// Whether its visitors wait.
+    /// Whether its visitors wait in the queue.
     pub(crate) waiting_queue: bool,
-    /// When it is to end.
+    /// The end that the upstream set.
     pub(crate) end: DateTime<Utc>,
     /// When its room was destroyed.
     pub(crate) ended_at: Option<DateTime<Utc>>,
 }
 
-/// A deletion that is to be delivered.
+/// A deletion to deliver.
 #[derive(Clone, Debug)]
 pub struct OutboxEntry {
-    /// Its place in the order.
+    /// Entries are delivered in this order.
     pub id: i64,
-    /// What the upstream calls the conference.
+    /// The upstream's id of the conference.
     pub conference_id: String,
-    /// Which conference; `None` if its id is all that is known.
+    /// The conference; `None` if only its id is known.
     pub conference: Option<Conference>,
-    /// When Prosody asked for it.
+    /// When Prosody requested it.
     pub accepted_at: DateTime<Utc>,
-    /// How often it was tried.
+    /// The number of attempts so far.
     pub attempts: u32,
-    /// When it is tried next.
+    /// When the next attempt is due.
     pub next_at: DateTime<Utc>,
-    /// What went wrong the last time.
+    /// The error of the last attempt.
     pub last_error: Option<String>,
 }
 
@@ -89,12 +88,12 @@ async fn upstream_conference(
 }
 
 impl Store {
-    /// What is known of the conference with this id.
+    /// The conference with this id, if the upstream reported it.
     pub(crate) async fn upstream_conference(&self, id: &str) -> Result<Option<UpstreamRow>> {
         upstream_conference(&self.read, id, &self.domain).await
     }
 
-    /// The conference that runs in this room, as far as is known: the latest that isn't over.
+    /// The conference that runs in this room: of those that aren't over, the one with the latest end.
     pub(crate) async fn upstream_running(
         &self,
         conference: &Conference,
@@ -114,7 +113,7 @@ impl Store {
         .transpose()
     }
 
-    /// How many deletions wait to be delivered.
+    /// The number of deletions to deliver.
     ///
     /// # Errors
     ///
@@ -127,7 +126,7 @@ impl Store {
         Ok(u64::try_from(pending).unwrap_or_default())
     }
 
-    /// Deletions that wait to be delivered, in order, those after the deletion `after`, at most `limit`.
+    /// The deletions to deliver, in order, from the one after `after`, at most `limit`.
     ///
     /// # Errors
     ///
@@ -155,7 +154,7 @@ impl Store {
             .collect()
     }
 
-    /// The deletion to deliver next, if one is due: of each room its oldest comes first.
+    /// The next deletion that is due. The deletions of a room are delivered in order.
     pub(crate) async fn outbox_due(&self, now: DateTime<Utc>) -> Result<Option<OutboxEntry>> {
         sqlx::query(
             "SELECT * FROM outbox
@@ -190,8 +189,8 @@ impl Store {
 }
 
 impl Tx {
-    /// Remembers a conference that runs upstream, and that nothing of it is to be deleted: an upstream that
-    /// says so after a deletion was asked for has overtaken it. Tells whether there was such a deletion.
+    /// Records a conference that runs upstream, and removes its deletion from the outbox: the upstream's report
+    /// is newer. Returns whether there was a deletion.
     pub(crate) async fn upstream_runs(&mut self, row: &UpstreamRow) -> Result<bool> {
         sqlx::query(
             "INSERT INTO upstream_conference
@@ -218,16 +217,16 @@ impl Tx {
         Ok(done.rows_affected() > 0)
     }
 
-    /// What is known of the conference with this id.
+    /// The conference with this id, if the upstream reported it.
     pub(crate) async fn upstream_conference(&mut self, id: &str) -> Result<Option<UpstreamRow>> {
         upstream_conference(&mut *self.transaction, id, &self.domain).await
     }
 
-    /// Accepts the deletion of a conference; one that is accepted already stays as it is.
+    /// Adds the deletion of a conference. One that is in the outbox already stays unchanged.
     ///
     /// # Errors
     ///
-    /// [`StoreError::OutboxFull`] if `max` wait already.
+    /// [`StoreError::OutboxFull`] if the outbox holds `max` entries.
     pub(crate) async fn accept_deletion(
         &mut self,
         id: &str,
@@ -236,13 +235,13 @@ impl Tx {
         now: DateTime<Utc>,
     ) -> Result<()> {
         let row = sqlx::query(
-            "SELECT COUNT(*) AS pending, COUNT(CASE WHEN upstream_id = $1 THEN 1 END) AS there FROM outbox",
+            "SELECT COUNT(*) AS pending, COUNT(CASE WHEN upstream_id = $1 THEN 1 END) AS present FROM outbox",
         )
         .bind(id)
         .fetch_one(&mut *self.transaction)
         .await?;
-        let (pending, there): (i64, i64) = (row.try_get("pending")?, row.try_get("there")?);
-        if there > 0 {
+        let (pending, present): (i64, i64) = (row.try_get("pending")?, row.try_get("present")?);
+        if present > 0 {
             return Ok(());
         }
         if pending >= i64::from(max) {
@@ -266,7 +265,7 @@ impl Tx {
         Ok(())
     }
 
-    /// Takes a deletion out: it was delivered, or given up.
+    /// Removes a deletion that was delivered.
     pub(crate) async fn delete_outbox_entry(&mut self, id: i64) -> Result<()> {
         sqlx::query("DELETE FROM outbox WHERE id = $1")
             .bind(id)
@@ -275,7 +274,7 @@ impl Tx {
         Ok(())
     }
 
-    /// Puts a deletion off that could not be delivered.
+    /// Schedules the next attempt for a deletion that could not be delivered.
     pub(crate) async fn defer_deletion(
         &mut self,
         id: i64,
@@ -293,7 +292,7 @@ impl Tx {
         Ok(())
     }
 
-    /// Makes all deletions due: there is reason to think that they can be delivered now.
+    /// Makes all deletions due.
     pub(crate) async fn retry_now(&mut self, now: DateTime<Utc>) -> Result<()> {
         sqlx::query("UPDATE outbox SET next_at = $1 WHERE next_at > $1")
             .bind(now.timestamp_millis())
@@ -302,7 +301,7 @@ impl Tx {
         Ok(())
     }
 
-    /// Takes out the deletions accepted before `before`; tells which conferences they were of.
+    /// Removes the deletions accepted before `before`; returns the ids of their conferences.
     pub(crate) async fn give_up_deletions(&mut self, before: DateTime<Utc>) -> Result<Vec<String>> {
         sqlx::query("DELETE FROM outbox WHERE accepted_at < $1 RETURNING upstream_id")
             .bind(before.timestamp_millis())
@@ -313,7 +312,7 @@ impl Tx {
             .collect()
     }
 
-    /// Forgets conferences that were over before `before` and wait for nothing.
+    /// Deletes conferences that were over before `before` and have no deletion in the outbox.
     pub(crate) async fn purge_upstream(&mut self, before: DateTime<Utc>) -> Result<()> {
         sqlx::query(
             "DELETE FROM upstream_conference

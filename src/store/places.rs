@@ -1,24 +1,23 @@
-//! Places in the waiting queue at rest, from a stop to the next start.
+//! The places of the waiting queue in the database, between a stop and the next start.
 
 use sqlx::{QueryBuilder, Row, Sqlite};
 
 use super::{ROWS, Result, Tx, conference, tenant_of};
 use crate::domain::conference::Conference;
 
-/// The most places that are kept: more than one machine has visitors.
+/// The maximum number of places that are stored; one machine has fewer visitors.
 const PLACES_MAX: usize = 200_000;
 
 /// A place in the line of one conference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PlaceRow {
-    /// Which conference.
     pub(crate) conference: Conference,
-    /// What tells the token from others.
+    /// The hash that identifies the token.
     pub(crate) token: [u8; 16],
 }
 
 impl Tx {
-    /// Keeps these places, those of each conference in their order, instead of all former ones.
+    /// Replaces all stored places by these. Those of each conference are in order.
     pub(crate) async fn keep_places(&mut self, places: &[PlaceRow]) -> Result<()> {
         sqlx::query("DELETE FROM place")
             .execute(&mut *self.transaction)
@@ -39,7 +38,7 @@ impl Tx {
         Ok(())
     }
 
-    /// Takes all places out, in order.
+    /// Returns all places in order, and deletes them.
     pub(crate) async fn take_places(&mut self) -> Result<Vec<PlaceRow>> {
         let rows = sqlx::query("SELECT room, tenant, token FROM place ORDER BY number")
             .fetch_all(&mut *self.transaction)
@@ -50,7 +49,7 @@ impl Tx {
         let mut places = Vec::with_capacity(rows.len());
         for row in rows {
             let token: Vec<u8> = row.try_get("token")?;
-            // A token that is none is nobody's place.
+            // A hash of another length belongs to no token.
             if let Ok(token) = token.try_into() {
                 places.push(PlaceRow {
                     conference: conference(
