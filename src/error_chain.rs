@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-/// An error with its causes, which is where the network's errors say what happened.
+/// Formats an error with its causes: errors of the network have the details there.
 pub(crate) fn format(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

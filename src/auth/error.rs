@@ -37,7 +37,7 @@ pub enum TokenError {
         /// The beginning of the key id, fit for a message.
         kid: String,
     },
-    /// Signed with a private key, but the header does not say which.
+    /// Signed with a private key, but the header has no `kid`.
     #[error("the token's header does not name its key; add kid")]
     NoKeyNamed,
     /// The signature does not match: altered, or signed with another key.

@@ -7,10 +7,10 @@ use chrono::{DateTime, Utc};
 use super::booking::{BookingId, Options};
 use super::conference::Conference;
 
-/// Ids are below this. Lua's `%.14g`, with which Prosody 0.12 puts them into URLs, keeps 14 digits.
+/// Ids are below this: Prosody 0.12 puts them into URLs by Lua's `%.14g`, which has 14 digits.
 const ID_LIMIT: i64 = 100_000_000_000_000;
 
-/// The longest spelling read, in bytes: more than Lua ever writes.
+/// The longest spelling that is read, in bytes; Lua writes shorter ones.
 const MAX_PATH_BYTES: usize = 32;
 
 /// The id of an allocation: the `id` and `conflict_id` on the wire. From 1 to below 10^14.
@@ -52,19 +52,18 @@ impl fmt::Display for AllocationId {
     }
 }
 
-/// A conference that runs, or did.
+/// A running or past conference.
 #[derive(Clone, Debug)]
 pub struct Allocation {
-    /// Its id on the wire.
+    /// The id on the wire.
     pub id: AllocationId,
-    /// Which conference.
+    /// The conference.
     pub conference: Conference,
-    /// The room's node as Prosody wrote it in the request: stock Prosody rejects an answer that
-    /// doesn't echo it.
+    /// The room's node as in Prosody's request: stock Prosody requires it in the response.
     pub name: String,
-    /// Who opened it, as Prosody wrote it; may be empty.
+    /// The user that opened it, as in Prosody's request; may be empty.
     pub mail_owner: String,
-    /// The booking it follows, if any.
+    /// Its booking, if any.
     pub booking: Option<BookingId>,
     /// What the wire calls `start_time`: the booked start, or the opening.
     pub start: DateTime<Utc>,
@@ -72,14 +71,14 @@ pub struct Allocation {
     pub end: DateTime<Utc>,
     /// What Prosody applies.
     pub options: Options,
-    /// When it ended, if somebody or something ended it.
+    /// When it was ended, if it was ended before its end.
     pub ended_at: Option<DateTime<Utc>>,
-    /// And why.
+    /// Why it was ended.
     pub end_reason: Option<EndReason>,
 }
 
 impl Allocation {
-    /// Whether it is over at `now`, be it ended or past its end.
+    /// Whether it was ended, or its end is past at `now`.
     #[must_use]
     pub fn is_over(&self, now: DateTime<Utc>) -> bool {
         self.ended_at.is_some() || self.end <= now

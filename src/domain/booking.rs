@@ -1,12 +1,11 @@
-//! A booking: a room kept in advance for a window of time, with an owner and options.
-
-use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
-use thiserror::Error;
+//! A booking: a room reserved in advance for a window of time, with an owner and options.
 
 use std::fmt;
 use std::str::FromStr;
 
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 use super::conference::Conference;
 use super::secret::Secret;
@@ -16,9 +15,9 @@ use super::timestamp;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StartPolicy {
-    /// `anyone`: the first who comes.
+    /// `anyone`.
     Anyone,
-    /// `owner`: only the booking's owner.
+    /// `owner`: the booking's owner.
     Owner,
 }
 
@@ -36,7 +35,7 @@ impl fmt::Display for StartPolicy {
     }
 }
 
-/// The text names no kind of [`StartPolicy`].
+/// The text is no [`StartPolicy`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("starters are \"anyone\" or \"owner\"")]
 pub struct UnknownStartPolicy;
@@ -55,64 +54,62 @@ impl FromStr for StartPolicy {
 pub const TITLE_MAX: usize = 200;
 /// Longest owner, in characters: a JID's bare form has at most 2047 bytes, an e-mail address 254.
 pub const OWNER_MAX: usize = 2047;
-/// Longest window: a hundred years. Prosody is told how long it is, and takes no number of seconds with more
-/// than ten digits; who wants the room for longer wants it for good.
+/// Longest window: a hundred years. Prosody receives its length, and accepts at most ten digits of seconds. A
+/// booking without an end is permanent.
 pub const WINDOW_MAX: TimeDelta = TimeDelta::days(36_525);
 /// Longest password, in characters.
 pub const PASSWORD_MAX: usize = 128;
-/// Most occupants a booking may ask for; far above what a bridge carries, low enough for any peer's
-/// integer.
+/// The largest `max_occupants`: far above the capacity of a bridge, and within the integers of all peers.
 pub const OCCUPANTS_MAX: u32 = 100_000;
 
-/// What identifies a booking. Never used for two.
+/// The id of a booking, which is never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BookingId(pub i64);
 
-impl std::fmt::Display for BookingId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for BookingId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
 }
 
-/// What Prosody is told to do with a room: the optional fields of the reservation API, and ours.
+/// The options of a room: the optional fields of the reservation API, and usher's own.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Most occupants at a time, the focus not counted (enforced by `mod_muc_max_occupants`).
     pub max_occupants: Option<u32>,
-    /// Whether newcomers knock (Jitsi's lobby).
+    /// Whether the room has a lobby.
     pub lobby: bool,
-    /// The room's password. Given to Prosody alone; never listed, never logged.
+    /// The room's password. Only Prosody receives it; it is neither listed nor logged.
     pub password: Option<Secret>,
     /// Whether visitors wait until the conference goes live.
     pub waiting_queue: bool,
 }
 
-/// Latest that a conference may go live by itself after its start, in minutes: a day.
+/// The largest `auto_live`, in minutes: a day.
 pub const AUTO_LIVE_MAX: u32 = 24 * 60;
 
-/// A booking as somebody wants it, before it is checked and kept.
+/// A requested booking, before it is checked and stored.
 #[derive(Clone, Debug)]
 pub struct Draft {
     /// Which room.
     pub conference: Conference,
-    /// What people call it.
+    /// The title for people.
     pub title: Option<String>,
-    /// Whose it is: e-mail address, user id, user name or bare JID.
+    /// The owner: an e-mail address, user id, user name or bare JID.
     pub owner: Option<String>,
     /// When it begins.
     pub start: DateTime<Utc>,
     /// When it ends (exclusive); `None` is permanent.
     pub end: Option<DateTime<Utc>>,
-    /// What Prosody is told.
+    /// The options of the room.
     pub options: Options,
     /// Who may open the room; `None` follows `reservations.start_policy`.
     pub start_policy: Option<StartPolicy>,
-    /// So many minutes after its start the conference goes live by itself, if nobody did; `None`:
-    /// never.
+    /// The number of minutes after its start at which the conference goes live automatically; `None`: never.
     pub auto_live: Option<u32>,
 }
 
-/// A booking that is kept.
+/// A stored booking.
 #[derive(Clone, Debug)]
 pub struct Booking {
     /// Its id.
@@ -125,7 +122,7 @@ pub struct Booking {
     pub changed_at: DateTime<Utc>,
 }
 
-/// Why a draft can't be kept. Each message names the field and the remedy.
+/// Why a draft is rejected. Each message names the field and the remedy.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum DraftError {
     /// The window is empty or runs backwards.
@@ -153,14 +150,14 @@ pub enum DraftError {
     /// Not a number of people.
     #[error("max_occupants: must be from 1 to {OCCUPANTS_MAX}; leave it out for no limit")]
     Occupants,
-    /// Goes live by itself, but nobody waits for it, or too late.
+    /// `auto_live` without a queue, or too late.
     #[error(
-        "auto_live: takes minutes after the start, at most {AUTO_LIVE_MAX}, of a booking with waiting_queue; set waiting_queue to true, or leave auto_live out"
+        "auto_live: must be at most {AUTO_LIVE_MAX} minutes after the start, and requires waiting_queue; set waiting_queue to true, or leave auto_live out"
     )]
     AutoLive,
     /// Only the owner may start, and there is none.
     #[error(
-        "owner: is needed, since only the owner may open this room; name the owner, or set starters to \"anyone\""
+        "owner: is required, since only the owner may open this room; name the owner, or set starters to \"anyone\""
     )]
     OwnerMissing,
 }
@@ -221,7 +218,7 @@ impl Booking {
         self.draft.start - early_start
     }
 
-    /// A sentence for somebody whose booking this one is in the way of.
+    /// The message for a user whose booking overlaps with this one.
     #[must_use]
     pub fn conflict_message(&self) -> String {
         let Draft {
@@ -239,7 +236,7 @@ impl Booking {
             |end| format!("until {}", timestamp::format(end)),
         );
         format!(
-            "\"{}\" is booked from {} {until}: booking {}{title} is in the way. Choose another time or room, or change that booking.",
+            "\"{}\" is booked from {} {until}: it overlaps with booking {}{title}. Choose another time or room, or change that booking.",
             conference.display_name(),
             timestamp::format(*start),
             self.id,
@@ -254,121 +251,4 @@ impl Booking {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(text: &str) -> DateTime<Utc> {
-        text.parse().unwrap()
-    }
-
-    fn draft() -> Draft {
-        Draft {
-            conference: Conference::from_names("room", None, "meet.example.com").unwrap(),
-            title: Some("Weekly".into()),
-            owner: Some("alice@example.com".into()),
-            start: at("2026-12-01T13:00:00.789Z"),
-            end: Some(at("2026-12-01T14:00:00.123Z")),
-            options: Options::default(),
-            start_policy: None,
-            auto_live: None,
-        }
-    }
-
-    fn error(change: impl FnOnce(&mut Draft)) -> DraftError {
-        let mut draft = draft();
-        change(&mut draft);
-        draft
-            .checked(StartPolicy::Anyone, at("2026-12-01T12:00:00Z"))
-            .unwrap_err()
-    }
-
-    #[test]
-    fn a_good_draft_is_brought_to_whole_seconds() {
-        let kept = draft()
-            .checked(StartPolicy::Owner, at("2026-12-01T12:00:00Z"))
-            .unwrap();
-        assert_eq!(kept.start, at("2026-12-01T13:00:00Z"));
-        assert_eq!(kept.end, Some(at("2026-12-01T14:00:00Z")));
-    }
-
-    #[test]
-    fn a_window_must_run_forward_and_reach_into_the_future() {
-        assert_eq!(error(|d| d.end = Some(d.start)), DraftError::EndBeforeStart);
-        let past = |d: &mut Draft| {
-            d.start = at("2026-11-01T13:00:00Z");
-            d.end = Some(at("2026-11-01T14:00:00Z"));
-        };
-        assert_eq!(error(past), DraftError::EndInThePast);
-    }
-
-    #[test]
-    fn a_window_of_more_than_a_hundred_years_is_refused() {
-        let century = |d: &mut Draft| d.end = Some(d.start + WINDOW_MAX);
-        let longer = |d: &mut Draft| d.end = Some(d.start + WINDOW_MAX + TimeDelta::seconds(1));
-        assert_eq!(error(longer), DraftError::EndTooLate);
-        let mut draft = draft();
-        century(&mut draft);
-        let kept = draft.checked(StartPolicy::Anyone, at("2026-12-01T12:00:00Z"));
-        assert!(
-            (kept.unwrap().end.unwrap() - at("2026-12-01T13:00:00Z")).num_seconds()
-                < 10_i64.pow(10)
-        );
-    }
-
-    #[test]
-    fn texts_are_plain_and_bounded() {
-        assert_eq!(
-            error(|d| d.title = Some(" ".into())),
-            DraftError::NotPlain("title")
-        );
-        assert_eq!(
-            error(|d| d.owner = Some("a\nb".into())),
-            DraftError::NotPlain("owner")
-        );
-        let long =
-            |d: &mut Draft| d.options.password = Some(Secret::new("é".repeat(PASSWORD_MAX + 1)));
-        assert_eq!(
-            error(long),
-            DraftError::TooLong {
-                field: "password",
-                max: PASSWORD_MAX
-            }
-        );
-    }
-
-    #[test]
-    fn occupants_are_counted_from_one() {
-        for n in [0, OCCUPANTS_MAX + 1] {
-            assert_eq!(
-                error(|d| d.options.max_occupants = Some(n)),
-                DraftError::Occupants
-            );
-        }
-    }
-
-    #[test]
-    fn only_what_somebody_waits_for_goes_live_by_itself() {
-        assert_eq!(error(|d| d.auto_live = Some(0)), DraftError::AutoLive);
-        let late = |d: &mut Draft| {
-            d.options.waiting_queue = true;
-            d.auto_live = Some(AUTO_LIVE_MAX + 1);
-        };
-        assert_eq!(error(late), DraftError::AutoLive);
-    }
-
-    #[test]
-    fn an_owner_is_needed_where_only_the_owner_may_start() {
-        let orphan = |d: &mut Draft| {
-            d.owner = None;
-            d.start_policy = Some(StartPolicy::Owner);
-        };
-        assert_eq!(error(orphan), DraftError::OwnerMissing);
-    }
-
-    #[test]
-    fn a_password_is_not_printed() {
-        let mut draft = draft();
-        draft.options.password = Some(Secret::new("hunter2".into()));
-        assert!(!format!("{draft:?}").contains("hunter2"));
-    }
-}
+mod tests;

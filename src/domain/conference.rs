@@ -18,8 +18,8 @@ pub struct Conference {
     domain: String,
 }
 
-/// Why a text names no conference of this deployment. The messages are for the person who wrote the name;
-/// they hold no control characters and only the beginning of a long name.
+/// Why a text names no conference of this deployment. The messages are for the user; they hold no control
+/// characters and only the beginning of a long name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConferenceError {
     /// The room's name can't be one.

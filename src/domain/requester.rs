@@ -1,12 +1,12 @@
-//! Who asks for a conference: what Prosody tells of them, and whether that is a booking's owner.
+//! The user that requests a conference, as Prosody describes it, and whether it is a booking's owner.
 
-/// The person behind a request, as far as Prosody knows them.
+/// The user that requests a conference.
 ///
-/// Stock Prosody sends `mail_owner` alone; our shim adds the rest from the verified token.
+/// Stock Prosody sends only `mail_owner`; usher's module for Prosody adds the rest from the verified token.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Requester {
-    /// The bare JID of whoever asked first; a random one for anonymous and token-authenticated
-    /// users, empty where there is no authentication.
+    /// The user's bare JID: a random one for anonymous and token-authenticated users, empty without
+    /// authentication.
     pub mail_owner: String,
     /// `context.user.id` of the token.
     pub user_id: Option<String>,
@@ -18,15 +18,15 @@ pub struct Requester {
     pub user_group: Option<String>,
     /// The tenant that the token or the address names.
     pub tenant: Option<String>,
-    /// Whether the token makes them a moderator.
+    /// Whether the token is a moderator's.
     pub moderator: bool,
     /// `context.user.role` of the token is `visitor`.
     pub visitor: bool,
 }
 
 impl Requester {
-    /// What our shim adds to a request for a conference, by the names of its fields (contract, section
-    /// 1.5); `mail_owner` is not among them, since stock Prosody sends it, too.
+    /// The fields that usher's module for Prosody adds to a request, by their names on the wire; without
+    /// `mail_owner`, which stock Prosody sends, too.
     #[must_use]
     pub fn identity(&self) -> Vec<(&'static str, &str)> {
         let texts = [
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn owner_is_met_by_email_id_name_or_jid() {
+    fn an_owner_is_matched_by_email_id_name_or_jid() {
         for owner in [
             "alice@example.com",
             " ALICE@example.COM ",
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_else_is_the_owner() {
+    fn other_users_are_not_the_owner() {
         for owner in [
             "",
             " ",
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_display_name_does_not_pass_for_an_address() {
+    fn a_display_name_does_not_match_an_address() {
         let impostor = Requester {
             user_name: Some("alice@example.com".into()),
             ..Requester::default()

@@ -47,7 +47,7 @@ pub fn parse(text: &str) -> Result<DateTime<Utc>, TimestampError> {
     read(text, Some(0))
 }
 
-/// Reads a time as [`parse`] does, but one that says its zone: people who book a room mean their own.
+/// Reads a time as [`parse`] does, but requires a zone: times that people write are local times.
 ///
 /// # Errors
 /// Any [`TimestampError`].

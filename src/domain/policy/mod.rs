@@ -1,4 +1,4 @@
-//! The decision, pure: may this room be opened now, by whom, and until when.
+//! The decision, pure: whether a room may be opened now, by which user, and until when.
 //!
 //! Everything it depends on is an argument: the request, the bookings of the room that are not over,
 //! the allocation that runs, the rules and the instant.
@@ -23,8 +23,8 @@ pub enum PolicyKind {
     Booked,
 }
 
-/// What the API is told for a booking without an end, counted from the opening: it demands a
-/// duration, and a conference that lasts a year is as good as one without an end.
+/// The duration of an allocation of a booking without an end: the reservation API requires a duration, so it is
+/// a year from the opening.
 pub const PERMANENT: TimeDelta = TimeDelta::days(365);
 
 /// The part of `[reservations]` that decisions depend on. The decision is pure: it does not read the configuration.
@@ -36,18 +36,18 @@ pub struct PolicyRules {
     pub default_duration: TimeDelta,
     /// How long before its start a booked room can be opened.
     pub early_start: TimeDelta,
-    /// Who may open a booked room, where the booking doesn't say.
+    /// Who may open a booked room, unless the booking has its own policy.
     pub start_policy: StartPolicy,
     /// The zone that times in sentences are given in.
     pub time_zone: Tz,
 }
 
-/// What is decided.
+/// The decision on a request.
 #[derive(Clone, Debug)]
 pub enum Decision {
     /// The conference may run.
     Allow(Terms),
-    /// It runs already; the asker is let in under the allocation that is there.
+    /// It runs already; the requester joins it under its allocation.
     Conflict(AllocationId),
     /// A visitor, and a booking whose visitors wait: nothing is allocated, and the request may go on
     /// to the focus, which sends the visitor to the queue (`contract`: a 403 would show an error
@@ -70,21 +70,21 @@ pub struct Terms {
     pub booking: Option<BookingId>,
 }
 
-/// Why not, for programs and for people.
+/// The refusal of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// For programs and the decision log.
     pub reason: Reason,
-    /// For the person who asked: the room, the time with its zone, and what to do.
+    /// For the user: the room, the time with its zone, and what to do.
     pub sentence: String,
-    /// The booking that stands in the way.
+    /// The conflicting booking.
     pub booking: Option<BookingId>,
 }
 
 /// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// `policy = "booked"`, and nobody booked the room.
+    /// `policy = "booked"`, and the room has no booking.
     NotBooked,
     /// The room is booked, for later.
     TooEarly,
@@ -232,10 +232,9 @@ fn from_booking(booking: &Booking, now: DateTime<Utc>) -> Terms {
 
 /// What a running allocation becomes after the room's bookings changed; `None`: it ends now.
 ///
-/// * One that follows a booking goes on following it, and ends if the booking was cancelled or moved
-///   away.
-/// * One without a booking gives way to the next booking, and is taken over by a booking whose own
-///   time has begun: people who book the room they sit in stay in it.
+/// * An allocation of a booking keeps to it, and ends if the booking was cancelled or moved away.
+/// * An allocation without a booking ends where the next booking begins, and becomes the allocation of a booking
+///   whose time has begun: users can book the room that they are in.
 #[must_use]
 pub fn revise(
     allocation: &Allocation,
@@ -253,8 +252,8 @@ pub fn revise(
         return Some(match booking.draft.end {
             Some(_) => terms,
             None => {
-                // A permanent booking was measured from the opening; measure it from there still. One
-                // that had an end until now may have begun more than that ago: its room stays open.
+                // The duration of a permanent booking counts from the opening. A booking that had an end before
+                // may have begun more than a year ago: its room stays open.
                 let end = allocation.start.max(booking.draft.start) + PERMANENT;
                 Terms {
                     start: allocation.start,
@@ -285,7 +284,7 @@ pub fn revise(
     })
 }
 
-/// Why an allocation is over, for people who are in its room still.
+/// Why an allocation is over, for the users in its room.
 #[must_use]
 pub fn end_message(
     allocation: &Allocation,

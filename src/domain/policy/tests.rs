@@ -106,8 +106,8 @@ fn decide(
     super::decide(conference, requester, next, running, rules, now)
 }
 
-fn ask(policy: PolicyKind, who: &Requester, bookings: &[Booking], now: &str) -> Decision {
-    decide(&room(), who, bookings, None, &rules(policy), at(now))
+fn request(policy: PolicyKind, requester: &Requester, bookings: &[Booking], now: &str) -> Decision {
+    decide(&room(), requester, bookings, None, &rules(policy), at(now))
 }
 
 #[track_caller]
@@ -128,7 +128,7 @@ fn refused(decision: Decision) -> Refusal {
 
 #[test]
 fn an_unbooked_room_runs_for_the_default_duration() {
-    let terms = allowed(ask(
+    let terms = allowed(request(
         PolicyKind::Open,
         &Requester::default(),
         &[],
@@ -139,8 +139,8 @@ fn an_unbooked_room_runs_for_the_default_duration() {
 }
 
 #[test]
-fn an_unbooked_conference_gives_way_before_the_booked_room_can_be_opened() {
-    let terms = allowed(ask(
+fn an_unbooked_conference_ends_when_the_booked_room_can_be_opened() {
+    let terms = allowed(request(
         PolicyKind::Open,
         &Requester::default(),
         &[lunch()],
@@ -151,8 +151,8 @@ fn an_unbooked_conference_gives_way_before_the_booked_room_can_be_opened() {
 }
 
 #[test]
-fn up_to_the_opening_of_a_booking_there_is_time() {
-    let terms = allowed(ask(
+fn an_unbooked_conference_may_run_until_the_booked_room_can_be_opened() {
+    let terms = allowed(request(
         PolicyKind::Open,
         &Requester::default(),
         &[lunch()],
@@ -165,7 +165,7 @@ fn up_to_the_opening_of_a_booking_there_is_time() {
 fn a_booked_room_follows_its_booking_under_either_policy() {
     for policy in [PolicyKind::Open, PolicyKind::Booked] {
         for now in ["12:50:00", "13:00:00", "13:59:59"] {
-            let terms = allowed(ask(policy, &Requester::default(), &[lunch()], now));
+            let terms = allowed(request(policy, &Requester::default(), &[lunch()], now));
             assert_eq!((terms.start, terms.end), (at("13:00:00"), at("14:00:00")));
             assert_eq!(terms.booking, Some(BookingId(1)));
             assert_eq!(terms.options.max_occupants, Some(5));
@@ -174,8 +174,13 @@ fn a_booked_room_follows_its_booking_under_either_policy() {
 }
 
 #[test]
-fn too_early_is_refused_with_the_time_in_the_operators_zone() {
-    let refusal = refused(ask(PolicyKind::Booked, &alice(), &[lunch()], "12:49:59"));
+fn an_early_request_is_refused_with_the_time_in_the_configured_zone() {
+    let refusal = refused(request(
+        PolicyKind::Booked,
+        &alice(),
+        &[lunch()],
+        "12:49:59",
+    ));
     assert_eq!(refusal.reason, Reason::TooEarly);
     assert_eq!(
         refusal.sentence,
@@ -184,7 +189,7 @@ fn too_early_is_refused_with_the_time_in_the_operators_zone() {
 }
 
 #[test]
-fn another_day_is_named() {
+fn a_time_on_another_day_has_its_date() {
     let eve = "2026-11-29T09:00:00Z".parse().unwrap();
     let decision = decide(
         &room(),
@@ -203,7 +208,7 @@ fn another_day_is_named() {
 #[test]
 fn an_unbooked_room_is_refused_where_only_booked_rooms_run() {
     for bookings in [vec![], vec![lunch()]] {
-        let refusal = refused(ask(PolicyKind::Booked, &alice(), &bookings, "14:00:00"));
+        let refusal = refused(request(PolicyKind::Booked, &alice(), &bookings, "14:00:00"));
         assert_eq!(refusal.reason, Reason::NotBooked);
         assert!(
             refusal.sentence.starts_with("\"café\" is not booked"),
@@ -214,10 +219,10 @@ fn an_unbooked_room_is_refused_where_only_booked_rooms_run() {
 }
 
 #[test]
-fn only_the_owner_opens_a_room_that_is_theirs_to_open() {
+fn only_the_owner_opens_a_room_with_start_policy_owner() {
     let bookings = [owned(lunch())];
     assert_eq!(
-        refused(ask(
+        refused(request(
             PolicyKind::Open,
             &Requester::default(),
             &bookings,
@@ -226,14 +231,14 @@ fn only_the_owner_opens_a_room_that_is_theirs_to_open() {
         .reason,
         Reason::NotOwner
     );
-    allowed(ask(PolicyKind::Open, &alice(), &bookings, "13:00:00"));
+    allowed(request(PolicyKind::Open, &alice(), &bookings, "13:00:00"));
 }
 
 #[test]
-fn starters_of_the_configuration_hold_where_the_booking_is_silent() {
+fn the_configured_start_policy_applies_to_bookings_without_one() {
     let mut rules = rules(PolicyKind::Open);
     rules.start_policy = StartPolicy::Owner;
-    let ask = |bookings: &[Booking]| {
+    let request = |bookings: &[Booking]| {
         decide(
             &room(),
             &Requester::default(),
@@ -243,26 +248,31 @@ fn starters_of_the_configuration_hold_where_the_booking_is_silent() {
             at("13:00:00"),
         )
     };
-    assert_eq!(refused(ask(&[lunch()])).reason, Reason::NotOwner);
+    assert_eq!(refused(request(&[lunch()])).reason, Reason::NotOwner);
     let mut for_all = lunch();
     for_all.draft.start_policy = Some(StartPolicy::Anyone);
-    allowed(ask(&[for_all]));
+    allowed(request(&[for_all]));
 }
 
 #[test]
-fn the_booking_that_runs_comes_before_the_one_that_could_be_opened_early() {
+fn the_current_booking_precedes_one_that_can_be_opened_early() {
     let next = booking(2, "14:00:00", Some("15:00:00"));
     let bookings = [lunch(), next];
-    let terms = allowed(ask(PolicyKind::Open, &alice(), &bookings, "13:55:00"));
+    let terms = allowed(request(PolicyKind::Open, &alice(), &bookings, "13:55:00"));
     assert_eq!(terms.booking, Some(BookingId(1)));
-    let terms = allowed(ask(PolicyKind::Open, &alice(), &bookings, "14:00:00"));
+    let terms = allowed(request(PolicyKind::Open, &alice(), &bookings, "14:00:00"));
     assert_eq!(terms.booking, Some(BookingId(2)));
 }
 
 #[test]
-fn a_permanent_booking_lasts() {
+fn a_permanent_booking_allocates_a_year() {
     let forever = booking(3, "08:00:00", None);
-    let terms = allowed(ask(PolicyKind::Booked, &alice(), &[forever], "13:00:00.5"));
+    let terms = allowed(request(
+        PolicyKind::Booked,
+        &alice(),
+        &[forever],
+        "13:00:00.5",
+    ));
     assert_eq!(
         (terms.start, terms.end),
         (at("13:00:00"), at("13:00:00") + PERMANENT)
@@ -270,9 +280,9 @@ fn a_permanent_booking_lasts() {
 }
 
 #[test]
-fn a_running_conference_lets_everybody_back_in() {
+fn a_running_conference_is_a_conflict() {
     let allocation = running("13:00:00", "14:00:00", Some(1));
-    let ask = |now| {
+    let request = |now| {
         decide(
             &room(),
             &visitor(),
@@ -283,15 +293,15 @@ fn a_running_conference_lets_everybody_back_in() {
         )
     };
     assert!(
-        matches!(ask("13:30:00"), Decision::Conflict(id) if id == AllocationId::new(7).unwrap())
+        matches!(request("13:30:00"), Decision::Conflict(id) if id == AllocationId::new(7).unwrap())
     );
-    assert!(!matches!(ask("14:00:00"), Decision::Conflict(_)));
+    assert!(!matches!(request("14:00:00"), Decision::Conflict(_)));
 }
 
 #[test]
-fn a_visitor_of_a_queued_booking_goes_to_the_queue_however_early() {
+fn a_visitor_of_a_booking_with_a_queue_is_queued_at_any_time() {
     for now in ["02:00:00", "12:55:00", "13:30:00"] {
-        let decision = ask(
+        let decision = request(
             PolicyKind::Booked,
             &visitor(),
             &[queued(owned(lunch()))],
@@ -302,9 +312,9 @@ fn a_visitor_of_a_queued_booking_goes_to_the_queue_however_early() {
             "{now}: {decision:?}"
         );
     }
-    let decision = ask(PolicyKind::Booked, &visitor(), &[lunch()], "02:00:00");
+    let decision = request(PolicyKind::Booked, &visitor(), &[lunch()], "02:00:00");
     assert_eq!(refused(decision).reason, Reason::TooEarly);
-    let decision = ask(PolicyKind::Booked, &alice(), &[queued(lunch())], "13:00:00");
+    let decision = request(PolicyKind::Booked, &alice(), &[queued(lunch())], "13:00:00");
     allowed(decision);
 }
 
@@ -347,7 +357,7 @@ fn a_cancelled_or_moved_booking_ends_its_conference() {
 }
 
 #[test]
-fn an_unbooked_conference_gives_way_to_a_booking_made_while_it_runs() {
+fn an_unbooked_conference_ends_where_a_new_booking_begins() {
     let allocation = running("12:00:00", "18:00:00", None);
     let end = |bookings: &[Booking], now| {
         revise(&allocation, bookings, &rules(PolicyKind::Open), at(now))
@@ -362,7 +372,7 @@ fn an_unbooked_conference_gives_way_to_a_booking_made_while_it_runs() {
 }
 
 #[test]
-fn people_who_book_the_room_they_sit_in_stay_in_it() {
+fn a_running_conference_follows_a_booking_that_begins_now() {
     let allocation = running("12:00:00", "18:00:00", None);
     let revised = revise(
         &allocation,
@@ -378,7 +388,7 @@ fn people_who_book_the_room_they_sit_in_stay_in_it() {
 }
 
 #[test]
-fn a_permanent_booking_is_still_measured_from_the_opening() {
+fn the_duration_of_a_permanent_booking_counts_from_the_opening() {
     let allocation = running("12:00:00", "13:00:00", Some(3));
     let forever = booking(3, "08:00:00", None);
     let revised = revise(
@@ -392,7 +402,7 @@ fn a_permanent_booking_is_still_measured_from_the_opening() {
 }
 
 #[test]
-fn a_booking_made_permanent_keeps_its_room_open_however_long_ago_it_began() {
+fn a_booking_that_becomes_permanent_keeps_its_room_open() {
     let mut allocation = running("12:00:00", "13:00:00", Some(3));
     allocation.start -= PERMANENT * 2;
     let mut forever = booking(3, "08:00:00", None);
@@ -403,19 +413,22 @@ fn a_booking_made_permanent_keeps_its_room_open_however_long_ago_it_began() {
 }
 
 #[test]
-fn an_end_is_explained_to_those_who_are_in_the_room() {
+fn the_end_message_names_the_reason() {
     let mut allocation = running("12:00:00", "13:00:00", None);
     let rules = rules(PolicyKind::Open);
-    let mut say = |reason| {
+    let mut message = |reason| {
         allocation.end_reason = reason;
         end_message(&allocation, at("13:00:00"), &rules, at("13:00:05"))
     };
     let over = |why| format!("The conference in \"café\" is over: {why}.");
-    assert_eq!(say(None), over("its time was up at 14:00 CET"));
-    assert_eq!(say(Some(EndReason::Expired)), say(None));
-    assert_eq!(say(Some(EndReason::Destroyed)), over("its room was closed"));
+    assert_eq!(message(None), over("its time was up at 14:00 CET"));
+    assert_eq!(message(Some(EndReason::Expired)), message(None));
+    assert_eq!(
+        message(Some(EndReason::Destroyed)),
+        over("its room was closed")
+    );
     let cancelled = "its booking was cancelled, or is for another time now";
-    assert_eq!(say(Some(EndReason::Cancelled)), over(cancelled));
+    assert_eq!(message(Some(EndReason::Cancelled)), over(cancelled));
 }
 
 fn some_bookings() -> impl Strategy<Value = Vec<Booking>> {
@@ -437,7 +450,7 @@ fn some_bookings() -> impl Strategy<Value = Vec<Booking>> {
 
 proptest! {
     #[test]
-    fn whatever_is_allowed_ends_later_and_never_within_another_booking(
+    fn allocations_end_in_the_future_and_before_other_bookings(
         bookings in some_bookings(),
         millis in 0i64..36_000_000,
         open in any::<bool>(),
@@ -445,9 +458,9 @@ proptest! {
     ) {
         let now = at("00:00:00") + TimeDelta::milliseconds(millis);
         let policy = if open { PolicyKind::Open } else { PolicyKind::Booked };
-        let who = if owner { alice() } else { Requester::default() };
+        let requester = if owner { alice() } else { Requester::default() };
         let ahead: Vec<_> = bookings.into_iter().filter(|b| !b.is_over(now)).collect();
-        match decide(&room(), &who, &ahead, None, &rules(policy), now) {
+        match decide(&room(), &requester, &ahead, None, &rules(policy), now) {
             Decision::Allow(terms) => {
                 prop_assert!(terms.end > now);
                 prop_assert!(open || terms.booking.is_some());
