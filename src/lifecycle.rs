@@ -1,5 +1,4 @@
-//! What the process asks of the system, and tells it: the socket to listen on, the files it may open, the
-//! signals that stop and reload it, systemd.
+//! The process and the operating system: the listening socket, the limit of open files, signals, systemd.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,16 +7,16 @@ use sd_notify::NotifyState;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Connections that the kernel holds for us. With the usual 128, a crowd that comes back at once loses
-/// a second for each dropped handshake.
+/// Connections that the kernel queues. With the usual 128, a crowd that reconnects loses a second for each dropped
+/// handshake.
 const BACKLOG: u32 = 4096;
 
-/// Listens on `address`. Nothing slow comes before it: Jitsi's clients give up after some seconds of
-/// refused connections.
+/// Listens on `address`. Call it before anything slow: Jitsi's clients give up after some seconds of refused
+/// connections.
 ///
 /// # Errors
 ///
-/// When the address can't be had: it is taken, or not this machine's.
+/// When the address is in use, or is not an address of this machine.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() {
         TcpSocket::new_v4()?
@@ -29,63 +28,65 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// The socket that systemd listens on for us (`LISTEN_FDS`), if there is one. It stays with systemd, so that
-/// connections which are made while usher restarts wait for it.
+/// The listening socket of systemd (`LISTEN_FDS`), if there is one. systemd keeps it open, so connections that are made
+/// while usher restarts wait for it.
 ///
 /// # Errors
 ///
-/// When what is handed over is not one TCP socket.
-pub fn inherited() -> io::Result<Option<TcpListener>> {
-    let mut handed = listenfd::ListenFd::from_env();
-    if handed.len() > 1 {
+/// When systemd passes something other than one TCP socket.
+pub fn inherited_listener() -> io::Result<Option<TcpListener>> {
+    let mut inherited = listenfd::ListenFd::from_env();
+    if inherited.len() > 1 {
         let message = format!(
-            "{} sockets are handed over, and usher takes one",
-            handed.len()
+            "systemd passes {} sockets; usher accepts one",
+            inherited.len()
         );
         return Err(io::Error::other(message));
     }
-    let Some(listener) = handed.take_tcp_listener(0)? else {
+    let Some(listener) = inherited.take_tcp_listener(0)? else {
         return Ok(None);
     };
     listener.set_nonblocking(true)?;
     TcpListener::from_std(listener).map(Some)
 }
 
-/// Tells systemd, if it wants to know (`Type=notify`, see sd_notify(3)).
+/// Notifies systemd if the unit has `Type=notify` (see sd_notify(3)).
 fn notify(state: &[NotifyState]) {
     if let Err(error) = sd_notify::notify(state) {
-        tracing::warn!(%error, "systemd could not be told how usher is");
+        tracing::warn!(%error, "sd_notify failed");
     }
 }
 
-/// Notifies systemd that usher serves.
+/// Notifies systemd that the service is ready.
 pub fn notify_ready() {
     notify(&[NotifyState::Ready]);
 }
 
-/// Says that the configuration is being read again; [`notify_ready`] says that it was.
+/// Notifies systemd that a reload began; [`notify_ready`] ends it.
 pub fn notify_reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => notify(&[NotifyState::Reloading, now]),
-        Err(error) => tracing::warn!(%error, "there is no monotonic clock"),
+        Err(error) => {
+            tracing::warn!(%error, "no monotonic clock; systemd is not notified of the reload")
+        }
     }
 }
 
-/// Notifies systemd that usher stops.
+/// Notifies systemd that the service stops.
 pub fn notify_stopping() {
     notify(&[NotifyState::Stopping]);
 }
 
-/// Notifies systemd's watchdog that usher is alive.
+/// Notifies systemd's watchdog that the service is alive.
 pub fn notify_watchdog() {
     notify(&[NotifyState::Watchdog]);
 }
 
-/// Files that are open beside the connections: the database, the log, calls to key servers.
+/// Open files other than connections: the database, the log, calls to key servers.
 const OTHER_FILES: u64 = 100;
 
-/// Raises this process's limit of open files as far as it may, and says so where that is too low for
-/// `connections`. A shell's limit is mostly 1024, and each waiting visitor is an open file.
+/// Raises the limit of open files as far as possible, and warns if it is too low for `connections`. The limit of a
+/// shell is mostly 1024, and each waiting visitor is an open file.
 pub fn raise_file_limit(connections: usize) {
     let wanted = u64::try_from(connections)
         .unwrap_or(u64::MAX)
@@ -97,20 +98,20 @@ pub fn raise_file_limit(connections: usize) {
             "the limit of open files is lower than server.max_connections; raise it (LimitNOFILE in systemd)"
         ),
         Ok(_) => {}
-        Err(error) => tracing::warn!(%error, "the limit of open files could not be raised"),
+        Err(error) => tracing::warn!(%error, "failed to raise the limit of open files"),
     }
 }
 
-/// What a signal asks for.
+/// The request of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProcessSignal {
-    /// To stop.
+    /// Stop the service.
     Stop,
-    /// To read the configuration again.
+    /// Reload the configuration.
     Reload,
 }
 
-/// SIGTERM (systemd, docker) and SIGINT (Ctrl-C) to stop, SIGHUP to read the configuration again.
+/// The signal handlers: SIGTERM (systemd, docker) and SIGINT (Ctrl-C) stop, SIGHUP reloads.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Signal,
@@ -119,12 +120,12 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Begins to catch the signals.
+    /// Installs the handlers.
     ///
     /// # Errors
     ///
     /// When the system refuses the handlers.
-    pub fn catch() -> io::Result<Self> {
+    pub fn install() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -132,7 +133,7 @@ impl Signals {
         })
     }
 
-    /// Waits for the next one.
+    /// Waits for the next signal.
     pub async fn next(&mut self) -> ProcessSignal {
         tokio::select! {
             _ = self.terminate.recv() => ProcessSignal::Stop,
@@ -141,8 +142,8 @@ impl Signals {
         }
     }
 
-    /// Waits for one that stops.
-    pub async fn stop(&mut self) {
+    /// Waits for a signal that stops the service.
+    pub async fn wait_for_stop(&mut self) {
         while self.next().await != ProcessSignal::Stop {}
     }
 }

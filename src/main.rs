@@ -10,8 +10,8 @@ use usher::config::Config;
 
 use cli::{Arguments, Command};
 
-/// What the shell is told when the configuration is at fault (`EX_USAGE`).
-const BAD_CONFIGURATION: u8 = 64;
+/// The exit code for an invalid configuration (`EX_USAGE`).
+const INVALID_CONFIG: u8 = 64;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -20,18 +20,18 @@ fn main() -> ExitCode {
         Ok((config, source)) => {
             let serving = matches!(arguments.command, None | Some(Command::Serve));
             let level = cli::log::log_as(&config.log, serving);
-            tracing::debug!(%source, "configured");
+            tracing::debug!(%source, "configuration loaded");
             (config, level)
         }
         Err(error) => {
             cli::misconfigured(&arguments, &error);
-            return ExitCode::from(BAD_CONFIGURATION);
+            return ExitCode::from(INVALID_CONFIG);
         }
     };
     let outcome = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .context("the runtime could not start")
+        .context("failed to start the runtime")
         .and_then(|runtime| {
             runtime.block_on(async {
                 match arguments.command {

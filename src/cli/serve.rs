@@ -1,39 +1,32 @@
-//! `usher serve`: the service, from its socket to its last connection.
+//! `usher serve`: runs the service.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use tokio::net::TcpListener;
 use usher::config::{Config, Log};
 use usher::lifecycle::{self, ProcessSignal, Signals};
 use usher::{Service, metrics};
 
 use super::log::Level;
 
-/// Serves until a signal says stop; a second one stops at once.
+/// Runs the service until a signal stops it; a second signal stops it immediately.
 pub(crate) async fn run(
     config: Config,
     file: Option<&Path>,
     level: &Level,
 ) -> anyhow::Result<ExitCode> {
-    let mut signals = Signals::catch()?;
-    let inherited = lifecycle::inherited().context("the socket that systemd hands over")?;
-    let address = config.server.listen;
-    let listener = match inherited {
-        Some(listener) => listener,
-        None => lifecycle::listen(address).with_context(|| {
-            format!(
-                "{address} can't be listened on; set server.listen to a free address of this machine"
-            )
-        })?,
-    };
+    let mut signals = Signals::install()?;
+    let listener = listen(config.server.listen)?;
     lifecycle::raise_file_limit(config.server.max_connections);
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
     let mut service = tokio::select! {
         started = Service::start(listener, config) => started?,
-        () = signals.stop() => return Ok(ExitCode::SUCCESS),
+        () = signals.wait_for_stop() => return Ok(ExitCode::SUCCESS),
     };
     lifecycle::notify_ready();
     let watchdog = tokio::spawn(service.liveness().watchdog_loop());
@@ -43,18 +36,31 @@ pub(crate) async fn run(
         lifecycle::notify_ready();
     }
     lifecycle::notify_stopping();
-    let stopped = tokio::select! {
+    let exit_code = tokio::select! {
         () = service.stop() => ExitCode::SUCCESS,
-        () = signals.stop() => {
-            tracing::warn!("a second signal: leaving at once");
+        () = signals.wait_for_stop() => {
+            tracing::warn!("second signal; stopping immediately");
             ExitCode::FAILURE
         }
     };
     watchdog.abort();
-    Ok(stopped)
+    Ok(exit_code)
 }
 
-/// Reads the configuration again, and says whether it was taken. A bad one changes nothing.
+/// The socket of systemd, or one on `address`.
+fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let inherited = lifecycle::inherited_listener().context("the socket of systemd")?;
+    match inherited {
+        Some(listener) => Ok(listener),
+        None => lifecycle::listen(address).with_context(|| {
+            format!(
+                "can't listen on {address}; set server.listen to a free address of this machine"
+            )
+        }),
+    }
+}
+
+/// Reloads the configuration; returns whether it was applied. An invalid one changes nothing.
 fn reload(service: &mut Service, file: Option<&Path>, level: &Level) -> bool {
     let (config, source) = match Config::load(file) {
         Ok(loaded) => loaded,
@@ -62,26 +68,26 @@ fn reload(service: &mut Service, file: Option<&Path>, level: &Level) -> bool {
             for issue in &error.issues {
                 tracing::error!("{}: {issue}", error.source_name);
             }
-            tracing::error!("the configuration was not reloaded; the former one stays");
+            tracing::error!("the configuration was not reloaded; the previous one stays in use");
             return false;
         }
     };
     let warnings = config.warnings();
     let log: Log = config.log.clone();
     match service.reload(config) {
-        Ok(left) => {
+        Ok(needs_restart) => {
             level.set(&log);
             for warning in warnings {
                 tracing::warn!("{warning}");
             }
-            for key in left {
-                tracing::warn!(key, "changed, but counts from the next start only");
+            for key in needs_restart {
+                tracing::warn!(key, "changed; restart usher to apply it");
             }
             tracing::info!(%source, "the configuration was reloaded");
             true
         }
         Err(error) => {
-            tracing::error!(%error, "the configuration was not reloaded; the former one stays");
+            tracing::error!(%error, "the configuration was not reloaded; the previous one stays in use");
             false
         }
     }

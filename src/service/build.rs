@@ -1,4 +1,4 @@
-//! Makes the parts of the service from the configuration.
+//! Builds the parts of the service from the configuration.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,10 +19,9 @@ use crate::reservation::gateway::{Upstream, UpstreamError};
 use crate::session::SessionContext;
 use crate::session::limits::ConnectionLimits;
 use crate::session::timer_wheel::TimerWheel;
-use crate::store;
-use crate::store::{Store, StoreError};
+use crate::store::{self, Store, StoreError};
 
-/// Why the service could not start.
+/// A part of the service can't be built.
 #[derive(Debug, Error)]
 pub enum ServeError {
     /// The database can't be used.
@@ -30,18 +29,18 @@ pub enum ServeError {
     Store {
         /// `database.url`.
         url: String,
-        /// What is wrong with it.
+        /// The cause.
         error: StoreError,
     },
-    /// The secret that is made where none is configured can't be made or read.
+    /// The generated secret can't be written or read.
     #[error("the secret file {path}: {error}; make its directory writable, or set auth.secret")]
     Secret {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The cause.
         error: std::io::Error,
     },
-    /// The upstream can't be asked.
+    /// The client of the upstream can't be built.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
     /// A key can't be used.
@@ -49,12 +48,12 @@ pub enum ServeError {
     Key {
         /// The key of the configuration.
         key: String,
-        /// What is wrong with it.
+        /// The cause.
         error: String,
     },
 }
 
-/// The reservations that `config` describes, on their database.
+/// Opens the reservations on the configured database.
 ///
 /// # Errors
 ///
@@ -63,12 +62,11 @@ pub async fn open(config: &Config) -> Result<Reservations, ServeError> {
     reservations(config, open_store(config).await?)
 }
 
-/// Copies the database that `config` names to `file`, as it is: a database of an earlier version isn't brought
-/// up to date.
+/// Copies the configured database to `file` without a migration, even if it is of an earlier version.
 ///
 /// # Errors
 ///
-/// [`ServeError::Store`], and nothing is left of the file.
+/// [`ServeError::Store`]; the file does not exist then.
 pub async fn back_up(config: &Config, file: &Path) -> Result<(), ServeError> {
     let url = &config.database.url;
     store::back_up(url, file)
@@ -102,31 +100,30 @@ pub(super) fn reservations(config: &Config, store: Store) -> Result<Reservations
 pub(super) fn session_context(
     config: &Config,
     queue: Queue,
-    guard: &ServiceAuth,
-    tallies: ConnectionLimits,
-    rounds: Arc<TimerWheel>,
+    auth: &ServiceAuth,
+    limits: ConnectionLimits,
+    timers: Arc<TimerWheel>,
 ) -> SessionContext {
     SessionContext {
         queue,
-        verifier: guard.verifier.clone(),
-        rules: guard.rules.clone(),
+        verifier: auth.verifier.clone(),
+        rules: auth.rules.clone(),
         state_interval: config.queue.state_interval,
         heart_beat: config.queue.heart_beat,
         connect_timeout: config.queue.connect_timeout,
         max_per_token: config.queue.max_per_token,
         max_per_address: config.queue.max_per_address,
         muc_prefix: config.xmpp.muc_prefix.clone(),
-        tallies,
-        rounds,
+        tallies: limits,
+        rounds: timers,
     }
 }
 
-/// The shared secret: the configured one, or, where no key is configured at all, one that is made
-/// beside the database.
+/// The shared secret: the configured one or, if no key is configured, one that is generated beside the database.
 ///
 /// # Errors
 ///
-/// [`ServeError::Secret`] if its file can't be read or made.
+/// [`ServeError::Secret`] if its file can't be read or written.
 pub fn secret(config: &Config) -> Result<Option<Secret>, ServeError> {
     if config.auth.any_key() {
         return Ok(config.auth.secret.clone());
@@ -134,25 +131,25 @@ pub fn secret(config: &Config) -> Result<Option<Secret>, ServeError> {
     let Some(path) = secret_file::path(&config.database.url) else {
         return Ok(None);
     };
-    let (secret, made) =
+    let (secret, is_new) =
         secret_file::load_or_create(&path).map_err(|error| ServeError::Secret {
             path: path.clone(),
             error,
         })?;
-    if made {
-        tracing::info!(file = %path.display(), "no key is configured: made a random secret");
+    if is_new {
+        tracing::info!(file = %path.display(), "no key is configured; generated a random secret");
     }
     Ok(Some(secret))
 }
 
-/// Where [`secret`] would make one, if it would.
+/// The file in which [`secret`] would generate one, if it would.
 #[must_use]
 pub fn secret_to_create(config: &Config) -> Option<PathBuf> {
     let path = secret_file::path(&config.database.url)?;
     (!config.auth.any_key() && !path.exists()).then_some(path)
 }
 
-/// The same as [`secret`], for those who only look: none, where it would be made.
+/// Like [`secret`], but never generates one.
 ///
 /// # Errors
 ///
@@ -164,11 +161,11 @@ pub fn existing_secret(config: &Config) -> Result<Option<Secret>, ServeError> {
     }
 }
 
-/// The shared secret and the keys that `config` names.
+/// The shared secret and the configured public keys.
 ///
 /// # Errors
 ///
-/// [`ServeError::Key`] for a file that holds no usable public key, or a secret that can't be one.
+/// [`ServeError::Key`] for a file without a usable public key, or an unusable secret.
 pub fn key_set(config: &Config, secret: Option<&Secret>) -> Result<KeySet, ServeError> {
     let mut keys = KeySet::new();
     if let Some(secret) = secret {
@@ -190,11 +187,11 @@ pub fn key_set(config: &Config, secret: Option<&Secret>) -> Result<KeySet, Serve
     Ok(keys)
 }
 
-/// The servers that `config` has keys fetched from, if any.
+/// The configured key servers, if there are any.
 ///
 /// # Errors
 ///
-/// [`ServeError::Key`] for one that can't be asked.
+/// [`ServeError::Key`] for an unusable address.
 pub fn key_servers(config: &Config) -> Result<Option<KeyServers>, ServeError> {
     let auth = &config.auth;
     let failed = |key: &str| {
@@ -204,20 +201,19 @@ pub fn key_servers(config: &Config) -> Result<Option<KeyServers>, ServeError> {
             error: error.to_string(),
         }
     };
-    let mut remote = KeyServers::new(auth.key_cache);
+    let mut servers = KeyServers::new(auth.key_cache);
     if let Some(url) = &auth.key_server {
-        let with = remote.with_key_server(url);
-        remote = with.map_err(failed("auth.key_server"))?;
+        let with = servers.with_key_server(url);
+        servers = with.map_err(failed("auth.key_server"))?;
     }
     if let Some(url) = &auth.jwks_url {
-        remote = remote.with_jwks(url).map_err(failed("auth.jwks_url"))?;
+        servers = servers.with_jwks(url).map_err(failed("auth.jwks_url"))?;
     }
     let any = auth.key_server.is_some() || auth.jwks_url.is_some();
-    Ok(any.then_some(remote))
+    Ok(any.then_some(servers))
 }
 
-/// What judges the tokens that are presented, as `config` says: whether they are genuine, and what
-/// they allow.
+/// The verifier of tokens, and the rules for what a token grants.
 ///
 /// # Errors
 ///
@@ -247,7 +243,7 @@ pub fn verifier(
     Ok((verifier, rules))
 }
 
-/// Who may call the service's own endpoints, as `config` says.
+/// The authorization of callers of the service's own endpoints.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! Whether the service lives, for systemd's watchdog.
+//! Liveness, for systemd's watchdog. Readiness is in `http::health`.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use crate::http::health::AcceptLoopHealth;
 use crate::reservation::Reservations;
 use crate::{clock, lifecycle};
 
-/// How long the database may take to answer before it counts as hanging.
+/// A database that takes longer to answer is considered hung.
 const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What systemd's watchdog watches: the accept loop and the database.
+/// Checks the accept loop and the database.
 #[derive(Clone, Debug)]
 pub struct Liveness {
     reservations: Reservations,
@@ -26,12 +26,12 @@ impl Liveness {
         }
     }
 
-    /// Whether it lives: the accept loop runs, and the database answers, were it with an error. A full disk
-    /// is no reason to be restarted, for a restart would not help; a database that hangs is.
+    /// Whether the accept loop runs and the database answers, even with an error: a restart does not help against a
+    /// full disk, but it does against a database that hangs.
     ///
     /// # Errors
     ///
-    /// What hangs.
+    /// The part that hangs.
     pub async fn check(&self) -> Result<(), &'static str> {
         if !self.accept_loop.is_alive() {
             return Err("the accept loop");
@@ -40,8 +40,8 @@ impl Liveness {
         probed.map(drop).map_err(|_| "the database")
     }
 
-    /// Tells systemd's watchdog that usher lives, as long as it does, for ever. Does nothing where there is no
-    /// watchdog (`WatchdogSec`). Two signs of life fit into its time, so that one may be late.
+    /// Notifies systemd's watchdog while [`Self::check`] succeeds, three times within `WatchdogSec`, so that a late
+    /// notification does no harm. Without a watchdog it returns.
     pub async fn watchdog_loop(self) {
         let Some(timeout) = sd_notify::watchdog_enabled() else {
             return;
@@ -49,7 +49,7 @@ impl Liveness {
         loop {
             match self.check().await {
                 Ok(()) => lifecycle::notify_watchdog(),
-                Err(what) => tracing::error!("{what} hangs; systemd will restart usher"),
+                Err(part) => tracing::error!("{part} does not respond; systemd will restart usher"),
             }
             sleep(timeout / 3).await;
         }

@@ -1,4 +1,4 @@
-//! The service as a whole: started, reloaded, stopped.
+//! The service as a whole: start, reload, stop.
 
 pub mod build;
 mod health;
@@ -11,35 +11,32 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::http::{self, Shared};
 use crate::metrics;
 use crate::queue::Queue;
 use crate::session::limits::ConnectionLimits;
-use crate::session::timer_wheel::TimerWheel;
 pub use build::ServeError;
 use build::{open_store, reservations, secret, service_auth, session_context};
 pub use health::Liveness;
 
-/// A service that runs. It goes on when this is dropped; [`Service::stop`] ends it.
+/// A running service. It continues when this is dropped; [`Service::stop`] ends it.
 #[derive(Debug)]
 pub struct Service {
     config: Config,
-    /// Whether only this machine can reach the socket, whatever the configuration says of another.
-    on_loopback: bool,
+    /// Whether the socket is reachable from this machine only. A socket of systemd may differ from `server.listen`.
+    is_on_loopback: bool,
     shared: Arc<Shared>,
     queue: Queue,
-    tallies: ConnectionLimits,
-    rounds: Arc<TimerWheel>,
-    loops: TaskTracker,
+    background_tasks: TaskTracker,
 }
 
-/// Serves on `listener` as `config` says, until `shutdown` is ready and what is under way has ended,
-/// or `server.shutdown_grace` has passed.
+/// Serves on `listener` until `shutdown` is ready, then until the open requests and sessions have ended or
+/// `server.shutdown_grace` has passed.
 ///
 /// # Errors
 ///
-/// [`ServeError`] if it can't start. Once it serves, nothing ends it but `shutdown`.
+/// [`ServeError`] if the service can't start. After the start, only `shutdown` ends it.
 pub async fn serve(
     listener: TcpListener,
     config: Config,
@@ -52,99 +49,85 @@ pub async fn serve(
 }
 
 impl Service {
-    /// Begins to serve on `listener` as `config` says.
+    /// Starts the service on `listener`.
     ///
     /// # Errors
     ///
-    /// [`ServeError`] if it can't.
+    /// [`ServeError`] if a part can't be built.
     pub async fn start(listener: TcpListener, config: Config) -> Result<Self, ServeError> {
         metrics::init();
         let store = open_store(&config).await?;
         let reservations = reservations(&config, store.clone())?;
-        let queue = Queue::new(store, config.queue.clone(), &config.xmpp.muc_prefix);
-        // Nobody is refused for want of an order.
-        if let Err(error) = queue.restore_places().await {
-            tracing::warn!(%error, "the order of those who waited is lost");
-        }
-        // Nobody is told of a conference that is live that it isn't.
-        let pause = queue.sync_now().await;
-        let mut guard = service_auth(&config, secret(&config)?.as_ref())?;
         let address = listener.local_addr().unwrap_or(config.server.listen);
-        let on_loopback = address.ip().to_canonical().is_loopback();
-        guard.open &= on_loopback;
-        tracing::info!(%address, domain = config.xmpp.domain, "usher serves");
-        if guard.open {
+        let is_on_loopback = address.ip().to_canonical().is_loopback();
+        let mut auth = service_auth(&config, secret(&config)?.as_ref())?;
+        auth.open &= is_on_loopback;
+        let queue = Queue::new(store, config.queue.clone(), &config.xmpp.muc_prefix);
+        let next_sync = load_queue(&queue).await;
+        tracing::info!(%address, domain = config.xmpp.domain, "listening");
+        if auth.open {
             tracing::warn!(
-                "no service token is configured: callers on this machine are let in without one; set auth.service.tokens to close this"
+                "no service token is configured: callers on this machine need none; set auth.service.tokens to require one"
             );
         }
-        let (tallies, rounds) = (ConnectionLimits::default(), Arc::new(TimerWheel::default()));
-        let gate = session_context(
-            &config,
-            queue.clone(),
-            &guard,
-            tallies.clone(),
-            Arc::clone(&rounds),
-        );
+        let limits = ConnectionLimits::default();
+        let sessions = session_context(&config, queue.clone(), &auth, limits, Arc::default());
         let service = Self {
-            on_loopback,
-            shared: Arc::new(Shared::new(config.clone(), reservations, guard, gate)),
+            is_on_loopback,
+            shared: Arc::new(Shared::new(config.clone(), reservations, auth, sessions)),
             queue,
-            tallies,
-            rounds,
-            loops: TaskTracker::new(),
+            background_tasks: TaskTracker::new(),
             config,
         };
-        service.spawn_background_tasks(pause);
+        service.spawn_background_tasks(next_sync);
         service.spawn_http_server(listener);
         Ok(service)
     }
 
-    fn spawn_background_tasks(&self, pause: Duration) {
-        let (keeper, stopped) = (self.shared.reservations.clone(), self.shared.stop.clone());
-        self.loops.spawn(async move { keeper.run(stopped).await });
-        let (keeper, stopped) = (self.queue.clone(), self.shared.stop.clone());
-        self.loops
-            .spawn(async move { keeper.run(pause, stopped).await });
-        let (rounds, stopped) = (Arc::clone(&self.rounds), self.shared.stop.clone());
-        self.loops.spawn(async move { rounds.go(stopped).await });
+    fn spawn_background_tasks(&self, next_sync: Duration) {
+        let tasks = &self.background_tasks;
+        let (reservations, stop) = (self.shared.reservations.clone(), self.shared.stop.clone());
+        tasks.spawn(async move { reservations.run(stop).await });
+        let (queue, stop) = (self.queue.clone(), self.shared.stop.clone());
+        tasks.spawn(async move { queue.run(next_sync, stop).await });
+        let timers = Arc::clone(&self.shared.sessions.load().rounds);
+        let stop = self.shared.stop.clone();
+        tasks.spawn(async move { timers.go(stop).await });
     }
 
     fn spawn_http_server(&self, listener: TcpListener) {
         let shared = Arc::clone(&self.shared);
-        self.loops.spawn(http::server::run(listener, shared));
+        self.background_tasks
+            .spawn(http::server::run(listener, shared));
     }
 
-    /// Takes over what can change without a restart: tokens and keys, and the limits of the queue. Names
-    /// the keys of the configuration that changed and can't. Sessions that are open go on as they began.
+    /// Applies the keys that can change without a restart: tokens, keys, and the limits of the queue. Returns the
+    /// changed keys that need a restart. Open sessions keep the configuration that they began with.
     ///
     /// # Errors
     ///
-    /// [`ServeError`] for a key that can't be used; nothing was changed then.
+    /// [`ServeError`] for a key that can't be used; nothing has changed then.
     pub fn reload(&mut self, config: Config) -> Result<Vec<&'static str>, ServeError> {
-        let mut guard = service_auth(&config, secret(&config)?.as_ref())?;
-        guard.open &= self.on_loopback;
-        let (now, then) = (&config.auth, &self.config.auth);
-        if (&now.key_server, &now.jwks_url, now.key_cache)
-            == (&then.key_server, &then.jwks_url, then.key_cache)
-        {
-            // Keys that were fetched stay: their server may be down just now.
-            guard.verifier = guard
-                .verifier
-                .with_key_servers_of(&self.shared.service_auth.load_full().verifier);
+        let mut auth = service_auth(&config, secret(&config)?.as_ref())?;
+        auth.open &= self.is_on_loopback;
+        if has_same_key_servers(&config.auth, &self.config.auth) {
+            // Keep the fetched keys: their server may be down.
+            let former = self.shared.service_auth.load();
+            auth.verifier = auth.verifier.with_key_servers_of(&former.verifier);
         }
-        let (config, left) = self.config.reload(config);
-        guard.rules.domain = config.xmpp.domain.as_str().into();
-        let (tallies, rounds) = (self.tallies.clone(), Arc::clone(&self.rounds));
+        let (config, needs_restart) = self.config.reload(config);
+        auth.rules.domain = config.xmpp.domain.as_str().into();
         self.queue.reload(config.queue.clone());
-        let gate = session_context(&config, self.queue.clone(), &guard, tallies, rounds);
-        self.shared.sessions.store(Arc::new(gate));
-        self.shared.service_auth.store(Arc::new(guard));
+        let former = self.shared.sessions.load();
+        let (limits, timers) = (former.tallies.clone(), Arc::clone(&former.rounds));
+        let sessions = session_context(&config, self.queue.clone(), &auth, limits, timers);
+        self.shared.sessions.store(Arc::new(sessions));
+        self.shared.service_auth.store(Arc::new(auth));
         self.config = config;
-        Ok(left)
+        Ok(needs_restart)
     }
 
-    /// What tells whether it lives.
+    /// The liveness check for systemd's watchdog.
     #[must_use]
     pub fn liveness(&self) -> Liveness {
         Liveness::new(
@@ -153,25 +136,42 @@ impl Service {
         )
     }
 
-    /// Stops: takes no more connections, lets those under way end, for `server.shutdown_grace` at most.
+    /// Stops: accepts no more connections, and waits up to `server.shutdown_grace` for the open ones to end.
     pub async fn stop(self) {
         tracing::info!("stopping");
         self.shared.stop.cancel();
-        self.loops.close();
+        self.background_tasks.close();
         self.shared.connections.close();
-        let drained = async { tokio::join!(self.loops.wait(), self.shared.connections.wait()) };
+        let drained =
+            async { tokio::join!(self.background_tasks.wait(), self.shared.connections.wait()) };
         let grace = self.config.server.shutdown_grace;
         if timeout(grace, drained).await.is_err() {
             tracing::warn!(
-                left = self.shared.connections.len(),
-                "server.shutdown_grace has passed; leaving anyway"
+                connections = self.shared.connections.len(),
+                "server.shutdown_grace has passed; closing the remaining connections"
             );
         }
         match self.queue.save_places().await {
             Ok(0) => {}
-            Ok(places) => tracing::info!(places, "the order of those who wait is kept"),
-            Err(error) => tracing::warn!(%error, "the order of those who wait is lost"),
+            Ok(places) => tracing::info!(places, "saved the order of the waiting visitors"),
+            Err(error) => {
+                tracing::warn!(%error, "failed to save the order of the waiting visitors");
+            }
         }
         self.shared.reservations.close().await;
     }
+}
+
+/// Restores the order of the waiting visitors, and loads the live conferences before the first request. Returns the
+/// time until the next synchronisation. Neither failure prevents the start.
+async fn load_queue(queue: &Queue) -> Duration {
+    if let Err(error) = queue.restore_places().await {
+        tracing::warn!(%error, "failed to restore the order of the waiting visitors");
+    }
+    queue.sync_now().await
+}
+
+fn has_same_key_servers(one: &config::Auth, other: &config::Auth) -> bool {
+    (&one.key_server, &one.jwks_url, one.key_cache)
+        == (&other.key_server, &other.jwks_url, other.key_cache)
 }
