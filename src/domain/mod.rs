@@ -5,6 +5,7 @@ pub mod booking;
 pub mod conference;
 pub mod policy;
 pub mod requester;
+pub mod reservation;
 pub mod room_name;
 pub mod secret;
 pub mod timestamp;

@@ -17,8 +17,8 @@ use warp::{Rejection, Reply};
 
 use super::form::FieldError;
 use crate::auth::service_token::AuthError;
-use crate::reservation::BookingError;
-use crate::reservation::gateway::{self, Failure};
+use crate::reservation::gateway::GatewayError;
+use crate::reservation::{BookingError, ReservationError};
 use crate::store::StoreError;
 
 /// A response of ours.
@@ -226,26 +226,33 @@ impl From<BookingError> for ApiError {
     }
 }
 
-impl From<gateway::Refused> for ApiError {
-    fn from(refused: gateway::Refused) -> Self {
-        let status = StatusCode::from_u16(refused.status).unwrap_or(StatusCode::FORBIDDEN);
-        Self::new(status, refused.message)
+impl From<ReservationError> for ApiError {
+    fn from(error: ReservationError) -> Self {
+        match error {
+            ReservationError::Store(error) => error.into(),
+            ReservationError::Gateway(error) => error.into(),
+        }
     }
 }
 
-impl From<Failure> for ApiError {
-    fn from(failure: Failure) -> Self {
-        let status = match failure {
-            Failure::Unreachable
-            | Failure::Failing(_)
-            | Failure::Unusable(_)
-            | Failure::TooLong => StatusCode::BAD_GATEWAY,
-            Failure::TooSlow => StatusCode::GATEWAY_TIMEOUT,
-            Failure::Resting | Failure::Busy | Failure::NotWritten => {
-                StatusCode::SERVICE_UNAVAILABLE
+impl From<GatewayError> for ApiError {
+    fn from(error: GatewayError) -> Self {
+        let message = error.to_string();
+        let status = match error {
+            GatewayError::Refused { status, .. } => {
+                let status = StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN);
+                return Self::new(status, message);
             }
+            GatewayError::Unreachable
+            | GatewayError::ServerError(_)
+            | GatewayError::InvalidResponse(_)
+            | GatewayError::ResponseTooLong => StatusCode::BAD_GATEWAY,
+            GatewayError::TimedOut => StatusCode::GATEWAY_TIMEOUT,
+            GatewayError::CircuitOpen
+            | GatewayError::TooManyInFlight
+            | GatewayError::StoreFailed => StatusCode::SERVICE_UNAVAILABLE,
         };
-        let error = Self::new(status, failure.to_string()).with_field("reason", failure.code());
+        let error = Self::new(status, message).with_field("reason", error.code());
         error.with_header(RETRY_AFTER, RETRY_SECONDS)
     }
 }

@@ -16,13 +16,11 @@ use super::error::{self, ApiError, Response, respond};
 use super::form::{FieldError, Fields};
 use super::request::{Access, CREATE, READ_END, Request, request};
 use super::{Shared, either, with};
-use crate::domain::allocation::{Allocation, AllocationId};
-use crate::domain::booking::Options;
 use crate::domain::conference::Conference;
 use crate::domain::requester::Requester;
+use crate::domain::reservation::{Reservation, ReservationId};
 use crate::domain::timestamp;
-use crate::reservation::gateway::{Lookup, Upstream, UpstreamConference, UpstreamId, Verdict};
-use crate::reservation::{self, Found, Outcome, Reservations};
+use crate::reservation::{self, AllocateResult, GetResult};
 
 /// Longest bare JID: a node and a host of 1023 bytes each, and the @. Other identity fields are cut here.
 const JID_MAX: usize = 2047;
@@ -55,11 +53,10 @@ impl ClockSkew {
     }
 }
 
-/// The conference as the API has it. Unset members are left out: a `null` wedges the room in stock
-/// Prosody.
+/// The conference as the API has it. Unset members are left out: a `null` wedges the room in stock Prosody.
 #[derive(Serialize)]
-struct ConferenceBody<'a, Id> {
-    id: Id,
+struct ConferenceBody<'a> {
+    id: &'a ReservationId,
     name: &'a str,
     mail_owner: &'a str,
     start_time: String,
@@ -70,86 +67,49 @@ struct ConferenceBody<'a, Id> {
     lobby: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     password: Option<&'a str>,
-    /// Ours: visitors wait until the conference goes live.
+    /// An extension for the shim: visitors wait until the conference goes live.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     waiting_queue: bool,
-    /// Ours: it is live already, so that its room need not be held.
+    /// An extension for the shim: the conference is live already, and its visitors need not wait.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     live: bool,
-    /// Ours: when it ends, as people read it, where that isn't in UTC.
+    /// An extension for the shim: the end in the time zone of the deployment, unless that is UTC.
     #[serde(skip_serializing_if = "Option::is_none")]
     ends: Option<String>,
 }
 
-/// What only our shim is told of a conference.
-#[derive(Clone, Copy)]
-struct Aside {
-    live: bool,
-    time_zone: Tz,
+/// A response with a running conference.
+fn running(
+    status: StatusCode,
+    reservation: &Reservation,
+    shared: &Shared,
     now: DateTime<Utc>,
-}
-
-impl Aside {
-    fn of(reservations: &Reservations, live: bool, now: DateTime<Utc>) -> Self {
-        let time_zone = reservations.config().time_zone;
-        Self {
-            live,
-            time_zone,
-            now,
-        }
-    }
-}
-
-impl<'a> ConferenceBody<'a, i64> {
-    fn of(allocation: &'a Allocation, aside: Aside) -> Self {
-        Self::with_id(allocation.id.get(), allocation, aside)
-    }
-}
-
-impl<'a> ConferenceBody<'a, &'a UpstreamId> {
-    fn granted(granted: &'a UpstreamConference, aside: Aside) -> Self {
-        let window = (granted.start, granted.end);
-        let owned = (granted.name.as_str(), granted.mail_owner.as_str());
-        Self::new(&granted.id, owned, window, &granted.options, aside)
-    }
-}
-
-impl<'a> ConferenceBody<'a, String> {
-    /// One that runs because the upstream could not be asked: its id must be none of the upstream's.
-    fn unasked(allocation: &'a Allocation, aside: Aside) -> Self {
-        Self::with_id(Upstream::own_id(allocation.id), allocation, aside)
-    }
-}
-
-impl<'a, Id> ConferenceBody<'a, Id> {
-    fn with_id(id: Id, allocation: &'a Allocation, aside: Aside) -> Self {
-        let window = (allocation.start, allocation.end);
-        let owned = (allocation.name.as_str(), allocation.mail_owner.as_str());
-        Self::new(id, owned, window, &allocation.options, aside)
-    }
-
-    fn new(
-        id: Id,
-        (name, mail_owner): (&'a str, &'a str),
-        (start, end): (DateTime<Utc>, DateTime<Utc>),
-        options: &'a Options,
-        aside: Aside,
-    ) -> Self {
-        Self {
-            id,
-            name,
-            mail_owner,
-            start_time: timestamp::format(start),
-            duration: (end - start).num_seconds(),
-            max_occupants: options.max_occupants,
-            lobby: options.lobby,
-            password: options.password.as_ref().map(|password| password.expose()),
-            waiting_queue: options.waiting_queue,
-            live: aside.live,
-            ends: (aside.time_zone != Tz::UTC)
-                .then(|| timestamp::format_local(end, aside.time_zone, aside.now)),
-        }
-    }
+) -> Response {
+    let Reservation {
+        start,
+        end,
+        options,
+        ..
+    } = reservation;
+    let live = reservation.conference.as_ref().is_some_and(|conference| {
+        let sessions = shared.sessions.load();
+        sessions.queue.is_live(conference)
+    });
+    let time_zone = shared.reservations.config().time_zone;
+    let body = ConferenceBody {
+        id: &reservation.id,
+        name: &reservation.name,
+        mail_owner: &reservation.mail_owner,
+        start_time: timestamp::format(*start),
+        duration: (*end - *start).num_seconds(),
+        max_occupants: options.max_occupants,
+        lobby: options.lobby,
+        password: options.password.as_ref().map(|password| password.expose()),
+        waiting_queue: options.waiting_queue,
+        live,
+        ends: (time_zone != Tz::UTC).then(|| timestamp::format_local(*end, time_zone, now)),
+    };
+    error::json(status, &body)
 }
 
 /// `/conference` and `/conference/{id}`.
@@ -173,114 +133,44 @@ async fn create(request: Request, shared: &Shared) -> Result<Response, ApiError>
     let form = request.form("application/x-www-form-urlencoded: name, start_time, mail_owner")?;
     let now = request.now;
     let request = read(form, &shared.config.xmpp.domain, &shared.clock_skew, now)?;
-    let reservations = &shared.reservations;
-    let live = shared.sessions.load().queue.is_live(&request.conference);
-    let aside = Aside::of(reservations, live, now);
-    if let Some(upstream) = reservations.upstream() {
-        return passed_on(upstream.allocate(&request).await, aside);
-    }
-    Ok(match reservations.allocate(request, now).await? {
-        Outcome::Allocated(allocation) => {
-            error::json(StatusCode::CREATED, &ConferenceBody::of(&allocation, aside))
-        }
-        Outcome::Conflict(id) => {
-            let message = "The conference is running already; conflict_id tells which.";
+    Ok(match shared.reservations.allocate(request, now).await? {
+        AllocateResult::Created(it) => running(StatusCode::CREATED, &it, shared, now),
+        // Prosody need not look the conference up by its id, as after a 409.
+        AllocateResult::Running(it) => running(StatusCode::OK, &it, shared, now),
+        AllocateResult::Conflict(id) => {
+            let message = "The conference is running already; its id is conflict_id.";
             let body = json!({ "conflict_id": id.get(), "message": message });
             error::json(StatusCode::CONFLICT, &body)
         }
-        Outcome::Queued => queued(),
-        Outcome::Refused(refusal) => {
+        AllocateResult::Queued => {
+            let message = "Visitors of this conference wait until it goes live.";
+            let body = json!({ "waiting_queue": true, "message": message });
+            error::json(StatusCode::ACCEPTED, &body)
+        }
+        AllocateResult::Refused(refusal) => {
             return Err(ApiError::new(StatusCode::FORBIDDEN, refusal.sentence)
                 .with_field("reason", refusal.reason.code()));
         }
     })
 }
 
-fn queued() -> Response {
-    let message = "Visitors of this conference wait until it goes live.";
-    let body = json!({ "waiting_queue": true, "message": message });
-    error::json(StatusCode::ACCEPTED, &body)
-}
-
-/// What an upstream made of a `POST /conference`. One that runs already is the answer itself, which spares
-/// Prosody the way by its id.
-fn passed_on(verdict: Verdict, aside: Aside) -> Result<Response, ApiError> {
-    let conference =
-        |status, granted| error::json(status, &ConferenceBody::granted(granted, aside));
-    Ok(match verdict {
-        Verdict::Opened(granted) => conference(StatusCode::CREATED, &granted),
-        Verdict::Running(granted) => conference(StatusCode::OK, &granted),
-        Verdict::Queued => queued(),
-        Verdict::Unasked(allocation) => {
-            let body = ConferenceBody::unasked(&allocation, aside);
-            error::json(StatusCode::CREATED, &body)
-        }
-        Verdict::Refused(refused) => return Err(refused.into()),
-        Verdict::Failed(failure) => return Err(failure.into()),
-    })
-}
-
-/// `GET` and `DELETE /conference/{id}` of an upstream's conferences.
-async fn one_upstream(
-    id: &str,
-    call: &Request,
-    upstream: &Upstream,
-    aside: Aside,
-) -> Result<Response, ApiError> {
-    if call.method == Method::DELETE {
-        return match upstream.end(id, call.now).await? {
-            true => Ok(error::no_content()),
-            false => Err(unknown()),
-        };
-    }
-    let ok = StatusCode::OK;
-    match upstream.find(id, call.now).await? {
-        Lookup::Running(granted) => Ok(error::json(ok, &ConferenceBody::granted(&granted, aside))),
-        Lookup::Unasked(allocation) => Ok(error::json(
-            ok,
-            &ConferenceBody::unasked(&allocation, aside),
-        )),
-        Lookup::Over(ended_at) => Err(over(ended_at, "The conference is over.")),
-        Lookup::Unknown => Err(unknown()),
-        Lookup::Refused(refused) => Err(refused.into()),
-        Lookup::Failed(failure) => Err(failure.into()),
-    }
-}
-
-fn unknown() -> ApiError {
-    ApiError::not_found("There is no conference with this id.")
-}
-
-/// `ended_at` is ours: it tells our shim a conference that is over from an id it can't know. The message is
-/// for those who are in the room still.
-fn over(ended_at: DateTime<Utc>, message: impl Into<String>) -> ApiError {
-    ApiError::not_found(message).with_field("ended_at", timestamp::format(ended_at))
-}
-
 /// `GET` and `DELETE /conference/{id}`.
-async fn one(id: String, call: Request, shared: &Shared) -> Result<Response, ApiError> {
-    let reservations = &shared.reservations;
-    // Of an upstream's conference this is said when it is allocated.
-    let aside = Aside::of(reservations, false, call.now);
-    if let Some(upstream) = reservations.upstream() {
-        return one_upstream(&id, &call, upstream, aside).await;
-    }
-    let id = AllocationId::parse_path(&id).ok_or_else(unknown)?;
-    if call.method == Method::DELETE {
-        return if reservations.end(id, call.now).await? {
-            Ok(error::no_content())
-        } else {
-            Err(unknown())
+async fn one(id: String, request: Request, shared: &Shared) -> Result<Response, ApiError> {
+    let (reservations, now) = (&shared.reservations, request.now);
+    let not_found = || ApiError::not_found("There is no conference with this id.");
+    if request.method == Method::DELETE {
+        return match reservations.end(&id, now).await? {
+            true => Ok(error::no_content()),
+            false => Err(not_found()),
         };
     }
-    match reservations.find(id, call.now).await? {
-        Found::Running(allocation) => {
-            let live = shared.sessions.load().queue.is_live(&allocation.conference);
-            let body = ConferenceBody::of(&allocation, Aside { live, ..aside });
-            Ok(error::json(StatusCode::OK, &body))
+    match reservations.find(&id, now).await? {
+        GetResult::Running(it) => Ok(running(StatusCode::OK, &it, shared, now)),
+        // `ended_at` is an extension: by it the shim distinguishes an ended conference from an unknown id.
+        GetResult::Ended { at, message } => {
+            Err(ApiError::not_found(message).with_field("ended_at", timestamp::format(at)))
         }
-        Found::Over(ended_at, message) => Err(over(ended_at, message)),
-        Found::Unknown => Err(unknown()),
+        GetResult::NotFound => Err(not_found()),
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use super::{Outcome, Request, Reservations};
+use super::{AllocateResult, Backend, Request, ReservationError, Reservations};
 use crate::batch::BatchItem;
 use crate::domain::allocation::Allocation;
 use crate::domain::conference::Conference;
@@ -23,7 +23,7 @@ pub(super) struct PendingRequest {
     received_at: DateTime<Utc>,
 }
 
-type Pending = BatchItem<PendingRequest, Outcome, StoreError>;
+type Pending = BatchItem<PendingRequest, AllocateResult, StoreError>;
 
 /// A request with its decision.
 struct Row<'a> {
@@ -34,13 +34,13 @@ struct Row<'a> {
 }
 
 /// The answer to a request, and its entry in the decision log.
-type DecisionRecord<'a> = (Outcome, DecisionLogEntry<'a>);
+type DecisionRecord<'a> = (AllocateResult, DecisionLogEntry<'a>);
 
 /// Gives each request of a batch its own result.
 fn fan_result(
     batch: &[Pending],
-    result: Result<Vec<Outcome>, StoreError>,
-) -> Vec<Result<Outcome, Arc<StoreError>>> {
+    result: Result<Vec<AllocateResult>, StoreError>,
+) -> Vec<Result<AllocateResult, Arc<StoreError>>> {
     match result.map_err(Arc::new) {
         Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
         Err(error) => vec![Err(error); batch.len()],
@@ -52,19 +52,23 @@ impl Reservations {
     ///
     /// # Errors
     ///
-    /// When the database can't be written; nothing was decided then.
+    /// When the database can't be written; nothing was decided then. Or when the upstream refuses the request or does
+    /// not answer as it should.
     pub async fn allocate(
         &self,
         request: Request,
         now: DateTime<Utc>,
-    ) -> Result<Outcome, Arc<StoreError>> {
+    ) -> Result<AllocateResult, ReservationError> {
+        if let Backend::Gateway(gateway) = &self.backend {
+            return Ok(gateway.allocate(&request).await?);
+        }
         let reservations = self.clone();
         let work = async move { reservations.decide_pending().await };
         let pending = PendingRequest {
             request,
             received_at: now,
         };
-        self.inner.pending.submit(pending, work).await
+        Ok(self.inner.pending.submit(pending, work).await?)
     }
 
     /// Decides on all requests that are pending when the transaction begins.
@@ -88,7 +92,7 @@ impl Reservations {
     }
 
     /// Decides on the requests of a batch in a transaction each.
-    async fn decide_each(&self, batch: &[Pending]) -> Vec<Result<Outcome, Arc<StoreError>>> {
+    async fn decide_each(&self, batch: &[Pending]) -> Vec<Result<AllocateResult, Arc<StoreError>>> {
         let mut outcomes = Vec::with_capacity(batch.len());
         for one in batch.chunks(1) {
             let result = match self.inner.store.begin().await {
@@ -101,7 +105,11 @@ impl Reservations {
     }
 
     /// Decides on a batch in one transaction.
-    async fn decide(&self, mut tx: Tx, batch: &[Pending]) -> Result<Vec<Outcome>, StoreError> {
+    async fn decide(
+        &self,
+        mut tx: Tx,
+        batch: &[Pending],
+    ) -> Result<Vec<AllocateResult>, StoreError> {
         // The requests arrived at nearly the same time: the instant of the last one holds for all.
         let Some(now) = batch.iter().map(|item| item.request.received_at).max() else {
             return Ok(Vec::new());
@@ -177,24 +185,24 @@ impl Reservations {
                 if row.opens {
                     let (reason, sentence) = self.opened(running, now);
                     let entry = entry.with_outcome("allowed", reason, sentence);
-                    (Outcome::Allocated(running.clone()), entry)
+                    (AllocateResult::Created(running.clone().into()), entry)
                 } else {
                     let id = running.id;
                     let sentence = format!("\"{room}\" is running already, as conference {id}.");
                     let entry = entry.with_outcome("conflict", "running", sentence);
-                    (Outcome::Conflict(id), entry)
+                    (AllocateResult::Conflict(id), entry)
                 }
             }
             Decision::Queue(booking) => {
                 let sentence = format!("\"{room}\" has a waiting queue: the visitor waits there.");
                 let entry = entry.with_outcome("queued", "waiting_queue", sentence);
-                (Outcome::Queued, entry.with_booking(Some(*booking)))
+                (AllocateResult::Queued, entry.with_booking(Some(*booking)))
             }
             Decision::Refuse(refusal) => {
                 let (reason, sentence) = (refusal.reason.code(), refusal.sentence.clone());
                 let entry = entry.with_outcome("refused", reason, sentence);
                 let entry = entry.with_booking(refusal.booking);
-                (Outcome::Refused(refusal.clone()), entry)
+                (AllocateResult::Refused(refusal.clone()), entry)
             }
         })
     }

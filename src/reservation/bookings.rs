@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use thiserror::Error;
 
-use super::Reservations;
+use super::{Backend, Reservations};
 use crate::domain::allocation::EndReason;
 use crate::domain::booking::{Booking, BookingId, Draft, DraftError};
 use crate::domain::conference::Conference;
@@ -171,9 +171,9 @@ impl Reservations {
 
     /// Refuses bookings where an upstream decides: they would have no effect.
     fn require_local(&self) -> Result<(), BookingError> {
-        match self.upstream {
-            Some(_) => Err(BookingError::Elsewhere),
-            None => Ok(()),
+        match self.backend {
+            Backend::Gateway(_) => Err(BookingError::Elsewhere),
+            Backend::Local => Ok(()),
         }
     }
 

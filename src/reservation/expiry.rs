@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Reservations, whole_seconds};
+use super::{Backend, Reservations, whole_seconds};
 use crate::batch::BatchItem;
 use crate::clock;
 use crate::domain::allocation::{AllocationId, EndReason};
@@ -46,13 +46,12 @@ async fn end_all(
 }
 
 impl Reservations {
-    /// Ends an allocation whose room is gone. Its booking stays, so the room can be opened again.
-    /// Returns whether the id was ever issued; a repetition changes nothing.
-    ///
-    /// # Errors
-    ///
-    /// When the database can't be written.
-    pub async fn end(&self, id: AllocationId, now: DateTime<Utc>) -> Result<bool, Arc<StoreError>> {
+    /// Ends an allocation. Returns whether its id was ever issued; a repetition changes nothing.
+    pub(super) async fn end_allocation(
+        &self,
+        id: AllocationId,
+        now: DateTime<Utc>,
+    ) -> Result<bool, Arc<StoreError>> {
         let reservations = self.clone();
         let work = async move { reservations.end_pending().await };
         let request = EndRequest {
@@ -81,17 +80,17 @@ impl Reservations {
         }
     }
 
-    /// Runs the background tasks until `stop`: the expiry loop, and those of the upstream.
+    /// Runs the background tasks until `stop`: the expiry loop, and those of the gateway.
     ///
     /// No answer depends on the expiry loop: an allocation past its end counts as over whether or not the loop
     /// has run.
     pub async fn run(&self, stop: CancellationToken) {
-        let upstream = async {
-            if let Some(upstream) = &self.upstream {
-                upstream.keep_house(stop.clone()).await;
+        let backend = async {
+            if let Backend::Gateway(gateway) = &self.backend {
+                gateway.run(stop.clone()).await;
             }
         };
-        tokio::join!(self.expire_loop(stop.clone()), upstream);
+        tokio::join!(self.expire_loop(stop.clone()), backend);
     }
 
     async fn expire_loop(&self, stop: CancellationToken) {

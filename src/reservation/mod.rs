@@ -7,6 +7,7 @@ mod allocate;
 mod bookings;
 mod expiry;
 pub mod gateway;
+mod result;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,21 +17,29 @@ use tokio::sync::Notify;
 
 use crate::batch::Batcher;
 use crate::config;
-use crate::domain::allocation::{Allocation, AllocationId};
+use crate::domain::allocation::AllocationId;
 use crate::domain::conference::Conference;
-use crate::domain::policy::{self, PolicyRules, Refusal};
+use crate::domain::policy::{self, PolicyRules};
 use crate::domain::requester::Requester;
 use crate::store::{DecisionFilter, DecisionRow, OutboxEntry, Store, StoreError};
 use allocate::PendingRequest;
 pub use bookings::BookingError;
 use expiry::EndRequest;
-use gateway::Upstream;
+use gateway::{Gateway, UpstreamError};
+pub use result::{AllocateResult, GetResult, ReservationError};
 
 /// The handle to reservations. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Reservations {
     inner: Arc<Inner>,
-    upstream: Option<Upstream>,
+    backend: Backend,
+}
+
+/// The system that decides on requests.
+#[derive(Clone, Debug)]
+enum Backend {
+    Local,
+    Gateway(Gateway),
 }
 
 #[derive(Debug)]
@@ -38,7 +47,7 @@ struct Inner {
     store: Store,
     config: Arc<config::Reservations>,
     rules: PolicyRules,
-    pending: Batcher<PendingRequest, Outcome, StoreError>,
+    pending: Batcher<PendingRequest, AllocateResult, StoreError>,
     ending: Batcher<EndRequest, bool, StoreError>,
     /// Wakes the expiry loop: the next end may be earlier now.
     ends_changed: Notify,
@@ -57,30 +66,6 @@ pub struct Request {
     pub requester: Requester,
 }
 
-/// The result of a request.
-#[derive(Clone, Debug)]
-pub enum Outcome {
-    /// A new allocation.
-    Allocated(Allocation),
-    /// The room has a running allocation.
-    Conflict(AllocationId),
-    /// A visitor that waits in the queue; nothing was allocated.
-    Queued,
-    /// The conference may not run.
-    Refused(Refusal),
-}
-
-/// The state of an allocation id.
-#[derive(Clone, Debug)]
-pub enum Found {
-    /// The conference runs.
-    Running(Box<Allocation>),
-    /// The conference ended at this instant; with a message for users who are still in its room.
-    Over(DateTime<Utc>, String),
-    /// The id was never issued, or its record was purged.
-    Unknown,
-}
-
 /// A duration in whole seconds, the unit of the wire.
 fn whole_seconds(duration: Duration) -> TimeDelta {
     let seconds = i64::try_from(duration.as_secs())
@@ -90,9 +75,12 @@ fn whole_seconds(duration: Duration) -> TimeDelta {
 }
 
 impl Reservations {
-    /// Reservations in `store`, decided by the rules of `config`.
-    #[must_use]
-    pub fn new(store: Store, config: Arc<config::Reservations>) -> Self {
+    /// Reservations in `store`, decided by the backend that `config` names.
+    ///
+    /// # Errors
+    ///
+    /// [`UpstreamError`] if the section of the upstream is invalid.
+    pub fn new(store: Store, config: Arc<config::Reservations>) -> Result<Self, UpstreamError> {
         let rules = PolicyRules {
             policy: config.policy,
             default_duration: whole_seconds(config.default_duration),
@@ -100,7 +88,13 @@ impl Reservations {
             start_policy: config.start_policy,
             time_zone: config.time_zone,
         };
-        Self {
+        let backend = match config.backend {
+            config::Backend::Local => Backend::Local,
+            config::Backend::Upstream => {
+                Backend::Gateway(Gateway::new(store.clone(), Arc::clone(&config))?)
+            }
+        };
+        Ok(Self {
             inner: Arc::new(Inner {
                 store,
                 config,
@@ -109,21 +103,8 @@ impl Reservations {
                 ending: Batcher::default(),
                 ends_changed: Notify::new(),
             }),
-            upstream: None,
-        }
-    }
-
-    /// The same, where an upstream decides.
-    #[must_use]
-    pub fn with_upstream(self, upstream: Upstream) -> Self {
-        let upstream = Some(upstream);
-        Self { upstream, ..self }
-    }
-
-    /// The upstream that decides, if there is one.
-    #[must_use]
-    pub fn upstream(&self) -> Option<&Upstream> {
-        self.upstream.as_ref()
+            backend,
+        })
     }
 
     /// The section `[reservations]` of the configuration.
@@ -132,21 +113,43 @@ impl Reservations {
         &self.inner.config
     }
 
-    /// Finds an allocation.
+    /// Finds a conference by its id as Prosody writes it into a path.
     ///
     /// # Errors
     ///
-    /// When the database can't be read.
-    pub async fn find(&self, id: AllocationId, now: DateTime<Utc>) -> Result<Found, StoreError> {
+    /// When the database can't be read, or the upstream does not answer as it should.
+    pub async fn find(&self, id: &str, now: DateTime<Utc>) -> Result<GetResult, ReservationError> {
+        if let Backend::Gateway(gateway) = &self.backend {
+            return gateway.find(id, now).await;
+        }
+        let Some(id) = AllocationId::parse_path(id) else {
+            return Ok(GetResult::NotFound);
+        };
         Ok(match self.inner.store.allocation(id).await? {
-            None => Found::Unknown,
+            None => GetResult::NotFound,
             Some(allocation) if allocation.is_over(now) => {
-                let ended_at = allocation.ended_at.unwrap_or(allocation.end);
-                let message = policy::end_message(&allocation, ended_at, &self.inner.rules, now);
-                Found::Over(ended_at, message)
+                let at = allocation.ended_at.unwrap_or(allocation.end);
+                let message = policy::end_message(&allocation, at, &self.inner.rules, now);
+                GetResult::Ended { at, message }
             }
-            Some(allocation) => Found::Running(Box::new(allocation)),
+            Some(allocation) => GetResult::Running(Box::new(allocation.into())),
         })
+    }
+
+    /// Ends a conference whose room is gone. Its booking stays, so the room can be opened again.
+    /// Returns whether the id was ever issued; a repetition changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// When the database can't be written, or the outbox is full.
+    pub async fn end(&self, id: &str, now: DateTime<Utc>) -> Result<bool, ReservationError> {
+        if let Backend::Gateway(gateway) = &self.backend {
+            return Ok(gateway.end(id, now).await?);
+        }
+        match AllocationId::parse_path(id) {
+            Some(id) => Ok(self.end_allocation(id, now).await?),
+            None => Ok(false),
+        }
     }
 
     /// Whether visitors of this conference wait in the queue: an option of its running allocation, or else of
@@ -160,8 +163,8 @@ impl Reservations {
         conference: &Conference,
         now: DateTime<Utc>,
     ) -> Result<bool, StoreError> {
-        if let Some(upstream) = &self.upstream {
-            return upstream.has_queue(conference, now).await;
+        if let Backend::Gateway(gateway) = &self.backend {
+            return gateway.has_queue(conference, now).await;
         }
         let store = &self.inner.store;
         let running = store.unended(conference).await?;

@@ -13,8 +13,10 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::clock;
 use crate::config::Config;
+use crate::domain::allocation::Allocation;
 use crate::domain::booking::{Draft, Options, StartPolicy};
 use crate::domain::policy::Reason;
+use crate::domain::reservation::{Reservation, ReservationId};
 
 /// The longest wait, in real time, for an action of the loop.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -43,7 +45,7 @@ impl Fixture {
             "[reservations]\ndefault_duration = \"6h\"\ndecisions_kept = \"30d\"\ndecisions_max = {max}\n"
         );
         let config = Config::parse(&config, "test", Path::new(""), []).unwrap();
-        let reservations = Reservations::new(store, Arc::new(config.reservations));
+        let reservations = Reservations::new(store, Arc::new(config.reservations)).unwrap();
         let running = reservations.clone();
         let background = tokio::spawn(async move { running.run(CancellationToken::new()).await });
         let fixture = Self {
@@ -58,13 +60,13 @@ impl Fixture {
         fixture
     }
 
-    async fn ask(&self, room: &str, at: DateTime<Utc>) -> Outcome {
+    async fn ask(&self, room: &str, at: DateTime<Utc>) -> AllocateResult {
         let request = request(room, Requester::default());
         self.reservations.allocate(request, at).await.unwrap()
     }
 
     async fn open(&self, room: &str, at: DateTime<Utc>) -> AllocationId {
-        allocated(&self.ask(room, at).await).id
+        created(&self.ask(room, at).await)
     }
 
     /// Sends a request and returns before it is decided. Requests are decided in the order of these calls.
@@ -73,7 +75,7 @@ impl Fixture {
         room: &str,
         requester: Requester,
         at: DateTime<Utc>,
-    ) -> JoinHandle<Outcome> {
+    ) -> JoinHandle<AllocateResult> {
         let reservations = self.reservations.clone();
         let request = request(room, requester);
         let task = tokio::spawn(async move { reservations.allocate(request, at).await.unwrap() });
@@ -94,8 +96,12 @@ impl Fixture {
 
     /// The recorded end of an allocation.
     async fn ended_at(&self, id: AllocationId) -> Option<DateTime<Utc>> {
+        self.allocation(id).await.ended_at
+    }
+
+    async fn allocation(&self, id: AllocationId) -> Allocation {
         let found = self.reservations.inner.store.allocation(id).await.unwrap();
-        found.unwrap().ended_at
+        found.unwrap()
     }
 
     /// Advances the loop's clock second by second until the end of an allocation is recorded.
@@ -130,16 +136,19 @@ fn request(room: &str, requester: Requester) -> Request {
     }
 }
 
-fn allocated(outcome: &Outcome) -> &Allocation {
-    match outcome {
-        Outcome::Allocated(allocation) => allocation,
-        other => panic!("not allocated: {other:?}"),
+fn created(result: &AllocateResult) -> AllocationId {
+    match result {
+        AllocateResult::Created(Reservation {
+            id: ReservationId::Number(id),
+            ..
+        }) => *id,
+        other => panic!("not created: {other:?}"),
     }
 }
 
-fn conflict(outcome: &Outcome) -> AllocationId {
-    match outcome {
-        Outcome::Conflict(id) => *id,
+fn conflict(result: &AllocateResult) -> AllocationId {
+    match result {
+        AllocateResult::Conflict(id) => *id,
         other => panic!("no conflict: {other:?}"),
     }
 }
@@ -253,21 +262,28 @@ async fn requests_that_share_a_transaction_are_decided_as_if_alone() {
 
     let owned_by_other = owned_by_other.await.unwrap();
     assert!(
-        matches!(&owned_by_other, Outcome::Refused(refusal) if refusal.reason == Reason::NotOwner)
+        matches!(&owned_by_other, AllocateResult::Refused(refusal) if refusal.reason == Reason::NotOwner)
     );
-    let owned_by_owner = allocated(&owned_by_owner.await.unwrap()).clone();
-    assert_eq!(owned_by_owner.booking, Some(owned.id));
+    let owned_by_owner = created(&owned_by_owner.await.unwrap());
+    assert_eq!(
+        fixture.allocation(owned_by_owner).await.booking,
+        Some(owned.id)
+    );
 
-    assert!(matches!(queued_by_visitor.await.unwrap(), Outcome::Queued));
-    let queued_by_user = allocated(&queued_by_user.await.unwrap()).clone();
-    assert_eq!(queued_by_user.booking, Some(queued.id));
-    assert!(queued_by_user.options.waiting_queue);
+    assert!(matches!(
+        queued_by_visitor.await.unwrap(),
+        AllocateResult::Queued
+    ));
+    let queued_by_user = created(&queued_by_user.await.unwrap());
+    let allocation = fixture.allocation(queued_by_user).await;
+    assert_eq!(allocation.booking, Some(queued.id));
+    assert!(allocation.options.waiting_queue);
 
-    let free = allocated(&free_by_first.await.unwrap()).id;
+    let free = created(&free_by_first.await.unwrap());
     assert_eq!(conflict(&free_by_second.await.unwrap()), free);
     assert_eq!(conflict(&free_by_third.await.unwrap()), free);
 
-    let after_expired = allocated(&after_expired.await.unwrap()).id;
+    let after_expired = created(&after_expired.await.unwrap());
     assert_ne!(after_expired, expired);
     let end = (now - TimeDelta::hours(1)).trunc_subsecs(0);
     assert_eq!(fixture.ended_at(expired).await, Some(end));
@@ -283,10 +299,10 @@ async fn requests_that_share_a_transaction_are_decided_as_if_alone() {
         ("queued", "queued", None),
         ("free", "allowed", Some(free)),
         ("expired", "allowed", Some(after_expired)),
-        ("owned", "allowed", Some(owned_by_owner.id)),
+        ("owned", "allowed", Some(owned_by_owner)),
         ("free", "conflict", Some(free)),
         ("running", "conflict", Some(running)),
-        ("queued", "allowed", Some(queued_by_user.id)),
+        ("queued", "allowed", Some(queued_by_user)),
         ("free", "conflict", Some(free)),
     ];
     assert_eq!(entries.collect::<Vec<_>>(), expected);
@@ -307,7 +323,7 @@ async fn more_requests_than_one_statement_holds_are_all_decided() {
     tokio::task::yield_now().await;
     busy.commit().await.unwrap();
     for one in waiting {
-        assert!(matches!(one.await.unwrap(), Ok(Outcome::Allocated(_))));
+        assert!(matches!(one.await.unwrap(), Ok(AllocateResult::Created(_))));
     }
 }
 
@@ -318,7 +334,13 @@ async fn ends_that_share_a_transaction_are_answered_each() {
     let first = fixture.open("room1", now).await;
     let second = fixture.open("room2", now).await;
     let ended = fixture.open("ended", now).await;
-    assert!(fixture.reservations.end(ended, now).await.unwrap());
+    assert!(
+        fixture
+            .reservations
+            .end(&ended.to_string(), now)
+            .await
+            .unwrap()
+    );
     let unknown = AllocationId::new(1_000_000).unwrap();
     let later = now + TimeDelta::minutes(1);
 
@@ -327,7 +349,7 @@ async fn ends_that_share_a_transaction_are_answered_each() {
     for id in [first, second, first, ended, unknown] {
         let reservations = fixture.reservations.clone();
         results.push(tokio::spawn(async move {
-            reservations.end(id, later).await.unwrap()
+            reservations.end(&id.to_string(), later).await.unwrap()
         }));
         tokio::task::yield_now().await;
     }

@@ -11,11 +11,11 @@ use crate::auth::keys::{KeyError, KeySet, PublicKey};
 use crate::auth::secret_file;
 use crate::auth::service_token::{ServiceAuth, ServiceTokens};
 use crate::auth::{Rules, Verifier};
-use crate::config::{Backend, Config};
+use crate::config::Config;
 use crate::domain::secret::Secret;
 use crate::queue::Queue;
 use crate::reservation::Reservations;
-use crate::reservation::gateway::{Upstream, UpstreamError};
+use crate::reservation::gateway::UpstreamError;
 use crate::session::SessionContext;
 use crate::session::limits::ConnectionLimits;
 use crate::session::timer_wheel::TimerWheel;
@@ -59,7 +59,10 @@ pub enum ServeError {
 ///
 /// [`ServeError::Store`] if the database can't be used, [`ServeError::Upstream`] if the upstream can't.
 pub async fn open(config: &Config) -> Result<Reservations, ServeError> {
-    reservations(config, open_store(config).await?)
+    Ok(Reservations::new(
+        open_store(config).await?,
+        Arc::new(config.reservations.clone()),
+    )?)
 }
 
 /// Copies the configured database to `file` without a migration, even if it is of an earlier version.
@@ -85,16 +88,6 @@ pub(super) async fn open_store(config: &Config) -> Result<Store, ServeError> {
             url: url.clone(),
             error,
         })
-}
-
-pub(super) fn reservations(config: &Config, store: Store) -> Result<Reservations, ServeError> {
-    let section = &config.reservations;
-    let reservations = Reservations::new(store.clone(), Arc::new(section.clone()));
-    if section.backend == Backend::Local {
-        return Ok(reservations);
-    }
-    let upstream = Upstream::new(store, section)?;
-    Ok(reservations.with_upstream(upstream))
 }
 
 pub(super) fn session_context(

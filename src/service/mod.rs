@@ -15,9 +15,10 @@ use crate::config::{self, Config};
 use crate::http::{self, Shared};
 use crate::metrics;
 use crate::queue::Queue;
+use crate::reservation::Reservations;
 use crate::session::limits::ConnectionLimits;
 pub use build::ServeError;
-use build::{open_store, reservations, secret, service_auth, session_context};
+use build::{open_store, secret, service_auth, session_context};
 pub use health::Liveness;
 
 /// A running service. It continues when this is dropped; [`Service::stop`] ends it.
@@ -57,7 +58,8 @@ impl Service {
     pub async fn start(listener: TcpListener, config: Config) -> Result<Self, ServeError> {
         metrics::init();
         let store = open_store(&config).await?;
-        let reservations = reservations(&config, store.clone())?;
+        let section = Arc::new(config.reservations.clone());
+        let reservations = Reservations::new(store.clone(), section)?;
         let address = listener.local_addr().unwrap_or(config.server.listen);
         let is_on_loopback = address.ip().to_canonical().is_loopback();
         let mut auth = service_auth(&config, secret(&config)?.as_ref())?;

@@ -1,4 +1,4 @@
-//! An HTTP server that answers as a test says, and remembers what it was asked.
+//! An HTTP server with scripted responses that records its requests.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -10,10 +10,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// Longest wait for what is to happen.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// The longest wait for a request.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A request as it came in.
+/// A recorded request.
 #[derive(Clone, Debug)]
 pub(crate) struct Heard {
     pub(crate) method: String,
@@ -34,14 +34,14 @@ impl Heard {
     }
 }
 
-/// What is answered.
+/// A scripted response.
 #[derive(Clone, Debug)]
 pub(crate) enum Say {
     Json(u16, Value),
     Raw(u16, String),
-    /// Never anything.
+    /// No response.
     Nothing,
-    /// The connection is closed.
+    /// Closes the connection without a response.
     HangUp,
 }
 
@@ -51,7 +51,7 @@ pub(crate) struct Scripted {
     pub(crate) address: SocketAddr,
     script: Arc<Mutex<Script>>,
     heard: watch::Receiver<Vec<Heard>>,
-    /// Answers wait while this is set.
+    /// While this is true, responses are held back.
     pub(crate) held: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
@@ -74,13 +74,13 @@ impl Scripted {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let script: Arc<Mutex<Script>> = Arc::new(Mutex::new(Box::new(script)));
-        let (tell, heard) = watch::channel(Vec::new());
+        let (recorded, heard) = watch::channel(Vec::new());
         let (held, hold) = watch::channel(false);
-        let (tell, play) = (Arc::new(tell), Arc::clone(&script));
+        let (recorded, shared) = (Arc::new(recorded), Arc::clone(&script));
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (tell, play, hold) = (Arc::clone(&tell), Arc::clone(&play), hold.clone());
-                tokio::spawn(serve(stream, tell, play, hold));
+                let (recorded, script) = (Arc::clone(&recorded), Arc::clone(&shared));
+                tokio::spawn(serve(stream, recorded, script, hold.clone()));
             }
         });
         Self {
@@ -92,7 +92,7 @@ impl Scripted {
         }
     }
 
-    /// Answers otherwise from now on.
+    /// Replaces the script.
     pub(crate) fn says(&self, script: impl FnMut(&Heard) -> Say + Send + 'static) {
         *self.script.lock().unwrap() = Box::new(script);
     }
@@ -105,20 +105,20 @@ impl Scripted {
         self.heard().iter().map(Heard::line).collect()
     }
 
-    /// Waits until this was heard so often.
+    /// Waits for `times` requests of this line.
     pub(crate) async fn wait(&self, line: &str, times: usize) {
         let mut heard = self.heard.clone();
         let enough =
             |all: &Vec<Heard>| all.iter().filter(|one| one.line() == line).count() >= times;
-        let waiting = tokio::time::timeout(PATIENCE, heard.wait_for(enough));
-        let came = waiting.await.is_ok_and(|waited| waited.is_ok());
-        assert!(came, "no {times} x {line}: {:?}", self.lines());
+        let waiting = tokio::time::timeout(WAIT_TIMEOUT, heard.wait_for(enough));
+        let arrived = waiting.await.is_ok_and(|waited| waited.is_ok());
+        assert!(arrived, "no {times} x {line}: {:?}", self.lines());
     }
 }
 
 async fn serve(
     stream: TcpStream,
-    tell: Arc<watch::Sender<Vec<Heard>>>,
+    recorded: Arc<watch::Sender<Vec<Heard>>>,
     script: Arc<Mutex<Script>>,
     mut hold: watch::Receiver<bool>,
 ) {
@@ -127,7 +127,7 @@ async fn serve(
         return;
     };
     let say = (script.lock().unwrap())(&heard);
-    tell.send_modify(|all| all.push(heard));
+    recorded.send_modify(|all| all.push(heard));
     if hold.wait_for(|held| !held).await.is_err() {
         return;
     }
@@ -172,7 +172,7 @@ async fn read(stream: &mut BufReader<TcpStream>) -> Option<Heard> {
     })
 }
 
-/// A conference as a reservation system should answer it: for two hours from now on.
+/// A valid conference of a reservation system: two hours from now.
 pub(crate) fn conference(id: impl Into<Value>, name: &str) -> Value {
     json!({
         "id": id.into(),

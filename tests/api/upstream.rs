@@ -1,4 +1,4 @@
-//! usher in front of another reservation system, which answers as each test says.
+//! usher as a gateway to another reservation system, whose responses each test scripts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,15 +12,15 @@ use crate::harness::{Usher, all, in_seconds, now};
 use crate::keys::check;
 use crate::scripted::{Heard, Say, Scripted, conference};
 
-/// usher in front of this server, with pauses that a test can wait for.
-fn before(server: &Scripted, extra: &str) -> String {
+/// A configuration with this upstream and short pauses.
+fn gateway_to(server: &Scripted, extra: &str) -> String {
     format!(
         "reservations.backend = \"upstream\"\n[reservations.upstream]\nurl = \"http://{}/api/\"\nretry_delay = \"1ms\"\n{extra}",
         server.address
     )
 }
 
-async fn answering(status: u16, body: Value) -> Scripted {
+async fn upstream_with(status: u16, body: Value) -> Scripted {
     Scripted::start(move |_| Say::Json(status, body.clone())).await
 }
 
@@ -29,7 +29,7 @@ async fn outbox(usher: &Usher) -> Value {
 }
 
 /// Waits until the outbox is empty.
-async fn delivered(usher: &Usher) {
+async fn wait_until_delivered(usher: &Usher) {
     let waiting = async {
         while outbox(usher).await["pending"] != 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -40,14 +40,14 @@ async fn delivered(usher: &Usher) {
 }
 
 #[tokio::test]
-async fn a_conference_is_passed_on_with_the_fields_of_prosody_and_the_headers_of_the_operator() {
+async fn request_has_the_fields_of_prosody_and_the_configured_headers() {
     let mut body = conference(7, "room1");
     body["password"] = "sesame".into();
     body["max_occupants"] = "5".into();
     body["unknown"] = json!({ "null": null });
-    let server = answering(201, body).await;
+    let server = upstream_with(201, body).await;
     let extra = "headers = { Authorization = \"Bearer upstream\" }";
-    let usher = Usher::start(&before(&server, extra)).await;
+    let usher = Usher::start(&gateway_to(&server, extra)).await;
     let form = "start_time=2026-11-21T22%3a21%3a26.000Z&name=room1&mail_owner=abc%40meet.example.com&user_email=a%40b";
     let answer = usher.post_form(form).await;
     assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.body);
@@ -78,9 +78,9 @@ async fn a_conference_is_passed_on_with_the_fields_of_prosody_and_the_headers_of
 }
 
 #[tokio::test]
-async fn identity_is_passed_on_where_the_operator_wants_it() {
-    let server = answering(201, conference(7, "room1")).await;
-    let usher = Usher::start(&before(&server, "forward_identity = true")).await;
+async fn identity_is_forwarded_if_configured() {
+    let server = upstream_with(201, conference(7, "room1")).await;
+    let usher = Usher::start(&gateway_to(&server, "forward_identity = true")).await;
     let identity = [
         ("user_id", "u-17"),
         ("user_email", "alice@example.com"),
@@ -100,15 +100,15 @@ async fn identity_is_passed_on_where_the_operator_wants_it() {
 }
 
 #[tokio::test]
-async fn a_conflict_is_answered_with_the_conference_itself() {
+async fn conflict_is_resolved_to_the_running_conference() {
     for (id, path) in [(json!(7), "7"), (json!("a-7"), "a-7"), (json!(7.0), "7")] {
-        let given = id.clone();
+        let sent = id.clone();
         let server = Scripted::start(move |heard| match heard.method.as_str() {
-            "POST" => Say::Json(409, json!({ "conflict_id": given.clone() })),
-            _ => Say::Json(200, conference(given.clone(), "ROOM1")),
+            "POST" => Say::Json(409, json!({ "conflict_id": sent.clone() })),
+            _ => Say::Json(200, conference(sent.clone(), "ROOM1")),
         })
         .await;
-        let usher = Usher::start(&before(&server, "")).await;
+        let usher = Usher::start(&gateway_to(&server, "")).await;
         let answer = usher.open("room1").await;
         assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
         assert_eq!(answer.body["name"], "room1");
@@ -119,7 +119,7 @@ async fn a_conflict_is_answered_with_the_conference_itself() {
 }
 
 #[tokio::test]
-async fn a_conflict_that_leads_nowhere_is_told() {
+async fn conflict_without_a_running_conference_is_an_error() {
     for (conflict, status) in [
         (json!({ "conflict_id": 7 }), 404),
         (json!({ "conflict_id": null }), 200),
@@ -130,29 +130,33 @@ async fn a_conflict_that_leads_nowhere_is_told() {
             _ => Say::Json(status, json!({})),
         })
         .await;
-        let usher = Usher::start(&before(&server, "")).await;
+        let usher = Usher::start(&gateway_to(&server, "")).await;
         usher.open("room1").await.refused(502);
     }
 }
 
 #[tokio::test]
-async fn a_refusal_reaches_the_user_with_its_status_and_message() {
+async fn refusal_keeps_its_status_and_message() {
     for status in [400, 401, 403, 404, 410, 418, 422, 429] {
-        let server = answering(status, json!({ "message": "Ask Bob." })).await;
-        let usher = Usher::start(&before(&server, "")).await;
+        let server = upstream_with(status, json!({ "message": "Ask Bob." })).await;
+        let usher = Usher::start(&gateway_to(&server, "")).await;
         assert_eq!(usher.open("room1").await.refused(status), "Ask Bob.");
-        assert_eq!(server.lines().len(), 1, "{status} is not tried again");
+        assert_eq!(server.lines().len(), 1, "{status} is not retried");
         let decision = usher.decisions("").await.remove(0);
         assert_eq!(decision["outcome"], "refused");
         assert_eq!(decision["sentence"], "Ask Bob.");
         server.says(|_| Say::Json(403, json!({ "message": ["no"] })));
-        let odd = usher.open("room1").await;
-        assert!(odd.refused(403).contains("\"room1\""), "{}", odd.body);
+        let invalid = usher.open("room1").await;
+        assert!(
+            invalid.refused(403).contains("\"room1\""),
+            "{}",
+            invalid.body
+        );
     }
 }
 
 #[tokio::test]
-async fn an_answer_that_can_not_be_repaired_is_told_by_its_field() {
+async fn response_that_is_not_repairable_is_an_error_with_the_field() {
     let mut no_duration = conference(7, "room1");
     no_duration["duration"] = Value::Null;
     let bodies = [
@@ -165,22 +169,22 @@ async fn an_answer_that_can_not_be_repaired_is_told_by_its_field() {
         (204, String::new(), "status is 204"),
         (202, "{}".into(), "status is 202"),
     ];
-    for (status, body, told) in bodies {
+    for (status, body, message) in bodies {
         let server = Scripted::start(move |_| Say::Raw(status, body.clone())).await;
-        let usher = Usher::start(&before(&server, "on_failure = \"allow\"")).await;
+        let usher = Usher::start(&gateway_to(&server, "on_failure = \"allow\"")).await;
         let answer = usher.open("room1").await;
-        assert!(answer.refused(502).contains(told), "{}", answer.body);
+        assert!(answer.refused(502).contains(message), "{}", answer.body);
         assert_eq!(server.lines().len(), 1);
         let decision = usher.decisions("").await.remove(0);
         assert_eq!(decision["outcome"], "failed");
-        assert!(decision["sentence"].as_str().unwrap().contains(told));
+        assert!(decision["sentence"].as_str().unwrap().contains(message));
     }
 }
 
 #[tokio::test]
-async fn failures_are_tried_again_and_the_last_one_is_told() {
-    let server = answering(500, json!({})).await;
-    let usher = Usher::start(&before(&server, "")).await;
+async fn failures_are_retried_and_the_last_one_is_reported() {
+    let server = upstream_with(500, json!({})).await;
+    let usher = Usher::start(&gateway_to(&server, "")).await;
     assert!(usher.open("room1").await.refused(502).contains("500"));
     assert_eq!(server.lines().len(), 4);
     let count = AtomicUsize::new(0);
@@ -194,31 +198,31 @@ async fn failures_are_tried_again_and_the_last_one_is_told() {
 }
 
 #[tokio::test]
-async fn a_time_out_is_told_and_not_tried_again() {
+async fn timeout_is_reported_and_not_retried() {
     let server = Scripted::start(|_| Say::Nothing).await;
-    let usher = Usher::start(&before(&server, "timeout = \"50ms\"")).await;
+    let usher = Usher::start(&gateway_to(&server, "timeout = \"50ms\"")).await;
     usher.open("room1").await.refused(504);
     assert_eq!(server.lines().len(), 1);
 }
 
 #[tokio::test]
-async fn the_deadline_ends_everything() {
+async fn request_ends_at_the_deadline() {
     let server = Scripted::start(|_| Say::Nothing).await;
-    let usher = Usher::start(&before(&server, "deadline = \"50ms\"")).await;
+    let usher = Usher::start(&gateway_to(&server, "deadline = \"50ms\"")).await;
     usher.open("room1").await.refused(504);
 }
 
 #[tokio::test]
-async fn simultaneous_requests_for_a_room_are_one_call() {
-    let server = answering(201, conference(7, "room1")).await;
-    let usher = Arc::new(Usher::start(&before(&server, "")).await);
+async fn simultaneous_requests_for_a_room_share_one_call() {
+    let server = upstream_with(201, conference(7, "room1")).await;
+    let usher = Arc::new(Usher::start(&gateway_to(&server, "")).await);
     server.held.send(true).unwrap();
     let asking = tokio::spawn({
         let usher = Arc::clone(&usher);
         async move { all(20, |_| usher.open("room1")).await }
     });
     server.wait("POST /api/conference", 1).await;
-    // Some may be too late to share it; that all who are in time do is a test of its own, beside the code.
+    // Some may arrive too late to share it; the unit test of `single_flight` covers the exact rule.
     tokio::time::sleep(Duration::from_millis(300)).await;
     server.held.send(false).unwrap();
     let answers = asking.await.unwrap();
@@ -230,7 +234,7 @@ async fn simultaneous_requests_for_a_room_are_one_call() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_for_the_one_who_asked() {
+async fn refusal_is_for_its_requester_only() {
     let server = Scripted::start(|heard: &Heard| {
         if heard.body.contains("u-1") {
             Say::Json(403, json!({ "message": "not you" }))
@@ -239,7 +243,7 @@ async fn a_refusal_is_for_the_one_who_asked() {
         }
     })
     .await;
-    let usher = Arc::new(Usher::start(&before(&server, "forward_identity = true")).await);
+    let usher = Arc::new(Usher::start(&gateway_to(&server, "forward_identity = true")).await);
     server.held.send(true).unwrap();
     let ask = |id: &'static str| {
         let usher = Arc::clone(&usher);
@@ -255,13 +259,13 @@ async fn a_refusal_is_for_the_one_who_asked() {
 }
 
 #[tokio::test]
-async fn an_id_from_lua_is_the_upstreams_own_again() {
+async fn lua_spelling_of_an_id_is_normalized() {
     let server = Scripted::start(|heard| match heard.method.as_str() {
         "DELETE" => Say::Raw(204, String::new()),
         _ => Say::Json(200, conference(7, "room1")),
     })
     .await;
-    let usher = Usher::start(&before(&server, "")).await;
+    let usher = Usher::start(&gateway_to(&server, "")).await;
     usher.open("room1").await;
     assert_eq!(usher.get("/conference/7.0").await.id(), 7);
     assert_eq!(
@@ -269,8 +273,8 @@ async fn an_id_from_lua_is_the_upstreams_own_again() {
         StatusCode::NO_CONTENT
     );
     server.wait("DELETE /api/conference/7", 1).await;
-    delivered(&usher).await;
-    // Again is fine, and nothing that the upstream has to hear.
+    wait_until_delivered(&usher).await;
+    // A repeated DELETE succeeds and is not delivered again.
     assert_eq!(
         usher.delete("/conference/7.0").await.status,
         StatusCode::NO_CONTENT
@@ -286,13 +290,13 @@ async fn an_id_from_lua_is_the_upstreams_own_again() {
 }
 
 #[tokio::test]
-async fn a_deletion_is_kept_until_it_is_heard_across_a_restart() {
+async fn deletion_is_kept_across_a_restart_until_acknowledged() {
     let server = Scripted::start(|heard| match heard.method.as_str() {
         "DELETE" => Say::Json(503, json!({})),
         _ => Say::Json(201, conference("a1", "room1")),
     })
     .await;
-    let config = before(&server, "").replace("1ms", "10m");
+    let config = gateway_to(&server, "").replace("1ms", "10m");
     let usher = Usher::start(&config).await;
     usher.open("room1").await;
     usher.delete("/conference/a1").await;
@@ -304,17 +308,17 @@ async fn a_deletion_is_kept_until_it_is_heard_across_a_restart() {
     server.says(|_| Say::Raw(204, String::new()));
     let usher = Usher::start_in(usher.stop().await, &config).await;
     server.wait("DELETE /api/conference/a1", 2).await;
-    delivered(&usher).await;
+    wait_until_delivered(&usher).await;
 }
 
 #[tokio::test]
-async fn a_deletion_is_delivered_before_its_room_is_asked_for_again() {
+async fn deletion_is_delivered_before_the_next_request_for_its_room() {
     let server = Scripted::start(|heard| match heard.method.as_str() {
         "DELETE" => Say::HangUp,
         _ => Say::Json(201, conference(7, "room1")),
     })
     .await;
-    let usher = Usher::start(&before(&server, "").replace("1ms", "10m")).await;
+    let usher = Usher::start(&gateway_to(&server, "").replace("1ms", "10m")).await;
     usher.open("room1").await;
     usher.delete("/conference/7").await;
     server.wait("DELETE /api/conference/7", 1).await;
@@ -332,14 +336,14 @@ async fn a_deletion_is_delivered_before_its_room_is_asked_for_again() {
 }
 
 #[tokio::test]
-async fn a_conference_that_runs_on_is_not_deleted_later() {
+async fn deletion_of_a_conference_that_is_running_again_is_discarded() {
     let server = Scripted::start(|heard| match heard.method.as_str() {
         "DELETE" => Say::Json(500, json!({})),
         "POST" => Say::Json(409, json!({ "conflict_id": 7 })),
         _ => Say::Json(200, conference(7, "room1")),
     })
     .await;
-    let usher = Usher::start(&before(&server, "").replace("1ms", "10m")).await;
+    let usher = Usher::start(&gateway_to(&server, "").replace("1ms", "10m")).await;
     usher.open("room1").await;
     usher.delete("/conference/7").await;
     server.wait("DELETE /api/conference/7", 1).await;
@@ -349,9 +353,9 @@ async fn a_conference_that_runs_on_is_not_deleted_later() {
 }
 
 #[tokio::test]
-async fn a_full_outbox_takes_no_more() {
-    let server = answering(503, json!({})).await;
-    let usher = Usher::start(&before(&server, "outbox_max = 2")).await;
+async fn full_outbox_refuses_deletions() {
+    let server = upstream_with(503, json!({})).await;
+    let usher = Usher::start(&gateway_to(&server, "outbox_max = 2")).await;
     for id in 1..=2 {
         let path = format!("/conference/{id}");
         assert_eq!(usher.delete(&path).await.status, StatusCode::NO_CONTENT);
@@ -360,7 +364,7 @@ async fn a_full_outbox_takes_no_more() {
     assert_eq!(
         usher.delete("/conference/1").await.status,
         204,
-        "it is there"
+        "accepted already"
     );
     assert_eq!(outbox(&usher).await["pending"], 2);
     let page = usher.get("/api/v1/outbox?limit=1").await.body;
@@ -370,14 +374,14 @@ async fn a_full_outbox_takes_no_more() {
 }
 
 #[tokio::test]
-async fn a_deletion_is_given_up_at_its_age_and_not_sent_to_who_takes_none() {
-    let server = answering(503, json!({})).await;
-    let usher = Usher::start(&before(&server, "outbox_retention = \"1s\"")).await;
+async fn deletion_is_discarded_at_its_maximum_age_and_where_unsupported() {
+    let server = upstream_with(503, json!({})).await;
+    let usher = Usher::start(&gateway_to(&server, "outbox_retention = \"1s\"")).await;
     usher.delete("/conference/1").await;
-    delivered(&usher).await;
+    wait_until_delivered(&usher).await;
     server.says(|_| Say::Json(405, json!({})));
     usher.delete("/conference/2").await;
-    delivered(&usher).await;
+    wait_until_delivered(&usher).await;
     let lines = server.lines();
     let of = |line: &str| lines.iter().filter(|one| *one == line).count();
     assert_eq!(of("DELETE /api/conference/2"), 1);
@@ -385,10 +389,10 @@ async fn a_deletion_is_given_up_at_its_age_and_not_sent_to_who_takes_none() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_fails_repeatedly_is_left_alone_until_it_answers_a_probe() {
-    let server = answering(500, json!({})).await;
+async fn circuit_breaker_opens_after_failures_and_closes_after_a_probe() {
+    let server = upstream_with(500, json!({})).await;
     let extra = "failures_max = 2\nretry_count = 0\nprobe_interval = \"50ms\"";
-    let usher = Usher::start(&before(&server, extra)).await;
+    let usher = Usher::start(&gateway_to(&server, extra)).await;
     server.says(|heard| match heard.method.as_str() {
         "GET" => Say::HangUp,
         _ => Say::Json(500, json!({})),
@@ -396,9 +400,9 @@ async fn an_upstream_that_fails_repeatedly_is_left_alone_until_it_answers_a_prob
     usher.open("room1").await.refused(502);
     usher.open("room1").await.refused(502);
     usher.delete("/conference/9").await;
-    let resting = usher.open("room1").await;
-    resting.refused(503);
-    assert!(resting.headers.contains_key("retry-after"));
+    let rejected = usher.open("room1").await;
+    rejected.refused(503);
+    assert!(rejected.headers.contains_key("retry-after"));
     usher.get("/conference/7").await.refused(503);
     let posts = |server: &Scripted| {
         let lines = server.lines();
@@ -410,17 +414,17 @@ async fn an_upstream_that_fails_repeatedly_is_left_alone_until_it_answers_a_prob
         "POST" => Say::Json(201, conference(7, "room1")),
         _ => Say::Json(404, json!({})),
     });
-    // What waited is delivered at once: it shows that the breaker is closed.
+    // The immediate delivery shows that the circuit breaker is closed.
     server.wait("DELETE /api/conference/9", 1).await;
-    delivered(&usher).await;
+    wait_until_delivered(&usher).await;
     assert_eq!(usher.open("room1").await.id(), 7);
 }
 
 #[tokio::test]
-async fn conferences_run_unasked_where_the_operator_wants_it() {
+async fn conferences_run_without_the_upstream_with_on_failure_allow() {
     let server = Scripted::start(|_| Say::HangUp).await;
     let extra = "on_failure = \"allow\"\nretry_count = 0\nfailures_max = 2";
-    let usher = Usher::start(&before(&server, extra)).await;
+    let usher = Usher::start(&gateway_to(&server, extra)).await;
     let first = usher.open("room1").await;
     assert_eq!(first.status, StatusCode::CREATED, "{}", first.body);
     let left = first.end() - now();
@@ -433,42 +437,46 @@ async fn conferences_run_unasked_where_the_operator_wants_it() {
     assert_eq!(usher.get(&path).await.body["id"], id);
     assert_eq!(usher.delete(&path).await.status, StatusCode::NO_CONTENT);
     usher.get(&path).await.refused(404);
-    assert_eq!(outbox(&usher).await["pending"], 0, "it is ours alone");
+    assert_eq!(
+        outbox(&usher).await["pending"],
+        0,
+        "the upstream does not know it"
+    );
     assert!(!server.lines().iter().any(|line| line.starts_with("DELETE")));
     assert_eq!(usher.decisions("").await[0]["reason"], "on_failure");
 }
 
 #[tokio::test]
-async fn an_answer_that_is_over_already_is_a_refusal() {
+async fn conference_that_has_ended_is_refused() {
     let mut past = conference(7, "room1");
     past["start_time"] = in_seconds(-7200 - 60).into();
-    let server = answering(201, past).await;
-    let usher = Usher::start(&before(&server, "")).await;
+    let server = upstream_with(201, past).await;
+    let usher = Usher::start(&gateway_to(&server, "")).await;
     assert!(usher.open("room1").await.refused(403).contains("ended at"));
 }
 
 #[tokio::test]
-async fn visitors_wait_where_the_upstream_says_so() {
-    let server = answering(202, json!({ "waiting_queue": true })).await;
-    let usher = Usher::start(&before(&server, "")).await;
+async fn visitor_waits_if_the_upstream_responds_202() {
+    let server = upstream_with(202, json!({ "waiting_queue": true })).await;
+    let usher = Usher::start(&gateway_to(&server, "")).await;
     let answer = usher.open("room1").await;
     assert_eq!(answer.status, StatusCode::ACCEPTED);
     assert_eq!(answer.body["waiting_queue"], true);
 }
 
 #[tokio::test]
-async fn bookings_are_made_in_the_upstream() {
-    let server = answering(404, json!({})).await;
-    let usher = Usher::start(&before(&server, "")).await;
+async fn bookings_are_refused() {
+    let server = upstream_with(404, json!({})).await;
+    let usher = Usher::start(&gateway_to(&server, "")).await;
     let booking = json!({ "room": "room1" });
     let answer = usher.json(Method::POST, "/api/v1/bookings", &booking).await;
     assert!(answer.refused(403).contains("make them there"));
 }
 
 #[tokio::test]
-async fn conferences_of_a_get_are_checked_as_well() {
-    let server = answering(200, conference(7, "room1")).await;
-    let usher = Usher::start(&before(&server, "")).await;
+async fn response_to_a_get_is_checked() {
+    let server = upstream_with(200, conference(7, "room1")).await;
+    let usher = Usher::start(&gateway_to(&server, "")).await;
     usher.open("room1").await;
     for (status, body, expected) in [
         (200, json!({}), 502),
@@ -484,9 +492,9 @@ async fn conferences_of_a_get_are_checked_as_well() {
 }
 
 #[tokio::test]
-async fn check_says_what_it_found() {
+async fn check_reports_the_response_to_its_probe() {
     let json = json!({ "message": "unknown" }).to_string();
-    for (status, body, code, told) in [
+    for (status, body, code, message) in [
         (
             404,
             json.as_str(),
@@ -495,7 +503,7 @@ async fn check_says_what_it_found() {
         ),
         (404, "<html>", 0, "not in JSON"),
         (401, "", 1, "reservations.upstream.headers"),
-        (302, "", 1, "elsewhere"),
+        (302, "", 1, "it redirects usher"),
         (
             200,
             "{}",
@@ -507,13 +515,13 @@ async fn check_says_what_it_found() {
     ] {
         let body = body.to_owned();
         let server = Scripted::start(move |_| Say::Raw(status, body.clone())).await;
-        let (exit, output) = check(&before(&server, ""), &[]).await;
+        let (exit, output) = check(&gateway_to(&server, ""), &[]).await;
         assert_eq!(exit, Some(code), "{status}: {output}");
-        assert!(output.contains(told), "{status}: {output}");
+        assert!(output.contains(message), "{status}: {output}");
         assert_eq!(server.lines(), ["GET /api/conference/0"]);
     }
     let gone = Scripted::start(|_| Say::HangUp).await;
-    let config = before(&gone, "");
+    let config = gateway_to(&gone, "");
     drop(gone);
     let (exit, output) = check(&config, &[]).await;
     assert_eq!(exit, Some(1));
@@ -521,7 +529,7 @@ async fn check_says_what_it_found() {
 }
 
 #[tokio::test]
-async fn a_file_without_certificates_is_named() {
+async fn file_without_certificates_is_reported() {
     let dir = tempfile::TempDir::new().unwrap();
     let file = dir.path().join("ca.pem");
     std::fs::write(&file, "nothing").unwrap();

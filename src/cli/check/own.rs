@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use usher::clock;
 use usher::config::{Backend, Config};
-use usher::reservation::gateway::Upstream;
+use usher::reservation::gateway::Gateway;
 use usher::store::{Schema, Store};
 
 use super::finding::Finding;
@@ -171,7 +171,7 @@ async fn upstream(config: &Config) -> Option<Result<String, String>> {
         return None;
     }
     // Without one, the configuration would have been refused.
-    Some(Upstream::probe(settings.upstream.as_ref()?).await)
+    Some(Gateway::probe(settings.upstream.as_ref()?).await)
 }
 
 /// The database, and the outbox in it. One that is not there, or is of another version, is left as it is: that

@@ -1,133 +1,109 @@
-//! Writes down what an upstream answered: the decision, and what runs.
+//! Records the results of the upstream: the decision, and the conference that is running.
 
 use chrono::{DateTime, SubsecRound, Utc};
 
-use super::response::UpstreamConference;
-use super::{Failure, Refused, Upstream, Verdict};
+use super::{Gateway, GatewayError, Result, fallback};
 use crate::clock;
 use crate::config::OnFailure;
 use crate::domain::allocation::Allocation;
 use crate::domain::booking::Options;
 use crate::domain::policy::Terms;
+use crate::domain::reservation::Reservation;
 use crate::domain::timestamp;
 use crate::metrics;
-use crate::reservation::Request;
+use crate::reservation::{AllocateResult, Request, whole_seconds};
 use crate::store::{DecisionLogEntry, NewAllocation, StoreError, Tx, UpstreamRow};
 
-impl Upstream {
-    /// Remembers what runs, and that it is not to be deleted.
-    pub(super) async fn remember(
+impl Gateway {
+    /// Stores a running conference, and discards a deletion of it in the outbox.
+    pub(super) async fn store_conference(
         &self,
         request: &Request,
-        granted: &UpstreamConference,
-    ) -> Result<(), Failure> {
+        reservation: &Reservation,
+    ) -> Result<()> {
         let row = UpstreamRow {
-            id: granted.id.to_string(),
+            id: reservation.id.to_string(),
             conference: request.conference.clone(),
-            name: granted.name.clone(),
-            mail_owner: granted.mail_owner.clone(),
-            waiting_queue: granted.options.waiting_queue,
-            end: granted.end,
+            name: reservation.name.clone(),
+            mail_owner: reservation.mail_owner.clone(),
+            waiting_queue: reservation.options.waiting_queue,
+            end: reservation.end,
             ended_at: None,
         };
-        let written = async {
+        let stored = async {
             let mut tx = self.inner.store.begin().await?;
-            let overtaken = tx.upstream_runs(&row).await?;
+            let deletion_discarded = tx.upstream_runs(&row).await?;
             tx.commit().await?;
-            Ok::<_, StoreError>(overtaken)
+            Ok::<_, StoreError>(deletion_discarded)
         };
-        match written.await {
-            Ok(false) => Ok(()),
-            Ok(true) => {
-                tracing::info!(
-                    id = row.id,
-                    "it runs again before its deletion was heard; not deleted"
-                );
-                Ok(())
-            }
-            Err(error) => Err(not_written(&error)),
+        if stored.await.map_err(|error| store_failed(&error))? {
+            tracing::info!(
+                id = row.id,
+                "deletion discarded: the conference is running again"
+            );
+        }
+        Ok(())
+    }
+
+    /// Records the result of a request. Returns the one to answer with: a fallback where `on_failure` permits one,
+    /// and a failure if the result can't be stored.
+    pub(super) async fn record(
+        &self,
+        request: &Request,
+        result: Result<AllocateResult>,
+    ) -> Result<AllocateResult> {
+        let now = clock::now();
+        let result = self.refuse_ended(request, result, now);
+        match self.record_decision(request, &result, now).await {
+            Ok(Some(allocation)) => Ok(AllocateResult::Created(fallback(allocation))),
+            Ok(None) => result,
+            Err(error) => Err(store_failed(&error)),
         }
     }
 
-    /// Turns what was heard into what is answered, and writes it down.
-    pub(super) async fn conclude(
+    fn refuse_ended(
         &self,
         request: &Request,
-        asked: Result<Verdict, Failure>,
-    ) -> Verdict {
-        let now = clock::now();
-        let verdict = match asked {
-            Ok(Verdict::Opened(granted) | Verdict::Running(granted)) if granted.end <= now => {
-                let ended =
-                    timestamp::format_local(granted.end, self.inner.settings.time_zone, now);
+        result: Result<AllocateResult>,
+        now: DateTime<Utc>,
+    ) -> Result<AllocateResult> {
+        match result {
+            Ok(AllocateResult::Created(reservation) | AllocateResult::Running(reservation))
+                if reservation.end <= now =>
+            {
                 let room = request.conference.display_name();
-                Verdict::Refused(Refused {
+                let zone = self.inner.config.time_zone;
+                let ended = timestamp::format_local(reservation.end, zone, now);
+                Err(GatewayError::Refused {
                     status: 403,
                     message: format!(
-                        "The reservation of \"{room}\" ended at {ended}. Reserve the room anew, then open it again."
+                        "The reservation of \"{room}\" ended at {ended}. Make a new reservation and try again."
                     ),
                 })
             }
-            Ok(verdict) => verdict,
-            Err(failure) => Verdict::Failed(failure),
-        };
-        self.record(request, verdict, now)
-            .await
-            .unwrap_or_else(|error| Verdict::Failed(not_written(&error)))
+            result => result,
+        }
     }
 
-    async fn record(
+    /// Writes the decision log. Returns the fallback, if there is one.
+    async fn record_decision(
         &self,
         request: &Request,
-        verdict: Verdict,
+        result: &Result<AllocateResult>,
         now: DateTime<Utc>,
-    ) -> Result<Verdict, StoreError> {
-        let settings = &self.inner.settings;
-        let room = request.conference.display_name();
-        let until = |end| timestamp::format_local(end, settings.time_zone, now);
+    ) -> Result<Option<Allocation>, StoreError> {
         let mut tx = self.inner.store.begin().await?;
-        let unasked = match &verdict {
-            Verdict::Failed(failure)
-                if settings.on_failure == OnFailure::Allow && failure.is_absence() =>
+        let fallback = match result {
+            Err(error)
+                if self.inner.upstream.on_failure == OnFailure::Allow && error.is_unavailable() =>
             {
-                Some(self.run_unasked(&mut tx, request, now).await?)
+                Some(self.allocate_fallback(&mut tx, request, now).await?)
             }
             _ => None,
         };
-        let entry = DecisionLogEntry::new(&request.conference, &request.requester);
-        let entry = match (&verdict, &unasked) {
-            (_, Some(allocation)) => {
-                let end = until(allocation.end);
-                let sentence = format!(
-                    "\"{room}\" runs until {end} because the reservation system gives no answer."
-                );
-                entry
-                    .with_outcome("allowed", "on_failure", sentence)
-                    .with_allocation(allocation)
-            }
-            (Verdict::Opened(granted), _) => {
-                let (id, end) = (&granted.id, until(granted.end));
-                let sentence = format!(
-                    "\"{room}\" was opened by the reservation system, as conference {id}, and runs until {end}."
-                );
-                entry.with_outcome("allowed", "upstream", sentence)
-            }
-            (Verdict::Running(granted), _) => {
-                let (id, end) = (&granted.id, until(granted.end));
-                let sentence =
-                    format!("\"{room}\" is running already, as conference {id}, until {end}.");
-                entry.with_outcome("allowed", "running", sentence)
-            }
-            (Verdict::Refused(refused), _) => {
-                entry.with_outcome("refused", "upstream", refused.message.clone())
-            }
-            (Verdict::Failed(failure), _) => {
-                entry.with_outcome("failed", failure.code(), failure.to_string())
-            }
-            (Verdict::Queued | Verdict::Unasked(_), _) => {
-                let sentence = format!("\"{room}\" has a waiting queue: the visitor waits there.");
-                entry.with_outcome("queued", "waiting_queue", sentence)
-            }
+        let entry = match &fallback {
+            Some(allocation) => self.fallback_entry(request, allocation, now),
+            None => self.entry(request, result, now),
         };
         tracing::info!(
             conference = request.conference.node(),
@@ -138,44 +114,87 @@ impl Upstream {
         metrics::decision_made(entry.outcome, entry.reason);
         tx.record(&[entry], now).await?;
         tx.commit().await?;
-        Ok(unasked.map_or(verdict, Verdict::Unasked))
+        Ok(fallback)
     }
 
-    /// Lets a conference run that the upstream could not be asked about; the one that does so already, if any.
-    async fn run_unasked(
+    fn fallback_entry<'a>(
+        &self,
+        request: &'a Request,
+        allocation: &Allocation,
+        now: DateTime<Utc>,
+    ) -> DecisionLogEntry<'a> {
+        let room = request.conference.display_name();
+        let end = timestamp::format_local(allocation.end, self.inner.config.time_zone, now);
+        let sentence =
+            format!("\"{room}\" runs until {end} because the reservation system is unavailable.");
+        DecisionLogEntry::new(&request.conference, &request.requester)
+            .with_outcome("allowed", "on_failure", sentence)
+            .with_allocation(allocation)
+    }
+
+    fn entry<'a>(
+        &self,
+        request: &'a Request,
+        result: &Result<AllocateResult>,
+        now: DateTime<Utc>,
+    ) -> DecisionLogEntry<'a> {
+        let room = request.conference.display_name();
+        let until = |end| timestamp::format_local(end, self.inner.config.time_zone, now);
+        let (outcome, reason, sentence) = match result {
+            Ok(AllocateResult::Created(Reservation { id, end, .. })) => {
+                let end = until(*end);
+                let sentence = format!(
+                    "\"{room}\" was opened by the reservation system, as conference {id}, and runs until {end}."
+                );
+                ("allowed", "upstream", sentence)
+            }
+            Ok(AllocateResult::Running(Reservation { id, end, .. })) => {
+                let end = until(*end);
+                let sentence =
+                    format!("\"{room}\" is running already, as conference {id}, until {end}.");
+                ("allowed", "running", sentence)
+            }
+            Ok(_) => {
+                let sentence = format!("\"{room}\" has a waiting queue: the visitor waits there.");
+                ("queued", "waiting_queue", sentence)
+            }
+            Err(error @ GatewayError::Refused { .. }) => {
+                ("refused", error.code(), error.to_string())
+            }
+            Err(error) => ("failed", error.code(), error.to_string()),
+        };
+        DecisionLogEntry::new(&request.conference, &request.requester)
+            .with_outcome(outcome, reason, sentence)
+    }
+
+    /// Allocates a conference without the upstream, or returns the fallback that is running already.
+    async fn allocate_fallback(
         &self,
         tx: &mut Tx,
         request: &Request,
         now: DateTime<Utc>,
     ) -> Result<Allocation, StoreError> {
-        let Request {
-            conference,
-            name,
-            requester,
-            ..
-        } = request;
         tx.end_expired(now).await?;
-        if let Some(running) = tx.unended(conference).await? {
+        if let Some(running) = tx.unended(&request.conference).await? {
             return Ok(running);
         }
         let start = now.trunc_subsecs(0);
-        let terms = Terms {
-            start,
-            end: start + self.inner.settings.default_duration,
-            options: Options::default(),
-            booking: None,
+        let new = NewAllocation {
+            conference: &request.conference,
+            name: &request.name,
+            mail_owner: &request.requester.mail_owner,
+            terms: Terms {
+                start,
+                end: start + whole_seconds(self.inner.config.default_duration),
+                options: Options::default(),
+                booking: None,
+            },
         };
-        let opening = NewAllocation {
-            conference,
-            name,
-            mail_owner: &requester.mail_owner,
-            terms,
-        };
-        tx.insert_allocation(opening, now).await
+        tx.insert_allocation(new, now).await
     }
 }
 
-fn not_written(error: &StoreError) -> Failure {
-    tracing::error!(%error, "an answer of the reservation system was not written down");
-    Failure::NotWritten
+fn store_failed(error: &StoreError) -> GatewayError {
+    tracing::error!(%error, "a response of the reservation system can't be stored");
+    GatewayError::StoreFailed
 }

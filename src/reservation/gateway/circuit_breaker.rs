@@ -1,37 +1,36 @@
-//! The circuit breaker, pure: whether the upstream is asked at all, after it has failed a few times in a row.
+//! The circuit breaker, pure: after several failures in a row no request is made until a probe succeeds.
 
-/// What the breaker lets through.
+/// Which requests may be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Everything; so many requests have failed since the last that didn't.
+    /// All; with the number of failures since the last success.
     Closed(u32),
-    /// Nothing.
+    /// None.
     Open,
-    /// The next request, to see: the upstream answers the probe, with errors, as some do to every id that
-    /// they don't know.
-    Trial,
+    /// One, as a test: the upstream responds to the probe, but with an error, as some systems do for an unknown id.
+    HalfOpen,
 }
 
-/// What is known of an upstream by a probe.
+/// The result of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Probed {
-    /// It answers as it should.
-    Well,
-    /// It answers, with an error of its own.
-    Ill,
-    /// It doesn't answer.
-    Away,
+pub(super) enum ProbeResult {
+    /// A status below 500.
+    Ok,
+    /// A status from 500 up.
+    Error,
+    /// No response.
+    Unreachable,
 }
 
-/// Remembers failures in a row.
+/// Counts failures in a row.
 #[derive(Debug)]
-pub(super) struct Breaker {
+pub(super) struct CircuitBreaker {
     failures_max: u32,
     state: State,
 }
 
-impl Breaker {
-    /// One that opens after so many failures in a row, from 1 up.
+impl CircuitBreaker {
+    /// Opens after `failures_max` failures in a row, from 1 up.
     pub(super) fn new(failures_max: u32) -> Self {
         Self {
             failures_max,
@@ -39,32 +38,32 @@ impl Breaker {
         }
     }
 
-    /// Whether a request may be made; the one of a trial is given out once.
-    pub(super) fn admits(&mut self) -> bool {
+    /// Whether a request may be made. In the half-open state, only the first caller may.
+    pub(super) fn try_acquire(&mut self) -> bool {
         match self.state {
             State::Closed(_) => true,
             State::Open => false,
-            State::Trial => {
+            State::HalfOpen => {
                 self.state = State::Open;
                 true
             }
         }
     }
 
-    /// Whether requests are being refused.
+    /// Whether requests are refused.
     pub(super) fn is_open(&self) -> bool {
         !matches!(self.state, State::Closed(_))
     }
 
-    /// A request was answered; tells whether that closed the breaker.
-    pub(super) fn succeeded(&mut self) -> bool {
+    /// A request succeeded. Returns whether that closed the breaker.
+    pub(super) fn record_success(&mut self) -> bool {
         let was_open = self.is_open();
         self.state = State::Closed(0);
         was_open
     }
 
-    /// A request failed; tells whether that opened the breaker.
-    pub(super) fn failed(&mut self) -> bool {
+    /// A request failed. Returns whether that opened the breaker.
+    pub(super) fn record_failure(&mut self) -> bool {
         let State::Closed(failures) = self.state else {
             return false;
         };
@@ -78,15 +77,15 @@ impl Breaker {
         opens
     }
 
-    /// A probe came back while the breaker was open; tells whether that closed it.
-    pub(super) fn probed(&mut self, probed: Probed) -> bool {
+    /// A probe ended. Returns whether that closed the breaker.
+    pub(super) fn record_probe(&mut self, result: ProbeResult) -> bool {
         if !self.is_open() {
             return false;
         }
-        self.state = match probed {
-            Probed::Well => State::Closed(0),
-            Probed::Ill => State::Trial,
-            Probed::Away => State::Open,
+        self.state = match result {
+            ProbeResult::Ok => State::Closed(0),
+            ProbeResult::Error => State::HalfOpen,
+            ProbeResult::Unreachable => State::Open,
         };
         !self.is_open()
     }
@@ -96,52 +95,52 @@ impl Breaker {
 mod tests {
     use super::*;
 
-    fn opened() -> Breaker {
-        let mut breaker = Breaker::new(2);
-        assert!(!breaker.failed() && breaker.admits());
-        assert!(breaker.failed(), "the second opens it");
+    fn opened() -> CircuitBreaker {
+        let mut breaker = CircuitBreaker::new(2);
+        assert!(!breaker.record_failure() && breaker.try_acquire());
+        assert!(breaker.record_failure(), "the second failure opens it");
         breaker
     }
 
     #[test]
-    fn it_opens_after_failures_in_a_row_only() {
-        let mut breaker = Breaker::new(2);
+    fn only_failures_in_a_row_open_it() {
+        let mut breaker = CircuitBreaker::new(2);
         for _ in 0..3 {
-            assert!(!breaker.failed());
-            assert!(!breaker.succeeded());
+            assert!(!breaker.record_failure());
+            assert!(!breaker.record_success());
         }
-        assert!(breaker.admits());
-        assert!(!opened().admits());
+        assert!(breaker.try_acquire());
+        assert!(!opened().try_acquire());
     }
 
     #[test]
-    fn what_was_under_way_when_it_opened_changes_nothing_by_failing() {
+    fn failure_of_an_earlier_request_leaves_it_open() {
         let mut breaker = opened();
-        assert!(!breaker.failed());
-        assert!(!breaker.admits());
+        assert!(!breaker.record_failure());
+        assert!(!breaker.try_acquire());
     }
 
     #[test]
-    fn a_good_probe_closes_it() {
+    fn successful_probe_closes_it() {
         let mut breaker = opened();
-        assert!(!breaker.probed(Probed::Away));
-        assert!(!breaker.admits());
-        assert!(breaker.probed(Probed::Well));
-        assert!(breaker.admits() && !breaker.failed());
-        assert!(!breaker.probed(Probed::Well), "it is closed already");
+        assert!(!breaker.record_probe(ProbeResult::Unreachable));
+        assert!(!breaker.try_acquire());
+        assert!(breaker.record_probe(ProbeResult::Ok));
+        assert!(breaker.try_acquire() && !breaker.record_failure());
+        assert!(!breaker.record_probe(ProbeResult::Ok), "closed already");
     }
 
     #[test]
-    fn a_probe_answered_with_an_error_lets_one_request_try() {
+    fn probe_with_an_error_permits_one_request() {
         let mut breaker = opened();
-        assert!(!breaker.probed(Probed::Ill));
-        assert!(breaker.admits());
-        assert!(!breaker.admits(), "one only");
-        assert!(!breaker.failed());
-        assert!(!breaker.admits());
-        breaker.probed(Probed::Ill);
-        assert!(breaker.admits());
-        assert!(breaker.succeeded());
-        assert!(breaker.admits() && breaker.admits());
+        assert!(!breaker.record_probe(ProbeResult::Error));
+        assert!(breaker.try_acquire());
+        assert!(!breaker.try_acquire(), "only one");
+        assert!(!breaker.record_failure());
+        assert!(!breaker.try_acquire());
+        breaker.record_probe(ProbeResult::Error);
+        assert!(breaker.try_acquire());
+        assert!(breaker.record_success());
+        assert!(breaker.try_acquire() && breaker.try_acquire());
     }
 }

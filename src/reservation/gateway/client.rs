@@ -1,4 +1,4 @@
-//! Calls to the upstream over HTTP: one attempt, its bounds, and what the network says.
+//! HTTP calls to the upstream.
 
 use std::fmt::Display;
 use std::path::Path;
@@ -10,32 +10,31 @@ use reqwest::{Certificate, Method};
 use thiserror::Error;
 use tokio::time::Instant;
 
-use super::retry::{Reply, Rules, Trouble};
+use super::retry::{HttpResponse, RetryPolicy, TransportError};
 use crate::config;
 use crate::error_chain;
 use crate::metrics;
 
-/// The most that an answer may hold, in bytes; a conference is under a kilobyte.
-const ANSWER_MAX: usize = 64 * 1024;
+/// The longest response body, in bytes; a conference is under a kilobyte.
+const RESPONSE_MAX: usize = 64 * 1024;
 
-/// Why the upstream can't be asked at all.
+/// Why there can be no client.
 #[derive(Debug, Error)]
 pub enum UpstreamError {
     /// No URL.
     #[error("reservations.upstream.url: is not set; set it to the reservation system's URL")]
     NoUrl,
-    /// A header that HTTP can't carry.
+    /// A header that is not valid in HTTP.
     #[error("reservations.upstream.headers: {0} can't be sent; write it in ASCII, on one line")]
     Header(String),
-    /// The file of certificates can't be read, or holds none.
-    #[error("reservations.upstream.ca_file: {0}; give it PEM certificates")]
+    /// The file of certificates is not readable, or has none.
+    #[error("reservations.upstream.ca_file: {0}; the file must have PEM certificates")]
     Certificates(String),
-    /// The TLS library refuses.
+    /// The TLS library failed.
     #[error("reservations.upstream: TLS can't be set up: {0}")]
     Tls(String),
 }
 
-/// One call.
 #[derive(Clone, Debug)]
 pub(super) struct Call {
     method: Method,
@@ -43,37 +42,35 @@ pub(super) struct Call {
     form: Option<String>,
 }
 
-/// Makes calls.
 #[derive(Debug)]
 pub(super) struct Client {
     http: reqwest::Client,
     base: String,
-    rules: Rules,
+    retry: RetryPolicy,
     deadline: Duration,
 }
 
 impl Client {
-    /// For the upstream that `settings` describe.
     pub(super) fn new(settings: &config::Upstream) -> Result<Self, UpstreamError> {
         let mut headers = HeaderMap::new();
         for (name, value) in &settings.headers {
-            let wrong = || UpstreamError::Header(name.clone());
-            let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong())?;
-            let mut value = HeaderValue::from_str(value.expose()).map_err(|_| wrong())?;
+            let invalid = || UpstreamError::Header(name.clone());
+            let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_| invalid())?;
+            let mut value = HeaderValue::from_str(value.expose()).map_err(|_| invalid())?;
             value.set_sensitive(true);
             headers.insert(parsed, value);
         }
         let builder = reqwest::Client::builder()
             .user_agent(concat!("usher/", env!("CARGO_PKG_VERSION")))
             .default_headers(headers)
-            // A POST that is sent elsewhere becomes a GET, and the headers are for the named server alone.
+            // A redirected POST becomes a GET, and the headers are for the configured server only.
             .redirect(Policy::none())
-            // A proxy would come from the environment, which only the configuration reads.
+            // A proxy of the environment is no part of the configuration.
             .no_proxy()
-            // A kept connection that the other side closed would cost a retry and its pause.
+            // A pooled connection that the server closed would cost a retry and its pause.
             .pool_max_idle_per_host(0);
         let builder = if settings.url.starts_with("http://") {
-            // Nothing to trust, so do without the system's roots: small containers have none.
+            // Without TLS the system's certificates are not required: small containers have none.
             builder.tls_certs_only([])
         } else {
             let more = settings.ca_file.as_deref().map(certificates).transpose()?;
@@ -84,7 +81,7 @@ impl Client {
         Ok(Self {
             http: http.map_err(|error| UpstreamError::Tls(error_chain::format(&error)))?,
             base: format!("{}/conference", settings.url.trim_end_matches('/')),
-            rules: Rules {
+            retry: RetryPolicy {
                 timeout: settings.timeout,
                 retry_count: settings.retry_count,
                 retry_delay: settings.retry_delay,
@@ -99,91 +96,100 @@ impl Client {
         Call {
             method: Method::POST,
             url: self.base.clone(),
-            // Pairs of texts can always be written as a form.
+            // Pairs of strings are always valid in a form.
             form: Some(serde_urlencoded::to_string(fields).unwrap_or_default()),
         }
     }
 
-    /// `GET /conference/{id}`; ids are such that they can stand there.
-    pub(super) fn get(&self, id: &str) -> Call {
-        self.about(Method::GET, id)
+    /// `GET /conference/{id}`; an id is valid in a path.
+    pub(super) fn get(&self, id: impl Display) -> Call {
+        self.on_conference(Method::GET, id)
     }
 
     /// `DELETE /conference/{id}`.
-    pub(super) fn delete(&self, id: &str) -> Call {
-        self.about(Method::DELETE, id)
+    pub(super) fn delete(&self, id: impl Display) -> Call {
+        self.on_conference(Method::DELETE, id)
     }
 
-    fn about(&self, method: Method, id: &str) -> Call {
+    fn on_conference(&self, method: Method, id: impl Display) -> Call {
         let url = format!("{}/{id}", self.base);
         let form = None;
         Call { method, url, form }
     }
 
-    /// When a request that begins now has to be answered.
+    /// The deadline of a request that begins now.
     pub(super) fn deadline(&self) -> Instant {
         Instant::now() + self.deadline
     }
 
-    /// Makes a call as the configuration says: again after some failures, until `deadline`.
-    pub(super) async fn call(&self, call: &Call, deadline: Instant) -> Result<Reply, Trouble> {
-        let began = Instant::now();
-        let outcome = self.rules.follow(deadline, || self.attempt(call)).await;
-        note(call, &outcome, began.elapsed());
-        outcome
+    /// Makes a call, with the configured retries, until `deadline`.
+    pub(super) async fn call(
+        &self,
+        call: &Call,
+        deadline: Instant,
+    ) -> Result<HttpResponse, TransportError> {
+        let start = Instant::now();
+        let result = self.retry.run(deadline, || self.attempt(call)).await;
+        record_call(call, &result, start.elapsed());
+        result
     }
 
-    /// Makes a call once: for what is asked again later anyway.
-    pub(super) async fn call_once(&self, call: &Call) -> Result<Reply, Trouble> {
-        let began = Instant::now();
-        let limit = self.rules.timeout.min(self.deadline);
-        let outcome = tokio::time::timeout(limit, self.attempt(call)).await;
-        let outcome = outcome.unwrap_or(Err(Trouble::TooSlow));
-        note(call, &outcome, began.elapsed());
-        outcome
+    /// Makes a call once: for calls that a loop repeats anyway.
+    pub(super) async fn call_once(&self, call: &Call) -> Result<HttpResponse, TransportError> {
+        let start = Instant::now();
+        let limit = self.retry.timeout.min(self.deadline);
+        let result = tokio::time::timeout(limit, self.attempt(call)).await;
+        let result = result.unwrap_or(Err(TransportError::TimedOut));
+        record_call(call, &result, start.elapsed());
+        result
     }
 
-    async fn attempt(&self, call: &Call) -> Result<Reply, Trouble> {
-        let broken =
-            |error: reqwest::Error| Trouble::Unreachable(error_chain::format(&error.without_url()));
+    async fn attempt(&self, call: &Call) -> Result<HttpResponse, TransportError> {
+        let unreachable = |error: reqwest::Error| {
+            TransportError::Unreachable(error_chain::format(&error.without_url()))
+        };
         let mut request = self.http.request(call.method.clone(), &call.url);
         if let Some(form) = &call.form {
             request = request
                 .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
                 .body(form.clone());
         }
-        let mut response = request.send().await.map_err(broken)?;
+        let mut response = request.send().await.map_err(unreachable)?;
         let status = response.status().as_u16();
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(broken)? {
-            if body.len() + chunk.len() > ANSWER_MAX {
-                return Err(Trouble::TooLong);
+        while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
+            if body.len() + chunk.len() > RESPONSE_MAX {
+                return Err(TransportError::ResponseTooLong);
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(Reply { status, body })
+        Ok(HttpResponse { status, body })
     }
 }
 
-/// The one place where it is known what became of a call to the upstream, and how long it took, retries and
-/// their pauses included.
-fn note(call: &Call, outcome: &Result<Reply, Trouble>, took: Duration) {
+/// Records the result of a call and its time, which includes retries and their pauses.
+fn record_call(call: &Call, result: &Result<HttpResponse, TransportError>, took: Duration) {
     let method = call.method.as_str();
-    let word = match outcome {
-        Ok(reply) => match reply.status {
+    let outcome = match result {
+        Ok(response) => match response.status {
             409 => "conflict",
             400..=499 => "refused",
             200..=299 => "ok",
             _ => "failed",
         },
-        Err(Trouble::Unreachable(_)) => "unreachable",
-        Err(Trouble::TooSlow) => "timeout",
-        Err(Trouble::TooLong) => "failed",
+        Err(TransportError::Unreachable(_)) => "unreachable",
+        Err(TransportError::TimedOut) => "timeout",
+        Err(TransportError::ResponseTooLong) => "failed",
     };
-    metrics::observe_upstream_call(word, took);
-    match outcome {
-        Ok(reply) => tracing::debug!(method, status = reply.status, ?took, "upstream answered"),
-        Err(trouble) => tracing::debug!(method, %trouble, ?took, "upstream did not answer"),
+    metrics::observe_upstream_call(outcome, took);
+    match result {
+        Ok(response) => tracing::debug!(
+            method,
+            status = response.status,
+            ?took,
+            "upstream responded"
+        ),
+        Err(error) => tracing::debug!(method, %error, ?took, "upstream did not respond"),
     }
 }
 

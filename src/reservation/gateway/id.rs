@@ -1,37 +1,33 @@
-//! Ids of an upstream: whatever it calls its conferences, in JSON and in paths.
+//! Ids of the upstream, in JSON and in paths.
 //!
-//! An id is passed on in the form it came in, a number or a text. Under Lua 5.4 the stock module writes the
-//! number 7 as `7.0` into paths; upstream it is `7` again.
+//! An id keeps its form, a number or a string. Under Lua 5.4 the stock module writes the number 7 as `7.0` into
+//! paths; in requests to the upstream it is `7` again.
 
 use std::fmt;
 
-use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use crate::domain::allocation::AllocationId;
+use crate::domain::reservation::ReservationId;
 
-/// The longest id that is taken, in bytes. Prosody writes it into a path.
+/// The longest valid id, in bytes. Prosody writes it into a path.
 const ID_MAX: usize = 128;
 
-/// What may stand in a path as it is, and means nothing there: the stock module doesn't escape ids.
+/// Characters without a meaning in a path, beside letters and digits: the stock module doesn't escape ids.
 const OTHER_CHARACTERS: &[u8] = b"-._~:@+=,";
 
-/// What an upstream calls a conference.
+/// The id of an upstream's conference. It is valid in a path without escaping.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct UpstreamId {
-    text: String,
-    number: bool,
-}
+pub(super) struct UpstreamId(ReservationId);
 
 impl UpstreamId {
     /// Reads an `id` or `conflict_id`; `None` for what can't be written into a path.
     ///
-    /// A whole number that Lua could not keep (10^14 and more), or that our own paths don't take (below 1),
-    /// becomes a text: Prosody hands texts back as they are.
-    #[must_use]
-    pub fn of_json(value: &Value) -> Option<Self> {
+    /// A whole number that Lua could not keep (10^14 and more), or that `AllocationId` excludes (below 1), becomes a
+    /// string: Prosody returns strings unchanged.
+    pub(super) fn from_json(value: &Value) -> Option<Self> {
         let number = match value {
-            Value::String(text) => return Self::of_text(text),
+            Value::String(text) => return Self::from_text(text),
             Value::Number(number) => number,
             _ => return None,
         };
@@ -39,55 +35,39 @@ impl UpstreamId {
         let text = number.to_string();
         let whole = text.strip_suffix(".0").unwrap_or(&text);
         let id: i64 = whole.parse().ok()?;
-        Some(Self {
-            number: AllocationId::new(id).is_some(),
-            text: whole.to_owned(),
-        })
+        Some(Self(match AllocationId::new(id) {
+            Some(id) => ReservationId::Number(id),
+            None => ReservationId::Text(whole.to_owned()),
+        }))
     }
 
-    /// The id that a path's last part means, if none is known that is written exactly so.
-    #[must_use]
-    pub fn of_path(text: &str) -> Option<Self> {
+    /// Reads the last part of a path: a number in any spelling, or a string.
+    pub(super) fn from_path(text: &str) -> Option<Self> {
         match AllocationId::parse_path(text) {
-            Some(id) => Some(Self {
-                text: id.to_string(),
-                number: true,
-            }),
-            None => Self::of_text(text),
+            Some(id) => Some(Self(ReservationId::Number(id))),
+            None => Self::from_text(text),
         }
     }
 
-    /// The id that is written exactly so.
-    #[must_use]
-    pub fn of_text(text: &str) -> Option<Self> {
-        let fits = |byte: u8| byte.is_ascii_alphanumeric() || OTHER_CHARACTERS.contains(&byte);
+    /// The string `text` as an id.
+    pub(super) fn from_text(text: &str) -> Option<Self> {
+        let valid = |byte: u8| byte.is_ascii_alphanumeric() || OTHER_CHARACTERS.contains(&byte);
         let dots = matches!(text, "." | "..");
         let length = (1..=ID_MAX).contains(&text.len());
-        (length && !dots && text.bytes().all(fits)).then(|| Self {
-            text: text.to_owned(),
-            number: false,
-        })
-    }
-
-    /// As it stands in a path, and in the store.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.text
+        (length && !dots && text.bytes().all(valid))
+            .then(|| Self(ReservationId::Text(text.to_owned())))
     }
 }
 
 impl fmt::Display for UpstreamId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        self.0.fmt(f)
     }
 }
 
-impl Serialize for UpstreamId {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.text.parse::<i64>() {
-            Ok(number) if self.number => serializer.serialize_i64(number),
-            _ => serializer.serialize_str(&self.text),
-        }
+impl From<UpstreamId> for ReservationId {
+    fn from(id: UpstreamId) -> Self {
+        id.0
     }
 }
 
@@ -98,8 +78,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_keeps_the_form_it_came_in() {
-        for (given, passed_on) in [
+    fn id_keeps_its_form() {
+        for (received, returned) in [
             (json!(7), json!(7)),
             (json!(7.0), json!(7)),
             (json!("7"), json!("7")),
@@ -110,15 +90,15 @@ mod tests {
             (json!(0), json!("0")),
             (json!(-7), json!("-7")),
         ] {
-            let id = UpstreamId::of_json(&given).unwrap();
-            assert_eq!(serde_json::to_value(&id).unwrap(), passed_on, "{given}");
+            let id = ReservationId::from(UpstreamId::from_json(&received).unwrap());
+            assert_eq!(serde_json::to_value(&id).unwrap(), returned, "{received}");
         }
     }
 
     #[test]
-    fn what_can_not_stand_in_a_path_is_no_id() {
+    fn value_that_is_not_valid_in_a_path_is_rejected() {
         let long = "7".repeat(ID_MAX + 1);
-        for given in [
+        for value in [
             json!(null),
             json!(true),
             json!([7]),
@@ -136,12 +116,12 @@ mod tests {
             json!("a\nb"),
             json!(long),
         ] {
-            assert_eq!(UpstreamId::of_json(&given), None, "{given}");
+            assert_eq!(UpstreamId::from_json(&value), None, "{value}");
         }
     }
 
     #[test]
-    fn a_number_comes_back_from_lua_and_a_text_as_it_is() {
+    fn number_is_recognized_in_lua_spelling_and_string_is_unchanged() {
         for (path, id) in [
             ("7.0", "7"),
             ("3.64758328e+08", "364758328"),
@@ -149,8 +129,8 @@ mod tests {
             ("-7", "-7"),
             ("100000000000001", "100000000000001"),
         ] {
-            assert_eq!(UpstreamId::of_path(path).unwrap().as_str(), id);
+            assert_eq!(UpstreamId::from_path(path).unwrap().to_string(), id);
         }
-        assert_eq!(UpstreamId::of_path("a%2fb"), None);
+        assert_eq!(UpstreamId::from_path("a%2fb"), None);
     }
 }

@@ -1,51 +1,55 @@
-//! In front of another reservation system that speaks the same API: its answers are asked for, checked,
-//! repaired and passed on, and that a conference is over is told until it is heard.
+//! The gateway to another reservation system with the same API, the *upstream*: it forwards requests, checks and
+//! repairs the responses, and delivers each DELETE until the upstream acknowledges it.
 //!
-//! The ids are the upstream's own. One request at a time is under way for a room, be it a POST or a DELETE
-//! from the outbox: an upstream that is asked for a room whose end it hasn't heard would hand out the old
-//! conference.
+//! Ids are the upstream's own. One request per room is under way at a time, POST or DELETE: an upstream that has not
+//! received the DELETE of a room's last conference would return that conference again.
 
 mod audit;
 mod circuit_breaker;
 mod client;
+mod error;
 mod health;
 mod id;
 mod outbox;
-mod outcome;
 mod response;
 mod retry;
 mod single_flight;
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
-use chrono_tz::Tz;
+use chrono::{DateTime, Utc};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::{Request, Requester, whole_seconds};
-use crate::config::{self, OnFailure};
-use crate::domain::allocation::{AllocationId, EndReason};
+use super::{AllocateResult, GetResult, Request, ReservationError};
+use crate::config;
+use crate::domain::allocation::{Allocation, AllocationId, EndReason};
 use crate::domain::conference::Conference;
+use crate::domain::requester::Requester;
+use crate::domain::reservation::{Reservation, ReservationId, Source};
 use crate::store::{Store, StoreError, UpstreamRow};
-use circuit_breaker::Breaker;
+use circuit_breaker::CircuitBreaker;
 use client::Client;
 pub use client::UpstreamError;
-pub use id::UpstreamId;
-pub use outcome::{Failure, Lookup, Refused, Verdict};
-pub use response::{Flaw, UpstreamConference};
-use response::{Known, conference, conflict, is_queued, message};
-use retry::Reply;
-use single_flight::{Boarded, Flights, Turns};
+pub use error::GatewayError;
+use id::UpstreamId;
+pub use response::ResponseError;
+use response::{Expected, conference, conflict, is_queued, message};
+use retry::HttpResponse;
+use single_flight::{InFlight, Joined, RoomLocks};
 
-/// Precedes the ids of conferences that usher let run by itself (`on_failure = "allow"`).
-const OWN_PREFIX: &str = "usher-";
+/// Prefix of the ids of conferences that usher allocated while the upstream was unavailable.
+const FALLBACK_PREFIX: &str = "usher-";
 
-/// The handle to the upstream. Cheap to clone.
+type Result<T, E = GatewayError> = std::result::Result<T, E>;
+
+/// The room of a request, and the requester if the result is for this user only.
+type Key = (Conference, Option<Requester>);
+
+/// The handle to the gateway. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Upstream {
+pub struct Gateway {
     inner: Arc<Inner>,
 }
 
@@ -53,288 +57,271 @@ pub struct Upstream {
 struct Inner {
     client: Client,
     store: Store,
-    settings: Settings,
-    breaker: Mutex<Breaker>,
-    /// Wakes the loop that probes.
-    opened: Notify,
-    /// Wakes the loop that delivers.
+    config: Arc<config::Reservations>,
+    upstream: config::Upstream,
+    circuit_breaker: Mutex<CircuitBreaker>,
+    /// Wakes the probe loop.
+    circuit_opened: Notify,
+    /// Wakes the delivery loop.
     outbox_changed: Notify,
-    flights: Flights,
-    turns: Turns,
+    /// Results are kept with the requester of their call.
+    in_flight: InFlight<Key, (Requester, Result<AllocateResult>)>,
+    room_locks: RoomLocks,
 }
 
-/// What the operator decided, as far as it isn't the client's.
-#[derive(Debug)]
-struct Settings {
-    retry_delay: Duration,
-    forward_identity: bool,
-    on_failure: OnFailure,
-    default_duration: TimeDelta,
-    time_zone: Tz,
-    probe_interval: Duration,
-    outbox_retention: TimeDelta,
-    outbox_max: u32,
-    retention: TimeDelta,
-}
-
-/// What an id in a path means.
-enum Named {
-    Own(AllocationId),
-    Theirs(UpstreamId, Option<UpstreamRow>),
-    Nothing,
-}
-
-impl Upstream {
-    /// The upstream that `settings` describe, over `store`.
-    ///
+impl Gateway {
     /// # Errors
     ///
-    /// [`UpstreamError`] if it can't be asked: a wrong URL, header or file of certificates.
-    pub fn new(store: Store, settings: &config::Reservations) -> Result<Self, UpstreamError> {
-        let upstream = settings.upstream.as_ref().ok_or(UpstreamError::NoUrl)?;
+    /// [`UpstreamError`] if the URL, a header or the file of certificates is invalid.
+    pub fn new(store: Store, config: Arc<config::Reservations>) -> Result<Self, UpstreamError> {
+        let upstream = config.upstream.clone().ok_or(UpstreamError::NoUrl)?;
         Ok(Self {
             inner: Arc::new(Inner {
-                client: Client::new(upstream)?,
+                client: Client::new(&upstream)?,
                 store,
-                settings: Settings {
-                    retry_delay: upstream.retry_delay,
-                    forward_identity: upstream.forward_identity,
-                    on_failure: upstream.on_failure,
-                    default_duration: whole_seconds(settings.default_duration),
-                    time_zone: settings.time_zone,
-                    probe_interval: upstream.probe_interval,
-                    outbox_retention: TimeDelta::from_std(upstream.outbox_retention)
-                        .unwrap_or(TimeDelta::MAX),
-                    outbox_max: upstream.outbox_max,
-                    retention: whole_seconds(settings.decision_retention),
-                },
-                breaker: Mutex::new(Breaker::new(upstream.failures_max)),
-                opened: Notify::new(),
+                config,
+                circuit_breaker: Mutex::new(CircuitBreaker::new(upstream.failures_max)),
+                upstream,
+                circuit_opened: Notify::new(),
                 outbox_changed: Notify::new(),
-                flights: Flights::default(),
-                turns: Turns::default(),
+                in_flight: InFlight::default(),
+                room_locks: RoomLocks::default(),
             }),
         })
     }
 
-    /// Asks for a conference and records the answer. Those who ask for a room at the same time share one
-    /// call; a refusal alone is for the one who asked, and others have theirs made then.
-    pub async fn allocate(&self, request: &Request) -> Verdict {
-        let room = &request.conference;
-        let verdict = match self.board(room, None, request) {
-            Boarded::Leading(flight) => return flight.await,
-            Boarded::Same(flight) => return shared(flight.await),
-            Boarded::Other(flight) => shared(flight.await),
-            Boarded::Full => return Verdict::Failed(Failure::Busy),
+    /// Requests a conference of the upstream and records the result. Simultaneous requests for a room share one call;
+    /// only a refusal is for its requester alone, and another requester makes a call of their own then.
+    pub(super) async fn allocate(&self, request: &Request) -> Result<AllocateResult> {
+        let (requester, result) = match self.join(request, None).await? {
+            Joined::Own((_, result)) => return result,
+            Joined::Shared(shared) => shared,
         };
-        if !matches!(verdict, Verdict::Refused(_) | Verdict::Queued) {
-            return verdict;
+        let refused = matches!(
+            result,
+            Ok(AllocateResult::Queued) | Err(GatewayError::Refused { .. })
+        );
+        if !refused || requester == request.requester {
+            return as_running(result);
         }
-        match self.board(room, Some(&request.requester), request) {
-            Boarded::Leading(flight) => flight.await,
-            Boarded::Same(flight) | Boarded::Other(flight) => shared(flight.await),
-            Boarded::Full => Verdict::Failed(Failure::Busy),
+        match self.join(request, Some(&request.requester)).await? {
+            Joined::Own((_, result)) => result,
+            Joined::Shared((_, result)) => as_running(result),
         }
     }
 
-    fn board(&self, room: &Conference, of: Option<&Requester>, request: &Request) -> Boarded {
-        let (upstream, request) = (self.clone(), request.clone());
-        let asker = request.requester.clone();
-        self.inner
-            .flights
-            .board((room.clone(), of.cloned()), asker, async move {
-                let asked = upstream.ask(&request).await;
-                upstream.conclude(&request, asked).await
-            })
+    async fn join(
+        &self,
+        request: &Request,
+        requester: Option<&Requester>,
+    ) -> Result<Joined<(Requester, Result<AllocateResult>)>> {
+        let key = (request.conference.clone(), requester.cloned());
+        let (gateway, request) = (self.clone(), request.clone());
+        let call = async move {
+            let result = gateway.request_conference(&request).await;
+            let result = gateway.record(&request, result).await;
+            (request.requester, result)
+        };
+        self.inner.in_flight.join(key, call).await
     }
 
-    /// One request upstream, in the room's turn.
-    async fn ask(&self, request: &Request) -> Result<Verdict, Failure> {
-        if !self.breaker().admits() {
-            return Err(Failure::Resting);
+    /// Makes the request when the room is free, and stores the conference.
+    async fn request_conference(&self, request: &Request) -> Result<AllocateResult> {
+        if !self.circuit_breaker().try_acquire() {
+            return Err(GatewayError::CircuitOpen);
         }
         let deadline = self.inner.client.deadline();
-        let turn = self.inner.turns.of(&request.conference);
-        let asked = timeout_at(deadline, async {
-            let _turn = turn.lock().await;
-            self.deliver_before(&request.conference).await;
-            let asked = self.post(request, deadline).await;
-            if let Ok(Verdict::Opened(granted) | Verdict::Running(granted)) = &asked {
-                self.remember(request, granted).await?;
+        let room = self.inner.room_locks.get(&request.conference);
+        let result = timeout_at(deadline, async {
+            let _lock = room.lock().await;
+            self.deliver_deletions_of(&request.conference).await;
+            let result = self.post(request, deadline).await?;
+            if let AllocateResult::Created(reservation) | AllocateResult::Running(reservation) =
+                &result
+            {
+                self.store_conference(request, reservation).await?;
             }
-            asked
+            Ok(result)
         });
-        let asked = asked.await.unwrap_or(Err(Failure::TooSlow));
-        self.heard(asked.as_ref().err());
-        asked
+        let result = result.await.unwrap_or(Err(GatewayError::TimedOut));
+        self.record_result(result.as_ref().err());
+        result
     }
 
-    async fn post(&self, request: &Request, deadline: Instant) -> Result<Verdict, Failure> {
-        let Request {
-            name, requester, ..
-        } = request;
+    async fn post(&self, request: &Request, deadline: Instant) -> Result<AllocateResult> {
+        let requester = &request.requester;
         let mut fields = vec![
-            ("name", name.as_str()),
+            ("name", request.name.as_str()),
             ("start_time", &request.start_time),
             ("mail_owner", &requester.mail_owner),
         ];
-        if self.inner.settings.forward_identity {
+        if self.inner.upstream.forward_identity {
             fields.extend(requester.identity());
         }
-        let known = Known {
-            name: Some(name),
+        let expected = Expected {
+            name: Some(&request.name),
             mail_owner: &requester.mail_owner,
             id: None,
         };
         let call = self.inner.client.post(&fields);
-        let reply = self.call(&call, deadline).await?;
-        match reply.status {
+        let response = self.call(&call, deadline).await?;
+        let of_room = |reservation| Reservation {
+            conference: Some(request.conference.clone()),
+            ..reservation
+        };
+        match response.status {
             200 | 201 => {
-                let granted = conference(&reply.body, known).map_err(Failure::Unusable)?;
-                Ok(Verdict::Opened(granted))
+                let reservation = conference(&response.body, expected)?;
+                Ok(AllocateResult::Created(of_room(reservation)))
             }
-            202 if is_queued(&reply.body) => Ok(Verdict::Queued),
+            202 if is_queued(&response.body) => Ok(AllocateResult::Queued),
             409 => {
-                let id = conflict(&reply.body).map_err(Failure::Unusable)?;
-                self.running(&id, known, deadline).await
+                let id = conflict(&response.body)?;
+                let reservation = self.get_conflict(&id, expected, deadline).await?;
+                Ok(AllocateResult::Running(of_room(reservation)))
             }
             status @ 400..500 => {
-                let message = message(status, &reply.body, &request.conference.display_name());
-                Ok(Verdict::Refused(Refused { status, message }))
+                let message = message(status, &response.body, &request.conference.display_name());
+                Err(GatewayError::Refused { status, message })
             }
-            status => Err(Failure::Unusable(Flaw::Status(status))),
+            status => Err(ResponseError::UnexpectedStatus(status).into()),
         }
     }
 
-    /// The conference that is in the way: what Prosody would ask for after a 409.
-    async fn running(
+    /// The running conference of a 409, which Prosody would request next.
+    async fn get_conflict(
         &self,
         id: &UpstreamId,
-        known: Known<'_>,
+        expected: Expected<'_>,
         deadline: Instant,
-    ) -> Result<Verdict, Failure> {
-        let call = self.inner.client.get(id.as_str());
-        let reply = self.call(&call, deadline).await?;
-        let known = Known {
+    ) -> Result<Reservation> {
+        let call = self.inner.client.get(id);
+        let response = self.call(&call, deadline).await?;
+        let expected = Expected {
             id: Some(id),
-            ..known
+            ..expected
         };
-        match reply.status {
-            200 => {
-                let granted = conference(&reply.body, known).map_err(Failure::Unusable)?;
-                Ok(Verdict::Running(granted))
-            }
-            404 | 410 => Err(Failure::Unusable(Flaw::Vanished(id.to_string()))),
-            status => Err(Failure::Unusable(Flaw::Status(status))),
+        match response.status {
+            200 => Ok(conference(&response.body, expected)?),
+            404 | 410 => Err(ResponseError::ConflictNotFound(id.to_string()).into()),
+            status => Err(ResponseError::UnexpectedStatus(status).into()),
         }
     }
 
-    /// A call under the configuration's rules; a status from 500 up is a failure.
-    async fn call(&self, call: &client::Call, deadline: Instant) -> Result<Reply, Failure> {
+    /// A call with the configured retries; a status from 500 up is an error.
+    async fn call(&self, call: &client::Call, deadline: Instant) -> Result<HttpResponse> {
         match self.inner.client.call(call, deadline).await {
-            Ok(reply) if reply.status >= 500 => Err(Failure::Failing(reply.status)),
-            Ok(reply) => Ok(reply),
-            Err(trouble) => {
-                tracing::warn!(%trouble, "the reservation system gives no answer");
-                Err(trouble.into())
+            Ok(response) if response.status >= 500 => {
+                Err(GatewayError::ServerError(response.status))
+            }
+            Ok(response) => Ok(response),
+            Err(error) => {
+                tracing::warn!(%error, "no response from the reservation system");
+                Err(error.into())
             }
         }
     }
 
-    /// Looks a conference up, by its id as Prosody writes it into a path.
-    ///
-    /// # Errors
-    ///
-    /// When the database can't be read.
-    pub async fn find(&self, id: &str, now: DateTime<Utc>) -> Result<Lookup, StoreError> {
-        let (id, row) = match self.named(id).await? {
-            Named::Nothing => return Ok(Lookup::Unknown),
-            Named::Own(id) => return self.find_own(id, now).await,
-            Named::Theirs(id, row) => (id, row),
+    /// Finds a conference by its id as Prosody writes it into a path.
+    pub(super) async fn find(
+        &self,
+        path: &str,
+        now: DateTime<Utc>,
+    ) -> Result<GetResult, ReservationError> {
+        let Some((id, row)) = self.upstream_id(path).await? else {
+            return Ok(match fallback_id(path) {
+                Some(id) => self.find_fallback(id, now).await?,
+                None => GetResult::NotFound,
+            });
         };
         if let Some(ended_at) = row.as_ref().and_then(|row| row.ended_at) {
-            return Ok(Lookup::Over(ended_at));
+            return Ok(ended(ended_at));
         }
-        if !self.breaker().admits() {
-            return Ok(Lookup::Failed(Failure::Resting));
+        Ok(self.get(&id, row.as_ref()).await?)
+    }
+
+    async fn get(&self, id: &UpstreamId, row: Option<&UpstreamRow>) -> Result<GetResult> {
+        if !self.circuit_breaker().try_acquire() {
+            return Err(GatewayError::CircuitOpen);
         }
-        let known = Known {
-            name: row.as_ref().map(|row| row.name.as_str()),
-            mail_owner: row.as_ref().map_or("", |row| &row.mail_owner),
-            id: Some(&id),
-        };
         let deadline = self.inner.client.deadline();
-        let call = self.inner.client.get(id.as_str());
-        let reply = self.call(&call, deadline).await;
-        self.heard(reply.as_ref().err());
-        Ok(match reply {
-            Err(failure) => Lookup::Failed(failure),
-            Ok(reply) => match reply.status {
-                200 => match conference(&reply.body, known) {
-                    Ok(granted) => Lookup::Running(granted),
-                    Err(flaw) => Lookup::Failed(Failure::Unusable(flaw)),
-                },
-                404 | 410 => Lookup::Unknown,
-                status @ 400..500 => {
-                    let room = row.map_or_else(String::new, |row| row.conference.display_name());
-                    let message = message(status, &reply.body, &room);
-                    Lookup::Refused(Refused { status, message })
-                }
-                status => Lookup::Failed(Failure::Unusable(Flaw::Status(status))),
-            },
-        })
+        let call = self.inner.client.get(id);
+        let response = self.call(&call, deadline).await;
+        self.record_result(response.as_ref().err());
+        let response = response?;
+        let expected = Expected {
+            name: row.map(|row| row.name.as_str()),
+            mail_owner: row.map_or("", |row| &row.mail_owner),
+            id: Some(id),
+        };
+        match response.status {
+            200 => {
+                let reservation = conference(&response.body, expected)?;
+                Ok(GetResult::Running(Box::new(reservation)))
+            }
+            404 | 410 => Ok(GetResult::NotFound),
+            status @ 400..500 => {
+                let room = row.map_or_else(String::new, |row| row.conference.display_name());
+                let message = message(status, &response.body, &room);
+                Err(GatewayError::Refused { status, message })
+            }
+            status => Err(ResponseError::UnexpectedStatus(status).into()),
+        }
     }
 
-    async fn find_own(&self, id: AllocationId, now: DateTime<Utc>) -> Result<Lookup, StoreError> {
+    async fn find_fallback(
+        &self,
+        id: AllocationId,
+        now: DateTime<Utc>,
+    ) -> Result<GetResult, StoreError> {
         Ok(match self.inner.store.allocation(id).await? {
-            None => Lookup::Unknown,
+            None => GetResult::NotFound,
             Some(allocation) if allocation.is_over(now) => {
-                Lookup::Over(allocation.ended_at.unwrap_or(allocation.end))
+                ended(allocation.ended_at.unwrap_or(allocation.end))
             }
-            Some(allocation) => Lookup::Unasked(allocation),
+            Some(allocation) => GetResult::Running(Box::new(Reservation {
+                conference: None,
+                ..fallback(allocation)
+            })),
         })
     }
 
-    /// Accepts that a conference is over because its room is gone; the upstream is told until it has heard.
-    /// Tells whether the id can be one at all.
-    ///
-    /// # Errors
-    ///
-    /// When the database can't take it, or the outbox is full.
-    pub async fn end(&self, id: &str, now: DateTime<Utc>) -> Result<bool, StoreError> {
-        let (id, row) = match self.named(id).await? {
-            Named::Nothing => return Ok(false),
-            Named::Own(id) => {
-                let mut tx = self.inner.store.begin().await?;
-                tx.end_allocation(id, EndReason::Destroyed, now).await?;
-                tx.commit().await?;
-                return Ok(self.inner.store.allocation(id).await?.is_some());
-            }
-            Named::Theirs(id, row) => (id, row),
+    /// Ends a conference because its room is gone; its DELETE is delivered until the upstream acknowledges it.
+    /// Returns whether the id is valid.
+    pub(super) async fn end(&self, path: &str, now: DateTime<Utc>) -> Result<bool, StoreError> {
+        let Some((id, row)) = self.upstream_id(path).await? else {
+            return match fallback_id(path) {
+                Some(id) => self.end_fallback(id, now).await,
+                None => Ok(false),
+            };
         };
         if row.is_some_and(|row| row.ended_at.is_some()) {
             return Ok(true);
         }
+        let id = id.to_string();
         let mut tx = self.inner.store.begin().await?;
-        let row = tx.upstream_conference(id.as_str()).await?;
+        let row = tx.upstream_conference(&id).await?;
         let room = row.as_ref().map(|row| &row.conference);
-        let max = self.inner.settings.outbox_max;
-        tx.accept_deletion(id.as_str(), room, max, now).await?;
+        let max = self.inner.upstream.outbox_max;
+        tx.accept_deletion(&id, room, max, now).await?;
         if let Some(room) = room {
             tx.end_live(&[room]).await?;
         }
         tx.commit().await?;
-        tracing::info!(id = id.as_str(), "ended: the room is gone");
+        tracing::info!(id, "conference ended: its room is gone");
         self.inner.outbox_changed.notify_one();
         Ok(true)
     }
 
-    /// Whether visitors of this conference are to wait, as the upstream said when it was opened.
-    ///
-    /// # Errors
-    ///
-    /// When the database can't be read.
-    pub async fn has_queue(
+    async fn end_fallback(&self, id: AllocationId, now: DateTime<Utc>) -> Result<bool, StoreError> {
+        let mut tx = self.inner.store.begin().await?;
+        tx.end_allocation(id, EndReason::Destroyed, now).await?;
+        tx.commit().await?;
+        Ok(self.inner.store.allocation(id).await?.is_some())
+    }
+
+    /// Whether visitors of this conference must wait, as the upstream reported when it was allocated.
+    pub(super) async fn has_queue(
         &self,
         conference: &Conference,
         now: DateTime<Utc>,
@@ -343,49 +330,63 @@ impl Upstream {
         Ok(running.is_some_and(|row| row.waiting_queue))
     }
 
-    async fn named(&self, path: &str) -> Result<Named, StoreError> {
-        // An id that was given out exactly so comes first: the text 007 is not the number 7.
-        if let Some(id) = UpstreamId::of_text(path)
-            && let Some(row) = self.inner.store.upstream_conference(path).await?
-        {
-            let id = UpstreamId::of_path(path)
-                .filter(|number| number.as_str() == path)
-                .unwrap_or(id);
-            return Ok(Named::Theirs(id, Some(row)));
-        }
-        if let Some(own) = path
-            .strip_prefix(OWN_PREFIX)
-            .and_then(AllocationId::parse_path)
-        {
-            return Ok(Named::Own(own));
-        }
-        let Some(id) = UpstreamId::of_path(path) else {
-            return Ok(Named::Nothing);
+    /// The upstream's id in a path, and what is stored of it; `None` for the id of a fallback and for what is not
+    /// valid as an id.
+    async fn upstream_id(
+        &self,
+        path: &str,
+    ) -> Result<Option<(UpstreamId, Option<UpstreamRow>)>, StoreError> {
+        let (Some(text), Some(id)) = (UpstreamId::from_text(path), UpstreamId::from_path(path))
+        else {
+            return Ok(None);
         };
-        let row = self.inner.store.upstream_conference(id.as_str()).await?;
-        Ok(Named::Theirs(id, row))
+        // A stored id with this spelling comes first: the string 007 is not the number 7.
+        let store = &self.inner.store;
+        if let Some(row) = store.upstream_conference(path).await? {
+            let id = if id.to_string() == path { id } else { text };
+            return Ok(Some((id, Some(row))));
+        }
+        if fallback_id(path).is_some() {
+            return Ok(None);
+        }
+        let row = store.upstream_conference(&id.to_string()).await?;
+        Ok(Some((id, row)))
     }
 
-    /// The id on the wire of a conference that usher let run by itself.
-    #[must_use]
-    pub fn own_id(id: AllocationId) -> String {
-        format!("{OWN_PREFIX}{id}")
-    }
-
-    /// Delivers deletions, and looks whether an upstream that failed is back, until `stop`.
-    pub(super) async fn keep_house(&self, stop: CancellationToken) {
+    /// Delivers deletions, and probes an unavailable upstream, until `stop`.
+    pub(super) async fn run(&self, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => {}
-            () = self.keep_outbox() => {}
-            () = self.keep_watch() => {}
+            () = self.delivery_loop() => {}
+            () = self.probe_loop() => {}
         }
     }
 }
 
-/// To those who share an answer the conference runs already.
-fn shared(verdict: Verdict) -> Verdict {
-    match verdict {
-        Verdict::Opened(granted) => Verdict::Running(granted),
+/// The result for a request that shares another one's call.
+fn as_running(result: Result<AllocateResult>) -> Result<AllocateResult> {
+    match result {
+        Ok(AllocateResult::Created(reservation)) if reservation.source == Source::Upstream => {
+            Ok(AllocateResult::Running(reservation))
+        }
         other => other,
     }
+}
+
+fn ended(at: DateTime<Utc>) -> GetResult {
+    let message = "The conference is over.".to_owned();
+    GetResult::Ended { at, message }
+}
+
+/// A conference that usher allocated while the upstream was unavailable. No upstream may use its id.
+fn fallback(allocation: Allocation) -> Reservation {
+    Reservation {
+        id: ReservationId::Text(format!("{FALLBACK_PREFIX}{}", allocation.id)),
+        source: Source::Fallback,
+        ..allocation.into()
+    }
+}
+
+fn fallback_id(path: &str) -> Option<AllocationId> {
+    AllocationId::parse_path(path.strip_prefix(FALLBACK_PREFIX)?)
 }

@@ -1,103 +1,92 @@
-//! What an upstream's answers mean, pure: as strict as the stock module, repaired where that is safe, and
-//! refused by the name of the field where it isn't.
+//! Responses of the upstream, pure: as strict as the stock module, repaired where that is safe, and else rejected with
+//! the name of the field.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::TimeDelta;
 use serde_json::{Map, Value};
 use thiserror::Error;
 
 use super::id::UpstreamId;
 use crate::domain::booking::Options;
+use crate::domain::reservation::{Reservation, Source};
 use crate::domain::secret::Secret;
 use crate::domain::timestamp::{self, TimestampError};
 
-/// Longest message that is passed on, in characters: it is shown to a person.
+/// The longest message for a user, in characters.
 const MESSAGE_MAX: usize = 1_000;
-/// Longest `mail_owner` and password that are passed on, in bytes: a bare JID's bound.
+/// The longest `mail_owner` and password, in bytes: the length of a bare JID.
 const TEXT_MAX: usize = 2_047;
-/// Longest conference that is believed; Lua's date functions take it.
+/// The longest conference, which Lua's date functions support.
 const DURATION_MAX_SECONDS: i64 = 10 * 366 * 86_400;
 
-/// A conference that an upstream lets run.
-#[derive(Clone, Debug)]
-pub struct UpstreamConference {
-    /// What the upstream calls it.
-    pub id: UpstreamId,
-    /// The room's node, as Prosody wrote it.
-    pub name: String,
-    /// Whose it is; may be empty.
-    pub mail_owner: String,
-    /// When it began, or was to begin.
-    pub start: DateTime<Utc>,
-    /// The moment the room must close.
-    pub end: DateTime<Utc>,
-    /// What Prosody applies.
-    pub options: Options,
-}
-
-/// Why an answer can't be used. Each message names the field.
+/// Why a response can't be used. Each message names the field.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum Flaw {
-    /// The body is no JSON object.
+pub enum ResponseError {
+    /// The body is not a JSON object.
     #[error("it is not a JSON object")]
     NotAnObject,
-    /// A field that can't be guessed.
+    /// A required field is missing.
     #[error("{0} is missing")]
     Missing(&'static str),
-    /// A field of the wrong kind.
-    #[error("{field} is not {wanted}")]
-    Wrong {
-        /// Which.
+    /// A field has the wrong type.
+    #[error("{field} is not {expected}")]
+    InvalidType {
+        /// The field.
         field: &'static str,
-        /// What it has to be.
-        wanted: &'static str,
+        /// Its type.
+        expected: &'static str,
     },
-    /// It is about another room; the stock module would reject it.
+    /// The conference is of another room; the stock module would reject it.
     #[error("name is another room's")]
     OtherRoom,
-    /// The start can't be read.
+    /// The start is not a timestamp.
     #[error("start_time: {0}")]
-    Start(TimestampError),
-    /// A status that means nothing in the API.
-    #[error("its status is {0}, which says neither yes nor no; check reservations.upstream.url")]
-    Status(u16),
-    /// A 409 whose conference is gone when it is asked for.
-    #[error("it says that conference {0} is running, and doesn't know it when asked")]
-    Vanished(String),
+    StartTime(TimestampError),
+    /// A status that has no meaning in the API.
+    #[error("its status is {0}, which is not part of the API; check reservations.upstream.url")]
+    UnexpectedStatus(u16),
+    /// A 409 with the id of a conference that the upstream does not find.
+    #[error("it reports that conference {0} is running, but does not find it by that id")]
+    ConflictNotFound(String),
 }
 
-/// What is known already of the conference an answer is about.
+/// The values of a request that its response must have.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Known<'a> {
-    /// Its room's node; `None` where only an id was asked for.
+pub(super) struct Expected<'a> {
+    /// The room's node; `None` where only the id is known.
     pub(super) name: Option<&'a str>,
-    /// Who asked; empty where nobody is known.
+    /// The requester; may be empty.
     pub(super) mail_owner: &'a str,
-    /// The id that was asked for, if one was.
+    /// The id in the request.
     pub(super) id: Option<&'a UpstreamId>,
 }
 
 /// Reads a conference.
-pub(super) fn conference(body: &[u8], known: Known<'_>) -> Result<UpstreamConference, Flaw> {
+pub(super) fn conference(
+    body: &[u8],
+    expected: Expected<'_>,
+) -> Result<Reservation, ResponseError> {
     let members = object(body)?;
-    let start_time = members.text("start_time", "a text")?;
-    let start_time = start_time.ok_or(Flaw::Missing("start_time"))?;
-    let start = timestamp::parse(start_time).map_err(Flaw::Start)?;
+    let start_time = members.text("start_time", "a string")?;
+    let start_time = start_time.ok_or(ResponseError::Missing("start_time"))?;
+    let start = timestamp::parse(start_time).map_err(ResponseError::StartTime)?;
     let seconds = members.whole("duration", "a number of seconds from 1 up")?;
-    let duration = seconds.ok_or(Flaw::Missing("duration"))?;
+    let duration = seconds.ok_or(ResponseError::Missing("duration"))?;
     if !(1..=DURATION_MAX_SECONDS).contains(&duration) {
-        return Err(Flaw::Wrong {
+        return Err(ResponseError::InvalidType {
             field: "duration",
-            wanted: "a number of seconds from 1 up to ten years",
+            expected: "a number of seconds from 1 up to ten years",
         });
     }
-    let mail_owner = match members.text("mail_owner", "a text") {
+    let mail_owner = match members.text("mail_owner", "a string") {
         Ok(Some(owner)) if owner.len() <= TEXT_MAX => clean(owner),
-        // Ours is as good: Prosody only wants a text there.
-        _ => known.mail_owner.to_owned(),
+        // Prosody requires a string, and any will do.
+        _ => expected.mail_owner.to_owned(),
     };
-    Ok(UpstreamConference {
-        id: id(&members, known)?,
-        name: name(&members, known)?,
+    Ok(Reservation {
+        id: id(&members, expected)?.into(),
+        source: Source::Upstream,
+        conference: None,
+        name: name(&members, expected)?,
         mail_owner,
         start,
         end: start + TimeDelta::seconds(duration),
@@ -105,68 +94,76 @@ pub(super) fn conference(body: &[u8], known: Known<'_>) -> Result<UpstreamConfer
     })
 }
 
-/// Reads the id of the conference that is in the way.
-pub(super) fn conflict(body: &[u8]) -> Result<UpstreamId, Flaw> {
+/// Reads the id of the running conference in a 409.
+pub(super) fn conflict(body: &[u8]) -> Result<UpstreamId, ResponseError> {
     let members = object(body)?;
     let value = members
         .get("conflict_id")
-        .ok_or(Flaw::Missing("conflict_id"))?;
-    UpstreamId::of_json(value).ok_or(Flaw::Wrong {
+        .ok_or(ResponseError::Missing("conflict_id"))?;
+    UpstreamId::from_json(value).ok_or(ResponseError::InvalidType {
         field: "conflict_id",
-        wanted: "a whole number or a short text that can stand in a path",
+        expected: "a whole number or a short string that is valid in a path",
     })
 }
 
-/// Whether a body is what the API speaks.
+/// Whether a body has the form of the API.
 pub(super) fn is_object(body: &[u8]) -> bool {
     object(body).is_ok()
 }
 
-/// Whether a 202 says that the visitor is to wait: the API has no such answer, ours has.
+/// Whether a 202 means that the visitor must wait: an extension of usher to the API.
 pub(super) fn is_queued(body: &[u8]) -> bool {
     object(body).is_ok_and(|members| members.get("waiting_queue") == Some(&Value::Bool(true)))
 }
 
-/// The message of a refusal, or one of ours where it has none that could be shown.
+/// The message of a refusal, or one of usher where it has none that can be displayed.
 pub(super) fn message(status: u16, body: &[u8], room: &str) -> String {
-    let told = object(body).ok().and_then(|members| {
+    let received = object(body).ok().and_then(|members| {
         let text = clean(members.get("message")?.as_str()?);
         let text: String = text.trim().chars().take(MESSAGE_MAX).collect();
         (!text.is_empty()).then_some(text)
     });
-    told.unwrap_or_else(|| match status {
-        401 | 407 => "The reservation system doesn't accept usher's credentials. Tell whoever runs this service: reservations.upstream.headers.".to_owned(),
-        404 | 405 | 410 => "The reservation system takes no reservations at its address. Tell whoever runs this service: reservations.upstream.url.".to_owned(),
-        429 => "The reservation system is asked too often. Try again in a minute.".to_owned(),
-        _ => format!("The reservation system refused \"{room}\" without saying why (status {status}). Book the room there, or ask whoever runs it."),
+    received.unwrap_or_else(|| match status {
+        401 | 407 => "The reservation system rejects usher's credentials. Contact the administrator of this service: reservations.upstream.headers.".to_owned(),
+        404 | 405 | 410 => "There is no reservation system at its configured address. Contact the administrator of this service: reservations.upstream.url.".to_owned(),
+        429 => "The reservation system receives too many requests. Try again in a minute.".to_owned(),
+        _ => format!("The reservation system refused \"{room}\" without a reason (status {status}). Book the room there, or contact its administrator."),
     })
 }
 
 struct Members(Map<String, Value>);
 
-fn object(body: &[u8]) -> Result<Members, Flaw> {
+fn object(body: &[u8]) -> Result<Members, ResponseError> {
     match serde_json::from_slice(body) {
         Ok(Value::Object(members)) => Ok(Members(members)),
-        _ => Err(Flaw::NotAnObject),
+        _ => Err(ResponseError::NotAnObject),
     }
 }
 
 impl Members {
-    /// A member; `null` is none.
+    /// A member that is not `null`.
     fn get(&self, field: &str) -> Option<&Value> {
         self.0.get(field).filter(|value| !value.is_null())
     }
 
-    fn text(&self, field: &'static str, wanted: &'static str) -> Result<Option<&str>, Flaw> {
+    fn text(
+        &self,
+        field: &'static str,
+        expected: &'static str,
+    ) -> Result<Option<&str>, ResponseError> {
         match self.get(field) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
-            Some(_) => Err(Flaw::Wrong { field, wanted }),
+            Some(_) => Err(ResponseError::InvalidType { field, expected }),
         }
     }
 
-    /// A number, or a text of one; what follows its point is cut off.
-    fn whole(&self, field: &'static str, wanted: &'static str) -> Result<Option<i64>, Flaw> {
+    /// A number, or a string of one, without its fraction.
+    fn whole(
+        &self,
+        field: &'static str,
+        expected: &'static str,
+    ) -> Result<Option<i64>, ResponseError> {
         let Some(value) = self.get(field) else {
             return Ok(None);
         };
@@ -176,13 +173,13 @@ impl Members {
             _ => None,
         };
         let number = number.filter(|number: &f64| number.abs() <= 1e15);
-        // Within 10^15 nothing but the fraction is lost.
+        // Up to 10^15 only the fraction is lost.
         number
             .map(|number| Some(number.trunc() as i64))
-            .ok_or(Flaw::Wrong { field, wanted })
+            .ok_or(ResponseError::InvalidType { field, expected })
     }
 
-    fn flag(&self, field: &'static str) -> Result<bool, Flaw> {
+    fn flag(&self, field: &'static str) -> Result<bool, ResponseError> {
         Ok(match self.get(field) {
             None => false,
             Some(Value::Bool(flag)) => *flag,
@@ -191,42 +188,44 @@ impl Members {
             Some(Value::Number(number)) if number.as_u64() == Some(1) => true,
             Some(Value::Number(number)) if number.as_u64() == Some(0) => false,
             Some(_) => {
-                let wanted = "true or false";
-                return Err(Flaw::Wrong { field, wanted });
+                let expected = "true or false";
+                return Err(ResponseError::InvalidType { field, expected });
             }
         })
     }
 }
 
-fn id(members: &Members, known: Known<'_>) -> Result<UpstreamId, Flaw> {
+fn id(members: &Members, expected: Expected<'_>) -> Result<UpstreamId, ResponseError> {
     let Some(value) = members.get("id") else {
-        // Whoever asks for an id gets the conference of that id.
-        return known.id.cloned().ok_or(Flaw::Missing("id"));
+        // The response to a request with an id is the conference of that id.
+        return expected.id.cloned().ok_or(ResponseError::Missing("id"));
     };
-    UpstreamId::of_json(value).ok_or(Flaw::Wrong {
+    UpstreamId::from_json(value).ok_or(ResponseError::InvalidType {
         field: "id",
-        wanted: "a whole number or a short text that can stand in a path",
+        expected: "a whole number or a short string that is valid in a path",
     })
 }
 
-/// The stock module wants the room's node, whatever the case of its letters; it gets what it wrote itself.
-fn name(members: &Members, known: Known<'_>) -> Result<String, Flaw> {
-    let told = members.text("name", "a text")?;
-    match (told, known.name) {
-        (Some(told), Some(asked)) if !told.eq_ignore_ascii_case(asked) => Err(Flaw::OtherRoom),
-        (_, Some(asked)) => Ok(asked.to_owned()),
-        (Some(told), None) => Ok(told.to_owned()),
-        (None, None) => Err(Flaw::Missing("name")),
+/// The stock module requires the room's node, in any case; it receives what it wrote itself.
+fn name(members: &Members, expected: Expected<'_>) -> Result<String, ResponseError> {
+    let received = members.text("name", "a string")?;
+    match (received, expected.name) {
+        (Some(received), Some(sent)) if !received.eq_ignore_ascii_case(sent) => {
+            Err(ResponseError::OtherRoom)
+        }
+        (_, Some(sent)) => Ok(sent.to_owned()),
+        (Some(received), None) => Ok(received.to_owned()),
+        (None, None) => Err(ResponseError::Missing("name")),
     }
 }
 
-fn options(members: &Members) -> Result<Options, Flaw> {
+fn options(members: &Members) -> Result<Options, ResponseError> {
     let field = "max_occupants";
-    let wanted = "a whole number from 1 up";
-    let max_occupants = members.whole(field, wanted)?;
+    let expected = "a whole number from 1 up";
+    let max_occupants = members.whole(field, expected)?;
     let max_occupants = max_occupants.map(|number| match u32::try_from(number) {
         Ok(number) if number >= 1 => Ok(number),
-        _ => Err(Flaw::Wrong { field, wanted }),
+        _ => Err(ResponseError::InvalidType { field, expected }),
     });
     Ok(Options {
         max_occupants: max_occupants.transpose()?,
@@ -236,25 +235,25 @@ fn options(members: &Members) -> Result<Options, Flaw> {
     })
 }
 
-fn password(members: &Members) -> Result<Option<String>, Flaw> {
-    let (field, wanted) = ("password", "a text");
+fn password(members: &Members) -> Result<Option<String>, ResponseError> {
+    let (field, expected) = ("password", "a string");
     let password = match members.get(field) {
         None => return Ok(None),
         Some(Value::String(password)) => password.clone(),
         // A PIN.
         Some(Value::Number(number)) if number.is_u64() => number.to_string(),
-        Some(_) => return Err(Flaw::Wrong { field, wanted }),
+        Some(_) => return Err(ResponseError::InvalidType { field, expected }),
     };
-    let fits = password.len() <= TEXT_MAX && !password.chars().any(char::is_control);
-    let wanted = "a short text of printable characters";
+    let valid = password.len() <= TEXT_MAX && !password.chars().any(char::is_control);
+    let expected = "a short string of printable characters";
     match password.is_empty() {
         true => Ok(None),
-        false if fits => Ok(Some(password)),
-        false => Err(Flaw::Wrong { field, wanted }),
+        false if valid => Ok(Some(password)),
+        false => Err(ResponseError::InvalidType { field, expected }),
     }
 }
 
-/// Without control characters, most of which no XMPP stanza can carry.
+/// Removes control characters, most of which are not valid in an XMPP stanza.
 fn clean(text: &str) -> String {
     let blank = |c: char| if c == '\n' || c == '\t' { ' ' } else { c };
     text.chars()

@@ -1,101 +1,114 @@
-//! One thing at a time for a room: requests that are under way and may be shared, and whose turn it is.
+//! Requests of one key that are under way at the same time share one call, and calls for one room take turns.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 
-use super::{Failure, Verdict};
+use super::GatewayError;
 use crate::domain::conference::Conference;
-use crate::domain::requester::Requester;
 
-/// So many requests may be under way at once; what comes beyond is told to try again.
-const FLIGHTS_MAX: usize = 256;
+/// The limit of calls under way; further ones are refused.
+const CALLS_MAX: usize = 256;
 
-/// A room, and who asks where the answer is for them alone.
-type Key = (Conference, Option<Requester>);
+/// A call under way; `None` if its task panicked.
+type Call<T> = Shared<BoxFuture<'static, Option<T>>>;
 
-/// A request under way. It goes on when nobody waits for it any more: the upstream has heard it.
-pub(super) type Flight = Shared<BoxFuture<'static, Verdict>>;
+/// The calls under way, by their key.
+#[derive(Debug)]
+pub(super) struct InFlight<K, T>(Arc<Mutex<HashMap<K, Call<T>>>>);
 
-/// The requests under way.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Flights(Arc<Mutex<HashMap<Key, (Requester, Flight)>>>);
-
-/// What somebody who asks is given.
-pub(super) enum Boarded {
-    /// Their own request.
-    Leading(Flight),
-    /// One that they made themselves already.
-    Same(Flight),
-    /// Somebody else's.
-    Other(Flight),
-    /// Nothing: there are too many.
-    Full,
+/// The result of a call.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Joined<T> {
+    /// Of the caller's own call.
+    Own(T),
+    /// Of another caller's call.
+    Shared(T),
 }
 
-impl Flights {
-    /// Joins the request of this key, or makes it.
-    pub(super) fn board(
+impl<K, T> InFlight<K, T>
+where
+    K: Clone + Eq + Hash + Send + 'static,
+    T: Clone + Send + Sync + 'static,
+{
+    /// Waits for the call of this key, and makes it if there is none. The call runs in a task of its own, since it
+    /// must finish even if no caller waits for it any more: the upstream has received it.
+    pub(super) async fn join(
         &self,
-        key: Key,
-        asker: Requester,
-        request: impl Future<Output = Verdict> + Send + 'static,
-    ) -> Boarded {
-        let mut flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let full = flights.len() >= FLIGHTS_MAX;
-        match flights.entry(key) {
-            Entry::Occupied(entry) => match entry.get() {
-                (other, flight) if *other == asker => Boarded::Same(flight.clone()),
-                (_, flight) => Boarded::Other(flight.clone()),
-            },
-            Entry::Vacant(_) if full => Boarded::Full,
-            Entry::Vacant(entry) => {
-                let landing = Landing(self.clone(), entry.key().clone());
-                let task = tokio::spawn(async move {
-                    let _landing = landing;
-                    request.await
-                });
-                let ended = Verdict::Failed(Failure::NotWritten);
-                let flight = task
-                    .map(|verdict| verdict.unwrap_or(ended))
-                    .boxed()
-                    .shared();
-                entry.insert((asker, flight.clone()));
-                Boarded::Leading(flight)
+        key: K,
+        call: impl Future<Output = T> + Send + 'static,
+    ) -> Result<Joined<T>, GatewayError> {
+        let (is_own, call) = {
+            let mut calls = self.lock();
+            match calls.get(&key) {
+                Some(call) => (false, call.clone()),
+                None if calls.len() >= CALLS_MAX => return Err(GatewayError::TooManyInFlight),
+                None => {
+                    let guard = RemoveOnDrop(self.clone(), key.clone());
+                    let task = tokio::spawn(async move {
+                        let _guard = guard;
+                        call.await
+                    });
+                    let call = task.map(Result::ok).boxed().shared();
+                    calls.insert(key, call.clone());
+                    (true, call)
+                }
             }
-        }
+        };
+        let result = call.await.ok_or(GatewayError::StoreFailed)?;
+        Ok(if is_own {
+            Joined::Own(result)
+        } else {
+            Joined::Shared(result)
+        })
     }
 }
 
-/// Takes a request off the list when it is over, whatever way.
-struct Landing(Flights, Key);
+impl<K, T> InFlight<K, T> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<K, Call<T>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
-impl Drop for Landing {
+impl<K, T> Clone for InFlight<K, T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<K, T> Default for InFlight<K, T> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+/// Removes a call when it ends, and also when it panics.
+struct RemoveOnDrop<K: Eq + Hash, T>(InFlight<K, T>, K);
+
+impl<K: Eq + Hash, T> Drop for RemoveOnDrop<K, T> {
     fn drop(&mut self) {
-        let mut flights = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
-        flights.remove(&self.1);
+        self.0.lock().remove(&self.1);
     }
 }
 
-/// Whose turn it is with a room.
+/// One lock per room with a call under way or waiting.
 #[derive(Debug, Default)]
-pub(super) struct Turns(Mutex<HashMap<Conference, Weak<tokio::sync::Mutex<()>>>>);
+pub(super) struct RoomLocks(Mutex<HashMap<Conference, Weak<tokio::sync::Mutex<()>>>>);
 
-impl Turns {
-    /// What to lock while something is under way for this room. Rooms that nobody waits for are forgotten.
-    pub(super) fn of(&self, room: &Conference) -> Arc<tokio::sync::Mutex<()>> {
-        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        turns.retain(|_, turn| turn.strong_count() > 0);
-        if let Some(turn) = turns.get(room).and_then(Weak::upgrade) {
-            return turn;
+impl RoomLocks {
+    /// The lock of this room. Locks that no caller holds are dropped.
+    pub(super) fn get(&self, room: &Conference) -> Arc<tokio::sync::Mutex<()>> {
+        let mut locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        locks.retain(|_, lock| lock.strong_count() > 0);
+        if let Some(lock) = locks.get(room).and_then(Weak::upgrade) {
+            return lock;
         }
-        let turn = Arc::default();
-        turns.insert(room.clone(), Arc::downgrade(&turn));
-        turn
+        let lock = Arc::default();
+        locks.insert(room.clone(), Arc::downgrade(&lock));
+        lock
     }
 }
 
@@ -105,76 +118,62 @@ mod tests {
 
     use super::*;
 
-    fn room(name: &str) -> Conference {
-        Conference::from_names(name, None, "meet.example.com").unwrap()
-    }
-
-    fn person(id: &str) -> Requester {
-        Requester {
-            user_id: Some(id.to_owned()),
-            ..Requester::default()
-        }
-    }
-
-    /// A request that is never made before the test waits: tests have one thread.
-    fn board(flights: &Flights, name: &str, who: &str, made: &Arc<AtomicUsize>) -> Boarded {
-        let made = Arc::clone(made);
-        flights.board((room(name), None), person(who), async move {
-            made.fetch_add(1, Ordering::Relaxed);
-            Verdict::Queued
-        })
+    #[tokio::test]
+    async fn simultaneous_requests_of_one_key_share_one_call() {
+        let (in_flight, made) = (InFlight::default(), Arc::new(AtomicUsize::new(0)));
+        let join = |key: &'static str| {
+            let made = Arc::clone(&made);
+            in_flight.join(key, async move { made.fetch_add(1, Ordering::Relaxed) })
+        };
+        let results = tokio::join!(join("a"), join("a"), join("b"), join("a"));
+        assert_eq!(results.0, Ok(Joined::Own(0)));
+        assert_eq!(results.1, Ok(Joined::Shared(0)));
+        assert_eq!(results.2, Ok(Joined::Own(1)));
+        assert_eq!(results.3, Ok(Joined::Shared(0)));
+        assert_eq!(
+            join("a").await,
+            Ok(Joined::Own(2)),
+            "the first call is over"
+        );
     }
 
     #[tokio::test]
-    async fn those_who_ask_for_a_room_at_once_share_one_request() {
-        let (flights, made) = (Flights::default(), Arc::default());
-        let Boarded::Leading(first) = board(&flights, "a", "alice", &made) else {
-            panic!("the first leads");
-        };
-        let Boarded::Same(again) = board(&flights, "a", "alice", &made) else {
-            panic!("their own");
-        };
-        let Boarded::Other(other) = board(&flights, "a", "bob", &made) else {
-            panic!("somebody else's");
-        };
-        assert!(matches!(
-            board(&flights, "b", "bob", &made),
-            Boarded::Leading(_)
-        ));
-        for flight in [first, again, other] {
-            assert!(matches!(flight.await, Verdict::Queued));
+    async fn calls_beyond_the_limit_are_refused() {
+        let in_flight = InFlight::<usize, ()>::default();
+        let start = |key| in_flight.join(key, std::future::pending()).now_or_never();
+        for key in 0..CALLS_MAX {
+            assert_eq!(start(key), None);
         }
-        assert_eq!(made.load(Ordering::Relaxed), 2, "one for each room");
-        assert!(matches!(
-            board(&flights, "a", "bob", &made),
-            Boarded::Leading(_)
-        ));
+        let refused = Some(Err(GatewayError::TooManyInFlight));
+        assert_eq!(start(CALLS_MAX), refused);
+        assert_eq!(start(0), None, "joined");
     }
 
     #[tokio::test]
-    async fn there_are_not_too_many_at_once() {
-        let (flights, made) = (Flights::default(), Arc::default());
-        for n in 0..FLIGHTS_MAX {
-            let boarded = board(&flights, &format!("room{n}"), "alice", &made);
-            assert!(matches!(boarded, Boarded::Leading(_)));
-        }
-        assert!(matches!(
-            board(&flights, "one more", "alice", &made),
-            Boarded::Full
-        ));
-        assert!(matches!(
-            board(&flights, "room0", "alice", &made),
-            Boarded::Same(_)
-        ));
+    async fn call_goes_on_when_its_caller_is_gone() {
+        let in_flight = InFlight::<&str, u8>::default();
+        let gone = in_flight.join("a", async { 1 }).now_or_never();
+        assert_eq!(gone, None);
+        let other = in_flight.join("a", std::future::pending());
+        assert_eq!(other.await, Ok(Joined::Shared(1)));
     }
 
     #[tokio::test]
-    async fn a_room_that_nobody_waits_for_is_forgotten() {
-        let turns = Turns::default();
-        let turn = turns.of(&room("a"));
-        assert!(Arc::ptr_eq(&turn, &turns.of(&room("a"))));
-        drop(turn);
-        let _other = turns.of(&room("b"));
-        assert_eq!(turns.0.lock().unwrap().len(), 1);
+    async fn panicked_call_is_reported_and_removed() {
+        let in_flight = InFlight::<&str, u8>::default();
+        let call = in_flight.join("a", async { panic!("a test") });
+        assert_eq!(call.await, Err(GatewayError::StoreFailed));
+        assert_eq!(in_flight.join("a", async { 2 }).await, Ok(Joined::Own(2)));
+    }
+
+    #[tokio::test]
+    async fn unused_room_lock_is_dropped() {
+        let room = |name| Conference::from_names(name, None, "meet.example.com").unwrap();
+        let locks = RoomLocks::default();
+        let lock = locks.get(&room("a"));
+        assert!(Arc::ptr_eq(&lock, &locks.get(&room("a"))));
+        drop(lock);
+        let _other = locks.get(&room("b"));
+        assert_eq!(locks.0.lock().unwrap().len(), 1);
     }
 }

@@ -2,13 +2,13 @@ use serde_json::json;
 
 use super::*;
 
-const KNOWN: Known<'_> = Known {
+const EXPECTED: Expected<'_> = Expected {
     name: Some("[tenant]Room"),
     mail_owner: "alice@meet.example.com",
     id: None,
 };
 
-fn good() -> Value {
+fn valid() -> Value {
     json!({
         "id": 7,
         "name": "[tenant]room",
@@ -19,37 +19,43 @@ fn good() -> Value {
 }
 
 fn with(field: &str, value: Value) -> Value {
-    let mut body = good();
+    let mut body = valid();
     body[field] = value;
     body
 }
 
 fn without(field: &str) -> Value {
-    let mut body = good();
+    let mut body = valid();
     body.as_object_mut().unwrap().remove(field);
     body
 }
 
-fn read(body: &Value) -> Result<UpstreamConference, Flaw> {
-    conference(body.to_string().as_bytes(), KNOWN)
+fn read(body: &Value) -> Result<Reservation, ResponseError> {
+    conference(body.to_string().as_bytes(), EXPECTED)
 }
 
 #[test]
-fn a_conference_is_read() {
-    let granted = read(&good()).unwrap();
-    assert_eq!(granted.id.as_str(), "7");
-    assert_eq!(granted.name, "[tenant]Room", "echoed as Prosody wrote it");
-    assert_eq!(granted.mail_owner, "bob@example.com");
-    assert_eq!(timestamp::format(granted.start), "2026-12-01T14:00:00.000Z");
-    assert_eq!(granted.end - granted.start, TimeDelta::hours(1));
-    let options = granted.options;
+fn conference_is_read() {
+    let reservation = read(&valid()).unwrap();
+    assert_eq!(reservation.id.to_string(), "7");
+    assert_eq!(
+        reservation.name, "[tenant]Room",
+        "echoed as Prosody wrote it"
+    );
+    assert_eq!(reservation.mail_owner, "bob@example.com");
+    assert_eq!(
+        timestamp::format(reservation.start),
+        "2026-12-01T14:00:00.000Z"
+    );
+    assert_eq!(reservation.end - reservation.start, TimeDelta::hours(1));
+    let options = reservation.options;
     assert!(options.max_occupants.is_none() && options.password.is_none());
     assert!(!options.lobby && !options.waiting_queue);
 }
 
 #[test]
-fn what_can_be_repaired_is() {
-    let is = |body: Value, what: fn(&UpstreamConference) -> String, expected: &str| {
+fn repairable_fields_are_repaired() {
+    let is = |body: Value, what: fn(&Reservation) -> String, expected: &str| {
         assert_eq!(what(&read(&body).unwrap()), expected, "{body}");
     };
     for body in [
@@ -57,16 +63,16 @@ fn what_can_be_repaired_is() {
         with("mail_owner", json!(null)),
         with("mail_owner", json!(7)),
     ] {
-        is(body, |g| g.mail_owner.clone(), KNOWN.mail_owner);
+        is(body, |g| g.mail_owner.clone(), EXPECTED.mail_owner);
     }
     for body in [without("name"), with("name", json!(null))] {
         is(body, |g| g.name.clone(), "[tenant]Room");
     }
     for duration in [json!("120"), json!(120.9), json!(" 120 "), json!("120.0")] {
-        let lasts = |g: &UpstreamConference| (g.end - g.start).num_seconds().to_string();
+        let lasts = |g: &Reservation| (g.end - g.start).num_seconds().to_string();
         is(with("duration", duration), lasts, "120");
     }
-    let start = |g: &UpstreamConference| timestamp::format(g.start);
+    let start = |g: &Reservation| timestamp::format(g.start);
     for text in ["2026-12-01T15:00:00+01:00", "2026-12-01 14:00:00"] {
         is(
             with("start_time", json!(text)),
@@ -74,11 +80,11 @@ fn what_can_be_repaired_is() {
             "2026-12-01T14:00:00.000Z",
         );
     }
-    let occupants = |g: &UpstreamConference| format!("{:?}", g.options.max_occupants);
+    let occupants = |g: &Reservation| format!("{:?}", g.options.max_occupants);
     is(with("max_occupants", json!(null)), occupants, "None");
     is(with("max_occupants", json!("5")), occupants, "Some(5)");
     is(with("max_occupants", json!(5.0)), occupants, "Some(5)");
-    let password = |g: &UpstreamConference| {
+    let password = |g: &Reservation| {
         g.options
             .password
             .as_ref()
@@ -99,7 +105,7 @@ fn what_can_be_repaired_is() {
 }
 
 #[test]
-fn what_can_not_be_repaired_is_named() {
+fn field_that_is_not_repairable_is_named() {
     for (body, field) in [
         (without("id"), "id is missing"),
         (with("id", json!(null)), "id is missing"),
@@ -132,51 +138,57 @@ fn what_can_not_be_repaired_is_named() {
             with("waiting_queue", json!("perhaps")),
             "waiting_queue is not",
         ),
-        (json!([good()]), "not a JSON object"),
+        (json!([valid()]), "not a JSON object"),
         (json!("yes"), "not a JSON object"),
     ] {
-        let flaw = read(&body).unwrap_err().to_string();
-        assert!(flaw.contains(field), "{body}: {flaw}");
+        let error = read(&body).unwrap_err().to_string();
+        assert!(error.contains(field), "{body}: {error}");
     }
-    for rubbish in ["", "<html>", "{\"id\": 7", "\u{0}"] {
+    for invalid in ["", "<html>", "{\"id\": 7", "\u{0}"] {
         assert_eq!(
-            conference(rubbish.as_bytes(), KNOWN).unwrap_err(),
-            Flaw::NotAnObject
+            conference(invalid.as_bytes(), EXPECTED).unwrap_err(),
+            ResponseError::NotAnObject
         );
     }
 }
 
 #[test]
-fn a_conference_that_was_asked_for_by_its_id_needs_none() {
-    let id = UpstreamId::of_text("a1").unwrap();
-    let known = Known {
+fn conference_requested_by_id_may_omit_it() {
+    let id = UpstreamId::from_text("a1").unwrap();
+    let expected = Expected {
         name: None,
         mail_owner: "",
         id: Some(&id),
     };
-    let read = |body: Value| conference(body.to_string().as_bytes(), known);
-    let granted = read(without("id")).unwrap();
+    let read = |body: Value| conference(body.to_string().as_bytes(), expected);
+    let reservation = read(without("id")).unwrap();
     assert_eq!(
-        (granted.id.as_str(), granted.name.as_str()),
-        ("a1", "[tenant]room")
+        (reservation.id.to_string(), reservation.name.as_str()),
+        ("a1".to_owned(), "[tenant]room")
     );
-    assert_eq!(read(without("name")).unwrap_err(), Flaw::Missing("name"));
+    assert_eq!(
+        read(without("name")).unwrap_err(),
+        ResponseError::Missing("name")
+    );
 }
 
 #[test]
-fn a_conflict_names_a_conference() {
+fn conflict_has_an_id() {
     let read = |body: Value| conflict(body.to_string().as_bytes());
-    assert_eq!(read(json!({ "conflict_id": 7 })).unwrap().as_str(), "7");
-    assert_eq!(read(json!({ "conflict_id": "a" })).unwrap().as_str(), "a");
-    let missing = Err(Flaw::Missing("conflict_id"));
+    assert_eq!(read(json!({ "conflict_id": 7 })).unwrap().to_string(), "7");
+    assert_eq!(
+        read(json!({ "conflict_id": "a" })).unwrap().to_string(),
+        "a"
+    );
+    let missing = Err(ResponseError::Missing("conflict_id"));
     assert_eq!(read(json!({ "conflict_id": null })), missing);
     assert_eq!(read(json!({ "id": 7 })), missing);
     assert!(read(json!({ "conflict_id": [7] })).is_err());
-    assert_eq!(conflict(b"running"), Err(Flaw::NotAnObject));
+    assert_eq!(conflict(b"running"), Err(ResponseError::NotAnObject));
 }
 
 #[test]
-fn a_message_is_passed_on_as_people_can_read_it() {
+fn message_is_cleaned_and_truncated() {
     let of = |body: &str| message(403, body.as_bytes(), "Room");
     assert_eq!(of(r#"{"message": " Ask Bob.\n\u0007"}"#), "Ask Bob.");
     let long = format!(r#"{{"message": "{}"}}"#, "é".repeat(5_000));
@@ -184,7 +196,7 @@ fn a_message_is_passed_on_as_people_can_read_it() {
 }
 
 #[test]
-fn a_missing_or_odd_message_is_replaced_by_a_helpful_one() {
+fn missing_or_invalid_message_is_replaced() {
     for body in [
         "",
         "no",
@@ -196,10 +208,10 @@ fn a_missing_or_odd_message_is_replaced_by_a_helpful_one() {
         r#"{"message": {"de": "nein"}}"#,
         r#"{"message": 7}"#,
     ] {
-        let told = message(403, body.as_bytes(), "Board Room");
+        let text = message(403, body.as_bytes(), "Board Room");
         assert!(
-            told.contains("\"Board Room\"") && told.contains("403"),
-            "{body}: {told}"
+            text.contains("\"Board Room\"") && text.contains("403"),
+            "{body}: {text}"
         );
     }
     for (status, hint) in [
@@ -213,14 +225,14 @@ fn a_missing_or_odd_message_is_replaced_by_a_helpful_one() {
 }
 
 #[test]
-fn only_a_waiting_queue_makes_a_202_an_answer() {
+fn status_202_requires_waiting_queue() {
     assert!(is_queued(br#"{"waiting_queue": true}"#));
     assert!(!is_queued(br#"{"waiting_queue": 1}"#));
     assert!(!is_queued(b""));
 }
 
 #[test]
-fn a_password_is_not_printed() {
-    let granted = read(&with("password", json!("hunter2"))).unwrap();
-    assert!(!format!("{granted:?}").contains("hunter2"));
+fn password_is_not_in_debug_output() {
+    let reservation = read(&with("password", json!("hunter2"))).unwrap();
+    assert!(!format!("{reservation:?}").contains("hunter2"));
 }
