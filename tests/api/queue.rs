@@ -1,4 +1,4 @@
-//! The waiting queue from outside: who waits, who is told, and when.
+//! The waiting queue as its clients see it: waiting, release, limits, STOMP.
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ impl Usher {
         answer.body["conferences"][0].clone()
     }
 
-    /// Waits until so many wait.
+    /// Waits until this number of visitors wait.
     pub(crate) async fn counts(&self, waiting: u64) {
         for _ in 0..500 {
             if self.status(ROOM).await["visitorsWaiting"] == waiting {
@@ -55,12 +55,15 @@ impl Usher {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        panic!("{waiting} were to wait: {}", self.status(ROOM).await);
+        panic!(
+            "expected {waiting} waiting visitors: {}",
+            self.status(ROOM).await
+        );
     }
 }
 
 #[tokio::test]
-async fn a_visitor_waits_until_live_and_a_late_one_is_told_at_once() {
+async fn visitor_waits_until_live_and_late_visitor_is_released_immediately() {
     let usher = start("").await;
     let mut early = Client::wait(&usher, "room").await;
     early.hears_nothing().await;
@@ -76,7 +79,7 @@ async fn a_visitor_waits_until_live_and_a_late_one_is_told_at_once() {
 }
 
 #[tokio::test]
-async fn after_the_end_the_next_visitor_waits_again() {
+async fn visitor_waits_again_after_end_live() {
     let usher = start("").await;
     usher.go_live(ROOM).await;
     usher.end_live(ROOM).await;
@@ -87,7 +90,7 @@ async fn after_the_end_the_next_visitor_waits_again() {
 }
 
 #[tokio::test]
-async fn a_moderator_is_told_how_many_wait_at_once_and_when_it_changes() {
+async fn moderator_receives_the_count_immediately_and_on_change() {
     let usher = start("").await;
     let mut host = Client::connect(&usher, &moderator("room")).await;
     host.subscribe("s", &state_topic("room")).await;
@@ -96,7 +99,7 @@ async fn a_moderator_is_told_how_many_wait_at_once_and_when_it_changes() {
     assert_eq!(host.count().await, 1);
     let second = Client::wait(&usher, "room").await;
     assert_eq!(host.count().await, 2);
-    // Nothing changes, nothing is said.
+    // No message without a change.
     host.hears_nothing().await;
     first.close().await;
     assert_eq!(host.count().await, 1);
@@ -105,7 +108,7 @@ async fn a_moderator_is_told_how_many_wait_at_once_and_when_it_changes() {
 }
 
 #[tokio::test]
-async fn both_topics_share_a_socket_and_every_path_leads_to_it() {
+async fn all_paths_accept_both_topics() {
     let usher = start("").await;
     let mut both = visitor("room");
     both["context"]["user"]["moderator"] = "true".into();
@@ -123,7 +126,7 @@ async fn both_topics_share_a_socket_and_every_path_leads_to_it() {
 }
 
 #[tokio::test]
-async fn one_conference_is_one_however_it_is_written() {
+async fn spellings_of_a_conference_share_one_line() {
     let usher = start("").await;
     let mut claims = visitor("room");
     claims["sub"] = "acme".into();
@@ -144,7 +147,7 @@ async fn one_conference_is_one_however_it_is_written() {
 }
 
 #[tokio::test]
-async fn a_pace_releases_in_order_of_arrival() {
+async fn release_rate_keeps_order_of_arrival() {
     let usher = start("queue.release_per_second = 2").await;
     let mut visitors = Vec::new();
     for _ in 0..5 {
@@ -166,7 +169,7 @@ async fn a_pace_releases_in_order_of_arrival() {
 }
 
 #[tokio::test]
-async fn who_comes_back_in_time_keeps_their_place() {
+async fn visitor_that_returns_within_the_grace_keeps_its_place() {
     let usher = start("queue.release_per_second = 1").await;
     let mut first = visitor("room");
     first["jti"] = "first".into();
@@ -187,16 +190,16 @@ async fn who_comes_back_in_time_keeps_their_place() {
     let after = begun.elapsed();
     assert!(
         after >= Duration::from_millis(900),
-        "the second came in with the first: {after:?}"
+        "the second was released with the first: {after:?}"
     );
 }
 
 #[tokio::test]
-async fn a_restart_keeps_the_order_of_those_who_come_back() {
+async fn restart_keeps_the_order_of_returning_visitors() {
     let mut usher = start("").await;
-    // One token for each: signed again a second later, it would be another.
+    // The claims are fixed: with the time of another second, the token would be another one.
     let same = visitor("room");
-    let come = async |usher: &Usher, name: &str| {
+    let wait = async |usher: &Usher, name: &str| {
         let mut claims = same.clone();
         claims["jti"] = name.into();
         let mut client = Client::connect(usher, &claims).await;
@@ -206,16 +209,16 @@ async fn a_restart_keeps_the_order_of_those_who_come_back() {
     let more = format!("auth.secret = \"{SECRET}\"\nqueue.release_per_second = 1");
     let mut waiting = Vec::new();
     for name in ["first", "second", "third"] {
-        waiting.push(come(&usher, name).await);
+        waiting.push(wait(&usher, name).await);
     }
     usher.counts(3).await;
     usher = Usher::start_in(usher.stop().await, &more).await;
     drop(waiting);
     let told = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     let mut tasks = Vec::new();
-    // Nobody comes back in order, and somebody new is quicker than all.
+    // The visitors return in another order, and a new one comes first.
     for name in ["new", "third", "second", "first"] {
-        let mut client = come(&usher, name).await;
+        let mut client = wait(&usher, name).await;
         let told = std::sync::Arc::clone(&told);
         tasks.push(tokio::spawn(async move {
             client.told().await;
@@ -232,7 +235,7 @@ async fn a_restart_keeps_the_order_of_those_who_come_back() {
 }
 
 #[tokio::test]
-async fn being_live_survives_a_restart_and_ends_by_itself() {
+async fn live_state_survives_a_restart_and_expires() {
     let usher = start("queue.live_ttl = \"5s\"").await;
     usher.go_live(ROOM).await;
     let dir = usher.stop().await;
@@ -249,7 +252,7 @@ async fn being_live_survives_a_restart_and_ends_by_itself() {
 }
 
 #[tokio::test]
-async fn the_end_of_the_conference_ends_being_live() {
+async fn deleting_the_conference_ends_live_state() {
     let usher = start("").await;
     let conference = usher.open("room").await.id();
     usher.go_live(ROOM).await;
@@ -264,7 +267,7 @@ async fn the_end_of_the_conference_ends_being_live() {
 }
 
 #[tokio::test]
-async fn a_conference_that_is_live_already_is_allocated_as_such() {
+async fn allocation_of_a_live_conference_reports_live() {
     let usher = start("").await;
     let booking = json!({ "room": "room", "end": in_seconds(60), "waiting_queue": true });
     usher.book(&booking).await;
@@ -278,7 +281,7 @@ async fn a_conference_that_is_live_already_is_allocated_as_such() {
 }
 
 #[tokio::test]
-async fn a_booking_can_go_live_by_itself() {
+async fn booking_goes_live_automatically() {
     let usher = start("").await;
     let mut booking = json!({
         "room": "room", "start": in_seconds(5), "end": in_seconds(60), "waiting_queue": true, "auto_live": 0,
@@ -288,7 +291,7 @@ async fn a_booking_can_go_live_by_itself() {
     assert_eq!(usher.status(ROOM).await["waitingQueue"], true);
     visitor.hears_nothing().await;
     visitor.told().await;
-    // Once, and not again after somebody ended it.
+    // Once, and not again after endlive.
     usher.end_live(ROOM).await;
     Client::wait(&usher, "room").await.hears_nothing().await;
     booking["room"] = "other".into();
@@ -298,7 +301,7 @@ async fn a_booking_can_go_live_by_itself() {
 }
 
 #[tokio::test]
-async fn going_live_takes_a_conference_and_a_service_token() {
+async fn golive_requires_a_conference_and_a_service_token() {
     let usher = start("").await;
     for what in ["golive", "endlive"] {
         let path = format!("/waiting-queue/{what}");
@@ -350,7 +353,7 @@ async fn going_live_takes_a_conference_and_a_service_token() {
 }
 
 #[tokio::test]
-async fn conferences_are_listed_for_dashboards_and_shims() {
+async fn conferences_are_listed() {
     let usher = start("").await;
     let _visitor = Client::wait(&usher, "b").await;
     usher.go_live("a@conference.meet.example.com").await;
@@ -369,7 +372,7 @@ async fn conferences_are_listed_for_dashboards_and_shims() {
 }
 
 #[tokio::test]
-async fn a_service_token_may_wait_for_any_conference() {
+async fn service_token_waits_for_any_conference() {
     let usher = start("").await;
     let mut jigasi = Client::connect(&usher, &service()).await;
     jigasi.subscribe("1", &visitor_topic("room")).await;
@@ -386,7 +389,7 @@ async fn a_service_token_may_wait_for_any_conference() {
 }
 
 #[tokio::test]
-async fn a_token_that_does_not_fit_is_refused_with_the_reason() {
+async fn token_without_the_needed_grant_is_refused_with_the_reason() {
     let usher = start("").await;
     let refused = async |claims: Value, topic: String| {
         let mut client = Client::connect(&usher, &claims).await;
@@ -434,7 +437,7 @@ async fn a_token_that_does_not_fit_is_refused_with_the_reason() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_not_good_is_refused_at_connect() {
+async fn invalid_token_is_refused_at_connect() {
     let usher = start("").await;
     let second = |name: &str, offset: i64| {
         let mut claims = visitor("room");
@@ -501,7 +504,7 @@ async fn a_token_that_is_not_good_is_refused_at_connect() {
 }
 
 #[tokio::test]
-async fn the_sample_may_repeat_its_token_with_subscribe() {
+async fn subscribe_may_carry_its_own_token() {
     let usher = start("").await;
     let mut client = Client::connect(&usher, &visitor("room")).await;
     let token = sign(&moderator("room"));
@@ -514,13 +517,13 @@ async fn the_sample_may_repeat_its_token_with_subscribe() {
     assert_eq!(client.count().await, 0);
 }
 
-/// A WebSocket from an address, as a proxy on the loopback tells of it.
+/// A WebSocket from an address, as a proxy on the loopback forwards it.
 async fn dial_from(usher: &Usher, address: &str) -> Result<Client, Error> {
     let headers = [("x-forwarded-for", address)];
     Client::dial(usher, "/waiting-queue/visitor/websocket", &headers).await
 }
 
-/// CONNECT and SUBSCRIBE on it; what comes back of the latter.
+/// Sends CONNECT, for the first id, and SUBSCRIBE; returns the response to SUBSCRIBE.
 async fn subscribe_with(client: &mut Client, token: &str, id: &str, topic: &str) -> Frame {
     if id == "1" {
         let connected = client.connect_with(&format!("Bearer {token}"), "").await;
@@ -534,69 +537,69 @@ async fn subscribe_with(client: &mut Client, token: &str, id: &str, topic: &str)
     client.frame().await
 }
 
-/// The refusal of a handshake: its status and message.
-fn turned_away(outcome: Result<Client, Error>) -> (u16, String) {
+/// The status and message of a refused handshake.
+fn refused_handshake(outcome: Result<Client, Error>) -> (u16, String) {
     let Err(Error::Http(response)) = outcome else {
-        panic!("let in, or worse");
+        panic!("the handshake was not refused");
     };
     let body: Value = serde_json::from_slice(response.body().as_deref().unwrap()).unwrap();
     let message = body["message"].as_str().unwrap().to_owned();
     (response.status().as_u16(), message)
 }
 
-/// Waits until a WebSocket is let in, as one before it has left.
-async fn let_in(dial: impl AsyncFn() -> Result<Client, Error>) -> Client {
+/// Waits until a WebSocket is accepted, because another has left.
+async fn accepted(dial: impl AsyncFn() -> Result<Client, Error>) -> Client {
     for _ in 0..500 {
         if let Ok(client) = dial().await {
             return client;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    panic!("nobody is let in");
+    panic!("no WebSocket is accepted");
 }
 
-/// Three come with one token, and two of them may.
-async fn two_get_in(usher: &Usher, token: &str, topic: &str) -> Vec<Client> {
-    let mut inside = Vec::new();
+/// Three sessions with one token: two are accepted.
+async fn two_of_three(usher: &Usher, token: &str, topic: &str) -> Vec<Client> {
+    let mut clients = Vec::new();
     for command in ["RECEIPT", "RECEIPT", "ERROR"] {
         let mut client = Client::open(usher).await;
         let answer = subscribe_with(&mut client, token, "1", topic).await;
         assert_eq!(answer.command, command, "{answer:?}");
         assert!(command == "RECEIPT" || answer.header("message").contains("with this token"));
-        inside.push(client);
+        clients.push(client);
     }
-    inside
+    clients
 }
 
 #[tokio::test]
-async fn no_more_wait_with_a_token_than_may() {
+async fn visitors_per_token_are_limited() {
     let usher = start("queue.max_per_token = 2").await;
     let (token, topic) = (sign(&visitor("room")), visitor_topic("room"));
-    let mut inside = two_get_in(&usher, &token, &topic).await;
+    let mut clients = two_of_three(&usher, &token, &topic).await;
     // Service tokens are not counted.
     for _ in 0..3 {
         let mut client = Client::open(&usher).await;
         let answer = subscribe_with(&mut client, &sign(&service()), "1", &topic).await;
         assert_eq!(answer.command, "RECEIPT", "{answer:?}");
-        inside.push(client);
+        clients.push(client);
     }
 }
 
 #[tokio::test]
-async fn no_more_watch_with_a_token_than_may() {
+async fn watchers_per_token_are_limited() {
     let usher = start("queue.max_per_token = 2").await;
     let (token, topic) = (sign(&moderator("room")), state_topic("room"));
-    let mut inside = two_get_in(&usher, &token, &topic).await;
-    // One leaves, and another may come.
-    inside[0].send("UNSUBSCRIBE\nid:1\nreceipt:u\n\n\0").await;
-    while inside[0].frame().await.command != "RECEIPT" {}
+    let mut clients = two_of_three(&usher, &token, &topic).await;
+    // After one has left, another is accepted.
+    clients[0].send("UNSUBSCRIBE\nid:1\nreceipt:u\n\n\0").await;
+    while clients[0].frame().await.command != "RECEIPT" {}
     let mut client = Client::open(&usher).await;
     let answer = subscribe_with(&mut client, &token, "1", &topic).await;
     assert_eq!(answer.command, "RECEIPT", "{answer:?}");
 }
 
 #[tokio::test]
-async fn no_more_connect_from_an_address_than_may_whatever_they_do_there() {
+async fn connections_per_address_are_limited() {
     let usher = start("queue.max_per_address = 3").await;
     let dial = async || dial_from(&usher, "192.0.2.1:4711").await;
     let silent = dial().await.unwrap();
@@ -608,20 +611,20 @@ async fn no_more_connect_from_an_address_than_may_whatever_they_do_there() {
     let (token, topic) = (sign(&visitor("room")), visitor_topic("room"));
     let answer = subscribe_with(&mut waiting, &token, "1", &topic).await;
     assert_eq!(answer.command, "RECEIPT", "{answer:?}");
-    let (status, message) = turned_away(dial().await);
+    let (status, message) = refused_handshake(dial().await);
     assert_eq!(status, 429);
     assert!(message.contains("queue.max_per_address"), "{message}");
-    // Others are not concerned, and the loopback is nobody.
+    // Other addresses are not affected, and the loopback is not counted.
     let mut others = vec![dial_from(&usher, "192.0.2.2").await.unwrap()];
     for _ in 0..5 {
         others.push(dial_from(&usher, "127.0.0.1").await.unwrap());
     }
     silent.vanish();
-    let _another = let_in(dial).await;
+    let _another = accepted(dial).await;
 }
 
 #[tokio::test]
-async fn one_connection_waits_no_more_often_than_its_address_may() {
+async fn places_of_one_connection_count_for_its_address() {
     let usher = start("queue.max_per_address = 3").await;
     let mut client = dial_from(&usher, "192.0.2.1").await.unwrap();
     let token = sign(&service());
@@ -639,22 +642,22 @@ async fn one_connection_waits_no_more_often_than_its_address_may() {
 }
 
 #[tokio::test]
-async fn a_crowd_does_not_keep_prosody_out() {
+async fn connections_are_reserved_for_requests() {
     let usher = start("server.max_connections = 40").await;
     let dial = async || Client::dial(&usher, "/waiting-queue/visitor/websocket", &[]).await;
     let mut crowd = Vec::new();
     let refusal = loop {
         match dial().await {
             Ok(client) => crowd.push(client),
-            refused => break turned_away(refused),
+            refused => break refused_handshake(refused),
         }
     };
-    // One is the requests' own, and two are kept.
+    // One connection is used by the requests, and two are reserved.
     assert!((36..=38).contains(&crowd.len()), "{}", crowd.len());
     assert_eq!(refusal.0, 503);
     assert!(refusal.1.contains("server.max_connections"), "{refusal:?}");
     for _ in 0..5 {
-        turned_away(dial().await);
+        refused_handshake(dial().await);
         // A connection of its own, as Prosody makes for each request.
         let alone = reqwest::Client::builder().no_proxy().build().unwrap();
         let request = alone
@@ -665,11 +668,11 @@ async fn a_crowd_does_not_keep_prosody_out() {
         assert_eq!(Answer::of(request).await.status, StatusCode::OK);
     }
     crowd.truncate(30);
-    let _another = let_in(dial).await;
+    let _another = accepted(dial).await;
 }
 
 #[tokio::test]
-async fn a_token_must_be_good_still_when_something_is_subscribed_to() {
+async fn expired_token_is_refused_at_subscribe() {
     let usher = start("auth.leeway = \"0s\"").await;
     let mut claims = visitor("room");
     let expiry = now().timestamp() + 2;
@@ -684,16 +687,16 @@ async fn a_token_must_be_good_still_when_something_is_subscribed_to() {
         .await;
     let (error, _) = late.refused().await;
     assert!(error.header("message").contains("expired"), "{error:?}");
-    // Who came in time goes on waiting.
+    // A visitor that subscribed in time continues to wait.
     usher.go_live(ROOM).await;
     early.told().await;
 }
 
 #[tokio::test]
-async fn a_session_waits_once_for_a_conference() {
+async fn session_waits_once_per_conference() {
     let usher = start("").await;
     let mut client = Client::wait(&usher, "room").await;
-    // However it is written.
+    // In another spelling.
     let topic = "/secured/conference/visitor/topic.ROOM@conference.meet.example.com";
     client
         .send(&format!("SUBSCRIBE\nid:2\ndestination:{topic}\n\n\0"))
@@ -707,7 +710,7 @@ async fn a_session_waits_once_for_a_conference() {
 }
 
 #[tokio::test]
-async fn ten_thousand_subscriptions_end_at_the_ninth() {
+async fn ninth_subscription_is_refused() {
     let usher = start("").await;
     let mut client = Client::connect(&usher, &service()).await;
     let frames: Vec<_> = (0..10_000)
@@ -732,11 +735,11 @@ async fn ten_thousand_subscriptions_end_at_the_ninth() {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    panic!("places are still taken");
+    panic!("places are still occupied");
 }
 
 #[tokio::test]
-async fn an_unlisted_path_or_a_plain_request_is_no_websocket() {
+async fn plain_request_or_unknown_path_is_no_websocket() {
     let usher = start("").await;
     usher
         .get("/waiting-queue/visitor/websocket")
@@ -753,13 +756,13 @@ async fn an_unlisted_path_or_a_plain_request_is_no_websocket() {
 }
 
 #[tokio::test]
-async fn the_best_offered_subprotocol_is_taken() {
+async fn highest_offered_subprotocol_is_chosen() {
     let usher = start("").await;
     let offer = [("sec-websocket-protocol", "v10.stomp, v12.stomp, v11.stomp")];
     Client::dial(&usher, "/waiting-queue/visitor/websocket", &offer)
         .await
         .unwrap();
-    // Without a known one the library refuses an answer that names one.
+    // Without an offer, the client library rejects a response that names a subprotocol.
     let mut client = Client::open(&usher).await;
     assert_eq!(
         client
@@ -771,7 +774,7 @@ async fn the_best_offered_subprotocol_is_taken() {
 }
 
 #[tokio::test]
-async fn each_version_is_spoken() {
+async fn each_stomp_version_is_supported() {
     let usher = start("").await;
     let token = sign(&visitor("room"));
     for (accepted, version) in [
@@ -797,7 +800,7 @@ async fn each_version_is_spoken() {
         .await;
     let (error, _) = client.refused().await;
     assert_eq!(error.header("version"), "1.0,1.1,1.2");
-    // Without accept-version it is 1.0, which tells subscriptions apart by destination.
+    // Without accept-version it is 1.0, which identifies subscriptions by destination.
     let mut client = Client::open(&usher).await;
     client
         .send(&format!("CONNECT\nAuthorization:Bearer {token}\n\n\0"))
@@ -813,7 +816,7 @@ async fn each_version_is_spoken() {
 }
 
 #[tokio::test]
-async fn frames_may_be_cut_and_joined_anywhere() {
+async fn frames_may_be_split_and_joined_anywhere() {
     let usher = start("").await;
     let token = sign(&visitor("room"));
     let topic = visitor_topic("room");
@@ -828,12 +831,12 @@ async fn frames_may_be_cut_and_joined_anywhere() {
     usher.counts(1).await;
     usher.go_live(ROOM).await;
     let frame = client.frame().await;
-    // The first of repeated headers counts, and escapes are put back.
+    // The first of repeated headers counts, and the response is escaped like the request.
     assert_eq!(frame.header("subscription"), "a\\cb");
 }
 
 #[tokio::test]
-async fn unsubscribing_and_disconnecting_do_what_stomp_says() {
+async fn unsubscribe_and_disconnect_follow_stomp() {
     let usher = start("").await;
     let mut client = Client::wait(&usher, "room").await;
     usher.counts(1).await;
@@ -875,7 +878,7 @@ async fn acknowledged_messages_carry_an_ack_header() {
 }
 
 #[tokio::test]
-async fn what_a_client_may_not_do_is_an_error_and_the_end() {
+async fn forbidden_frames_get_an_error_and_a_close() {
     let usher = start("").await;
     let topic = visitor_topic("room");
     let subscribe = |id: &str| format!("SUBSCRIBE\nid:{id}\ndestination:{topic}\n\n\0");
@@ -929,7 +932,7 @@ async fn what_a_client_may_not_do_is_an_error_and_the_end() {
 }
 
 #[tokio::test]
-async fn nothing_comes_before_connect() {
+async fn first_frame_must_be_connect() {
     let usher = start("queue.connect_timeout = \"300ms\"").await;
     let mut client = Client::open(&usher).await;
     client
@@ -955,14 +958,14 @@ async fn nothing_comes_before_connect() {
             .header("message")
             .contains("CONNECT")
     );
-    // Half a frame and heart-beats are not CONNECT either.
+    // An incomplete frame is no CONNECT either.
     let mut slow = Client::open(&usher).await;
     slow.send("CONNECT\naccept").await;
     assert!(slow.refused().await.0.header("message").contains("CONNECT"));
 }
 
 #[tokio::test]
-async fn large_messages_end_the_session_and_endless_heads_do_not_fill_memory() {
+async fn large_messages_and_endless_headers_end_the_session() {
     let usher = start("").await;
     let mut client = Client::connect(&usher, &visitor("room")).await;
     let _ = client.try_send(Message::text("x".repeat(8 << 20))).await;
@@ -986,7 +989,7 @@ async fn large_messages_end_the_session_and_endless_heads_do_not_fill_memory() {
 }
 
 #[tokio::test]
-async fn heart_beats_are_sent_and_a_silent_client_is_gone_from_the_count() {
+async fn heart_beats_are_sent_and_silent_client_is_dropped() {
     let usher = start("queue.heart_beat = \"1s\"").await;
     let token = sign(&visitor("room"));
     let mut client = Client::open(&usher).await;
@@ -1003,30 +1006,30 @@ async fn heart_beats_are_sent_and_a_silent_client_is_gone_from_the_count() {
         client.send_bytes(b"\n").await;
         usher.counts(1).await;
     }
-    // Now it falls silent.
+    // The client sends no more heart-beats.
     assert!(matches!(client.next().await, Incoming::Closed(Some(_))));
     assert!(client.beats >= 3, "{} beats", client.beats);
     usher.counts(0).await;
 }
 
 #[tokio::test]
-async fn a_client_that_reads_nothing_holds_nobody_up() {
+async fn slow_client_does_not_delay_others() {
     let usher = start("").await;
-    let mut deaf = Vec::new();
+    let mut slow_clients = Vec::new();
     for _ in 0..20 {
-        deaf.push(Client::wait(&usher, "room").await);
+        slow_clients.push(Client::wait(&usher, "room").await);
     }
     let mut others = all(50, |_| Client::wait(&usher, "room")).await;
     usher.go_live(ROOM).await;
     for other in &mut others {
         other.told().await;
     }
-    drop(deaf);
+    drop(slow_clients);
 }
 
-/// It pumps frames that are to be answered, and never reads: it is not listened to any more, and then dropped.
+/// The client sends frames that need a response and never reads: usher stops reading from it, then drops it.
 #[tokio::test]
-async fn a_client_that_pumps_and_reads_nothing_is_dropped() {
+async fn flooding_client_is_dropped() {
     let usher = start("").await;
     let slow = async || {
         let text = usher.request(Method::GET, "/metrics").send().await.unwrap();
@@ -1037,13 +1040,17 @@ async fn a_client_that_pumps_and_reads_nothing_is_dropped() {
     };
     let before = slow().await;
     let mut other = Client::wait(&usher, "another").await;
-    let mut deaf = Client::wait(&usher, "room").await;
+    let mut slow_client = Client::wait(&usher, "room").await;
     let ack = format!("ACK\nid:1\nreceipt:{}\n\n\0", "r".repeat(8000));
     let message = ack.repeat(8);
-    let mut pumped = 0;
-    let pump = async {
-        while deaf.try_send(Message::text(message.clone())).await.is_ok() {
-            pumped += message.len();
+    let mut sent = 0;
+    let flood = async {
+        while slow_client
+            .try_send(Message::text(message.clone()))
+            .await
+            .is_ok()
+        {
+            sent += message.len();
         }
     };
     let meanwhile = async {
@@ -1055,15 +1062,15 @@ async fn a_client_that_pumps_and_reads_nothing_is_dropped() {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        panic!("it waits still: {}", usher.status(ROOM).await);
+        panic!("it is still waiting: {}", usher.status(ROOM).await);
     };
-    tokio::join!(pump, meanwhile);
-    // As much as the kernel takes for both ends, and no more: usher reads nothing that it can't answer.
-    assert!(pumped > 0 && pumped < 64 << 20, "{pumped} bytes");
+    tokio::join!(flood, meanwhile);
+    // Bounded by the kernel's buffers on both ends: usher stops reading what it can't answer.
+    assert!(sent > 0 && sent < 64 << 20, "{sent} bytes");
 }
 
 #[tokio::test]
-async fn frames_without_an_end_are_cut_off() {
+async fn endless_frame_ends_the_session() {
     let usher = start("").await;
     let header = format!("{}:{}\n", "n".repeat(500), "v".repeat(500));
     let body = "b".repeat(1000);
@@ -1085,7 +1092,7 @@ async fn frames_without_an_end_are_cut_off() {
 }
 
 #[tokio::test]
-async fn half_a_frame_and_silence_is_silence() {
+async fn incomplete_frame_does_not_count_as_activity() {
     let usher = start("queue.heart_beat = \"1s\"").await;
     let token = sign(&visitor("room"));
     let mut client = Client::open(&usher).await;
@@ -1105,7 +1112,7 @@ async fn half_a_frame_and_silence_is_silence() {
 }
 
 #[tokio::test]
-async fn on_shutdown_everybody_gets_a_close_and_no_error() {
+async fn shutdown_closes_sessions_without_error_frames() {
     let usher = start("").await;
     let mut clients = all(1000, |_| Client::wait(&usher, "room")).await;
     let stopping = usher.stop();
@@ -1128,7 +1135,7 @@ async fn on_shutdown_everybody_gets_a_close_and_no_error() {
 }
 
 #[tokio::test]
-async fn many_conferences_do_not_hear_each_other() {
+async fn messages_stay_within_their_conference() {
     let usher = start("").await;
     let mut waiting = Vec::new();
     for n in 0..10 {

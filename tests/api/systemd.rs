@@ -1,4 +1,4 @@
-//! usher under systemd: the socket that is handed over, what is notified, reloads, and the journal.
+//! usher under systemd: the inherited socket, notifications, reloads, the journal.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -26,26 +26,26 @@ const SECOND: &str = "the-second-service-token-0123456789abcdef";
 
 const UPSTREAM_SECRET: &str = "the-reservation-system-s-own-secret-0123456789";
 
-/// How often a client comes in the middle of restarts.
+/// The interval between two connections during restarts.
 const EVERY: Duration = Duration::from_millis(50);
 
 fn write(dir: &Path, text: &str) {
     fs::write(dir.join("config.toml"), text).unwrap();
 }
 
-fn log(dir: &Path) -> String {
+fn read_log(dir: &Path) -> String {
     fs::read_to_string(dir.join("log")).unwrap()
 }
 
-/// Starts usher with a configuration, its log in a file.
+/// Starts usher with a configuration; the log goes to a file.
 fn start(dir: &Path, address: SocketAddr, more: &str) -> Process {
     write(dir, &format!("server.listen = \"{address}\"\n{more}"));
     let log = File::create(dir.join("log")).unwrap();
     Process::running(usher(dir).stderr(log).spawn().unwrap(), address)
 }
 
-/// Starts usher on a socket that stays with us, as systemd does: descriptor 3, said so in the environment.
-fn hand_over(dir: &Path, socket: &TcpListener) -> Process {
+/// Starts usher on a socket that this process keeps, as systemd does: descriptor 3, named in the environment.
+fn start_on(dir: &Path, socket: &TcpListener) -> Process {
     let mut options = File::options();
     let log = options
         .create(true)
@@ -67,7 +67,7 @@ fn hand_over(dir: &Path, socket: &TcpListener) -> Process {
     Process::running(child, socket.local_addr().unwrap())
 }
 
-/// One request on a connection of its own.
+/// One request on its own connection.
 fn ask(address: SocketAddr) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -82,9 +82,9 @@ fn connections_made_during_restarts_are_answered_after_them() {
     let dir = TempDir::new().unwrap();
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
-    // Not where the configuration says: the socket counts.
+    // The socket takes precedence over the configuration.
     write(dir.path(), "server.listen = \"127.0.0.1:1\"\n");
-    let mut process = hand_over(dir.path(), &socket);
+    let mut process = start_on(dir.path(), &socket);
     let over = Arc::new(AtomicBool::new(false));
     let asked = {
         let over = Arc::clone(&over);
@@ -101,9 +101,9 @@ fn connections_made_during_restarts_are_answered_after_them() {
         std::thread::sleep(4 * EVERY);
         process.signal("-TERM");
         assert_eq!(process.wait(), Some(0));
-        // Some come while there is nobody.
+        // Some connections are made while usher does not run.
         std::thread::sleep(4 * EVERY);
-        process = hand_over(dir.path(), &socket);
+        process = start_on(dir.path(), &socket);
     }
     over.store(true, Ordering::Relaxed);
     let asking = asked.join().unwrap();
@@ -116,17 +116,17 @@ fn connections_made_during_restarts_are_answered_after_them() {
 }
 
 #[test]
-fn systemd_is_told_how_usher_is() {
+fn systemd_receives_notifications() {
     let dir = TempDir::new().unwrap();
     let socket = UnixDatagram::bind(dir.path().join("notify")).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    let hears = |what: &str| {
+    let receive = |what: &str| {
         let mut buffer = [0; 512];
         loop {
             let length = socket.recv(&mut buffer).expect(what);
-            let told = String::from_utf8_lossy(&buffer[..length]).into_owned();
-            if told.contains(what) {
-                return told;
+            let state = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            if state.contains(what) {
+                return state;
             }
         }
     };
@@ -139,20 +139,20 @@ fn systemd_is_told_how_usher_is() {
         .spawn()
         .unwrap();
     let process = Process::running(child, address);
-    hears("READY=1");
-    hears("WATCHDOG=1");
-    hears("WATCHDOG=1");
+    receive("READY=1");
+    receive("WATCHDOG=1");
+    receive("WATCHDOG=1");
     process.signal("-HUP");
-    let reloading = hears("RELOADING=1");
+    let reloading = receive("RELOADING=1");
     assert!(reloading.contains("MONOTONIC_USEC="), "{reloading}");
-    hears("READY=1");
+    receive("READY=1");
     process.signal("-TERM");
-    hears("STOPPING=1");
+    receive("STOPPING=1");
     assert_eq!(process.wait(), Some(0));
 }
 
 #[test]
-fn a_reload_takes_tokens_keys_limits_and_the_level_of_the_log() {
+fn reload_applies_tokens_keys_limits_and_log_level() {
     let dir = TempDir::new().unwrap();
     let address = free_address();
     let process = start(
@@ -175,23 +175,25 @@ fn a_reload_takes_tokens_keys_limits_and_the_level_of_the_log() {
         ),
     );
     process.signal("-HUP");
-    wait_for("the reload", || log(dir.path()).contains("was reloaded"));
+    wait_for("the reload", || {
+        read_log(dir.path()).contains("was reloaded")
+    });
     assert_eq!(status(SECOND), StatusCode::OK);
     assert_eq!(status(FIRST), StatusCode::UNAUTHORIZED);
-    let told = log(dir.path());
-    assert!(told.contains("server.max_connections"), "{told}");
-    assert!(!told.contains("queue.max_per_token"), "{told}");
+    let log = read_log(dir.path());
+    assert!(log.contains("server.max_connections"), "{log}");
+    assert!(!log.contains("queue.max_per_token"), "{log}");
     drop(TcpStream::connect(address));
     ask(address).unwrap();
     wait_for("a line at the new level", || {
         let mut broken = TcpStream::connect(address).unwrap();
         let _ = broken.write_all(b"nonsense\r\n\r\n");
-        log(dir.path()).contains("DEBUG")
+        read_log(dir.path()).contains("DEBUG")
     });
 }
 
 #[test]
-fn a_bad_file_is_refused_and_the_old_one_stays() {
+fn invalid_configuration_is_refused_and_the_previous_one_stays() {
     let dir = TempDir::new().unwrap();
     let address = free_address();
     let good = format!("auth.service.tokens = [\"{FIRST}\"]\n");
@@ -202,15 +204,15 @@ fn a_bad_file_is_refused_and_the_old_one_stays() {
     );
     process.signal("-HUP");
     wait_for("the refusal", || {
-        log(dir.path()).contains("was not reloaded")
+        read_log(dir.path()).contains("was not reloaded")
     });
-    let told = log(dir.path());
+    let log = read_log(dir.path());
     for mistake in [
         "line 1: queue.state_interval",
         "line 2: auth.service.tokens",
         "line 3: log.levle",
     ] {
-        assert!(told.contains(mistake), "{mistake}: {told}");
+        assert!(log.contains(mistake), "{mistake}: {log}");
     }
     let url = format!("http://{address}/api/v1/bookings");
     let answer = Process::client()
@@ -222,16 +224,18 @@ fn a_bad_file_is_refused_and_the_old_one_stays() {
     let metrics = Process::client().get(format!("http://{address}/metrics"));
     let metrics = metrics.send().unwrap().text().unwrap();
     assert!(metrics.contains("usher_reload_successful 0"), "{metrics}");
-    // Put right, it is taken.
+    // Once corrected, it is applied.
     write(
         dir.path(),
         &format!("server.listen = \"{address}\"\n{good}"),
     );
     process.signal("-HUP");
-    wait_for("the reload", || log(dir.path()).contains("was reloaded"));
+    wait_for("the reload", || {
+        read_log(dir.path()).contains("was reloaded")
+    });
 }
 
-/// Asks for `/ready` on a connection that was accepted before the stop; nothing, if that came too late.
+/// Requests `/ready` on a connection that was accepted before the stop; `None` if that was too late.
 fn ask_while_it_stops() -> Option<String> {
     let dir = TempDir::new().unwrap();
     let address = free_address();
@@ -241,7 +245,7 @@ fn ask_while_it_stops() -> Option<String> {
     // Connections are accepted in order: once this one is answered, the other was accepted.
     ask(address).unwrap();
     process.signal("-TERM");
-    wait_for("the stop", || log(dir.path()).contains("stopping"));
+    wait_for("the stop", || read_log(dir.path()).contains("stopping"));
     let mut answer = String::new();
     let asked = late.write_all(b"GET /ready HTTP/1.1\r\nHost: x\r\n\r\n");
     let answered = asked.and_then(|()| late.read_to_string(&mut answer));
@@ -250,8 +254,8 @@ fn ask_while_it_stops() -> Option<String> {
 }
 
 #[test]
-fn who_was_accepted_before_the_stop_is_told_that_usher_drains() {
-    // It takes half a second for them; a busy machine may need another try.
+fn connection_accepted_before_the_stop_gets_the_draining_response() {
+    // usher waits half a second for a request; a busy machine may need another attempt.
     let answer = (0..10).find_map(|_| ask_while_it_stops());
     let answer = answer.expect("an answer in one of ten stops");
     assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
@@ -274,25 +278,25 @@ fn lines_in_the_journal_begin_with_their_level() {
     let process = Process::running(child, address);
     process.signal("-TERM");
     assert_eq!(process.wait(), Some(0));
-    let told = log(dir.path());
-    assert!(told.lines().count() >= 3, "{told}");
-    assert!(told.contains("\n<6> INFO stopping"), "{told}");
-    assert!(told.contains("<4> WARN no service token"), "{told}");
-    assert!(told.lines().all(|line| line.starts_with('<')), "{told}");
+    let log = read_log(dir.path());
+    assert!(log.lines().count() >= 3, "{log}");
+    assert!(log.contains("\n<6> INFO stopping"), "{log}");
+    assert!(log.contains("<4> WARN no service token"), "{log}");
+    assert!(log.lines().all(|line| line.starts_with('<')), "{log}");
 }
 
 #[test]
-fn no_log_of_a_busy_day_holds_a_token_a_secret_or_a_password() {
-    quiet_about_secrets("");
+fn log_contains_no_token_secret_or_password() {
+    check_log_for_secrets("");
 }
 
 #[test]
-fn nor_does_one_with_a_reservation_system_and_a_key_server() {
+fn log_contains_no_secret_of_a_reservation_system_or_key_server() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    // Both refuse, which is when most is said.
+    // Both refuse, since refusals log most.
     let upstream = runtime.block_on(Scripted::start(|_| Say::Raw(401, "no".to_owned())));
     let keys = runtime.block_on(Scripted::start(|_| Say::Raw(404, "no".to_owned())));
-    quiet_about_secrets(&format!(
+    check_log_for_secrets(&format!(
         "auth.key_server = \"http://{}/\"\nreservations.backend = \"upstream\"\n\
          reservations.upstream.url = \"http://{}\"\n\
          reservations.upstream.headers.Authorization = \"Bearer {UPSTREAM_SECRET}\"\n",
@@ -304,8 +308,8 @@ fn nor_does_one_with_a_reservation_system_and_a_key_server() {
     assert!(keys.heard().iter().any(|heard| heard.path != "/"));
 }
 
-/// Lives through a busy day, and looks for what must not be in its log.
-fn quiet_about_secrets(more: &str) {
+/// Uses everything once, and searches the log for secrets.
+fn check_log_for_secrets(more: &str) {
     let dir = TempDir::new().unwrap();
     let address = free_address();
     let password = "hunter2-the-password";
@@ -315,30 +319,30 @@ fn quiet_about_secrets(more: &str) {
     let process = start(dir.path(), address, &config);
     let token = sign(&visitor("room"));
     let altered = format!("{token}x");
-    // Of a key that has to be fetched: {"alg":"RS256","kid":"key-one","typ":"JWT"}.
+    // With a key that must be fetched: {"alg":"RS256","kid":"key-one","typ":"JWT"}.
     let (_, signed) = token.split_once('.').unwrap();
     let fetched = format!("eyJhbGciOiJSUzI1NiIsImtpZCI6ImtleS1vbmUiLCJ0eXAiOiJKV1QifQ.{signed}");
-    let day = busy_day(address, password, [&token, &altered, &fetched]);
-    tokio::runtime::Runtime::new().unwrap().block_on(day);
-    // A secret in the wrong place is a mistake that is named, and not repeated.
+    let requests = use_everything(address, password, [&token, &altered, &fetched]);
+    tokio::runtime::Runtime::new().unwrap().block_on(requests);
+    // A secret under a wrong key is an error that does not repeat the value.
     write(
         dir.path(),
         &format!("auth.secrets = \"{SECRET}\"\nauth.service.tokens = \"{FIRST}\"\n"),
     );
     process.signal("-HUP");
     wait_for("the refusal", || {
-        log(dir.path()).contains("was not reloaded")
+        read_log(dir.path()).contains("was not reloaded")
     });
     process.signal("-TERM");
     assert_eq!(process.wait(), Some(0));
-    let told = log(dir.path());
+    let log = read_log(dir.path());
     assert!(
-        told.contains("a session ended") && told.contains("decided"),
-        "{told}"
+        log.contains("a session ended") && log.contains("decided"),
+        "{log}"
     );
     assert!(
-        told.contains("session{peer=127.0.0.1:") && told.contains("conference=\"room\"}"),
-        "one span per session: {told}"
+        log.contains("session{peer=127.0.0.1:") && log.contains("conference=\"room\"}"),
+        "one span per session: {log}"
     );
     for secret in [
         FIRST,
@@ -350,15 +354,15 @@ fn quiet_about_secrets(more: &str) {
         &altered,
         &fetched,
     ] {
-        assert!(!told.contains(secret), "{secret} is in {told}");
+        assert!(!log.contains(secret), "{secret} is in {log}");
     }
     for part in token.split('.') {
-        assert!(!told.contains(part), "{part} is in {told}");
+        assert!(!log.contains(part), "{part} is in {log}");
     }
 }
 
-/// What can go right and wrong with tokens and passwords.
-async fn busy_day(address: SocketAddr, password: &str, tokens: [&str; 3]) {
+/// Valid and invalid requests with tokens and passwords.
+async fn use_everything(address: SocketAddr, password: &str, tokens: [&str; 3]) {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let http = format!("http://{address}");
     let booking = serde_json::json!({ "room": "room", "password": password });
