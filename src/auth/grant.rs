@@ -5,6 +5,7 @@ use std::sync::Arc;
 use regex::bytes::{Regex, RegexBuilder};
 
 use super::claims::Claims;
+use crate::config::Auth;
 use crate::domain::conference::Conference;
 
 /// In the claims `room` and `sub`: any.
@@ -19,18 +20,7 @@ const MAX_PATTERN_BYTES: usize = 1024;
 /// The size limit of a compiled pattern, in bytes.
 const MAX_PATTERN_SIZE: usize = 64 * 1024;
 
-/// How this deployment interprets claims.
-#[derive(Debug, Clone)]
-pub struct Rules {
-    /// Whether the claim `sub` must name the conference's tenant, or the domain where it has none.
-    pub verify_domain: bool,
-    /// The issuers of service tokens.
-    pub service_issuers: Vec<String>,
-    /// The deployment's domain (`xmpp.domain`). No other domain is granted.
-    pub domain: Arc<str>,
-}
-
-/// What a verified token allows: only what its claims name.
+/// What a verified token allows: only what its claims name, and only in the deployment's domain (`xmpp.domain`).
 #[derive(Debug, Clone)]
 pub struct Grant {
     service: bool,
@@ -63,21 +53,21 @@ enum Subject {
 
 impl Grant {
     /// What these claims, of a verified token, allow.
-    pub fn new(claims: &Claims, rules: &Rules) -> Self {
+    pub(super) fn new(claims: &Claims, config: &Auth, domain: &Arc<str>) -> Self {
         let user = &claims.context.user;
-        let from_service = |issuer| rules.service_issuers.contains(issuer);
+        let from_service = |issuer| config.service.issuers.contains(issuer);
         Self {
             service: claims.has_no_user_claims && claims.iss.as_ref().is_some_and(from_service),
             visitor: user.role.as_deref() == Some(VISITOR),
             moderator: user.moderator,
-            rooms: Rooms::of(claims, &rules.domain),
+            rooms: Rooms::of(claims, domain),
             subject: match claims.sub.as_deref() {
-                _ if !rules.verify_domain => Subject::Any,
+                _ if !config.verify_domain => Subject::Any,
                 Some(ANY) => Subject::Any,
                 Some(sub) => Subject::One(sub.to_lowercase().into()),
                 None => Subject::None,
             },
-            domain: Arc::clone(&rules.domain),
+            domain: Arc::clone(domain),
         }
     }
 

@@ -17,23 +17,29 @@ use super::fetch::{Fetcher, Response};
 use super::jwks::Jwks;
 use super::key_cache::{ABSENT_TTL, CacheKey, Fetched, KeyCache, Lookup};
 use super::keys::PublicKey;
+use crate::config::Auth;
 use crate::text::escape_for_message;
 
 /// The random bytes of a `kid` that no server has.
 const PROBE_BYTES: usize = 16;
 
-/// The servers that keys are fetched from.
+/// The servers that keys are fetched from: an ASAP key server, with a key at
+/// `{url}/{SHA-256 of the kid in hexadecimal digits}.pem`, and a JSON Web Key Set.
 #[derive(Debug)]
 pub struct KeyServers {
     asap: Option<KeySource<Arc<PublicKey>>>,
     jwks: Option<KeySource<Jwks>>,
-    ttl: Duration,
 }
 
-/// Why a server can't be used. The text does not name the configuration key.
+/// Why a server can't be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct KeyServerError(String);
+#[error("{config_key}: {message}")]
+pub struct KeyServerError {
+    /// The key of the configuration.
+    pub config_key: &'static str,
+    /// The error.
+    pub message: String,
+}
 
 /// A server and the documents that were fetched from it.
 #[derive(Debug)]
@@ -48,35 +54,25 @@ struct KeySource<T> {
 }
 
 impl KeyServers {
-    /// No servers yet; keys are cached for `ttl`.
-    #[must_use]
-    pub fn new(ttl: Duration) -> Self {
-        Self {
-            asap: None,
-            jwks: None,
-            ttl,
+    /// The configured servers, if any.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyServerError`] for an invalid URL or an unusable TLS setup.
+    pub fn new(config: &Auth) -> Result<Option<Self>, KeyServerError> {
+        let asap = config.key_server.as_ref().map(|url| {
+            let directory = format!("{}/", url.trim_end_matches('/'));
+            KeySource::new("auth.key_server", &directory, config.key_cache)
+        });
+        let jwks = config.jwks_url.as_ref();
+        let jwks = jwks.map(|url| KeySource::new("auth.jwks_url", url, config.key_cache));
+        if asap.is_none() && jwks.is_none() {
+            return Ok(None);
         }
-    }
-
-    /// Adds an ASAP key server: `{url}/{SHA-256 of the kid in hexadecimal digits}.pem`.
-    ///
-    /// # Errors
-    ///
-    /// [`KeyServerError`] for an invalid URL or an unusable TLS setup.
-    pub fn with_key_server(mut self, url: &str) -> Result<Self, KeyServerError> {
-        let url = format!("{}/", url.trim_end_matches('/'));
-        self.asap = Some(KeySource::new("auth.key_server", &url, self.ttl)?);
-        Ok(self)
-    }
-
-    /// Adds a JSON Web Key Set.
-    ///
-    /// # Errors
-    ///
-    /// [`KeyServerError`] for an invalid URL or an unusable TLS setup.
-    pub fn with_jwks(mut self, url: &str) -> Result<Self, KeyServerError> {
-        self.jwks = Some(KeySource::new("auth.jwks_url", url, self.ttl)?);
-        Ok(self)
+        Ok(Some(Self {
+            asap: asap.transpose()?,
+            jwks: jwks.transpose()?,
+        }))
     }
 
     /// The key with this `kid`.
@@ -182,15 +178,19 @@ impl KeyDocument for Jwks {
 
 impl<T: KeyDocument> KeySource<T> {
     fn new(config_key: &'static str, url: &str, ttl: Duration) -> Result<Self, KeyServerError> {
-        let url = Url::parse(url).map_err(|error| KeyServerError(format!("{url}: {error}")))?;
-        let fetcher = Fetcher::new(&url).map_err(|error| {
-            KeyServerError(format!(
+        let failed = |message| KeyServerError {
+            config_key,
+            message,
+        };
+        let parsed = Url::parse(url).map_err(|error| failed(format!("{url}: {error}")))?;
+        let fetcher = Fetcher::new(&parsed).map_err(|error| {
+            failed(format!(
                 "{error}; install the system's root certificates (ca-certificates)"
             ))
         })?;
         Ok(Self {
             config_key,
-            url,
+            url: parsed,
             fetcher,
             cache: Arc::new(KeyCache::new(ttl)),
             failing: Arc::default(),

@@ -20,4 +20,4 @@ mod verifier;
 pub use claims::{Claims, Context, User};
 pub use error::TokenError;
 pub use service_token::sign;
-pub use verifier::{Expiry, Rules, Verified, Verifier};
+pub use verifier::{Expiry, Verified, Verifier};

@@ -7,8 +7,8 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::Value;
 
 use super::error::TokenError;
-use super::grant::{Grant, Rules};
 use super::verifier::Verifier;
+use crate::domain::secret::Secret;
 use crate::metrics;
 
 /// Signs a token by HS256 with this secret, these claims (a JSON object) and an optional `kid`.
@@ -33,9 +33,10 @@ pub struct ServiceTokens {
 
 impl ServiceTokens {
     /// The set of these tokens, without empty ones.
-    pub fn new(tokens: Vec<String>) -> Self {
+    pub fn new(tokens: &[Secret]) -> Self {
         let digests = tokens
             .iter()
+            .map(Secret::expose)
             .filter(|token| !token.is_empty())
             .map(|token| digest(&SHA256, token.as_bytes()))
             .collect();
@@ -65,8 +66,6 @@ pub struct ServiceAuth {
     pub tokens: ServiceTokens,
     /// Checks JWT service tokens.
     pub verifier: Verifier,
-    /// What makes a JWT a service token.
-    pub rules: Rules,
     /// Whether a request without a token is authorized: no key and no token is configured, and the
     /// configuration allows only a listener on the loopback then. Requests of a proxy come from the
     /// loopback too; they are never authorized without a token.
@@ -107,7 +106,7 @@ impl ServiceAuth {
             return Err(AuthError::NotConfigured);
         }
         let verified = self.verifier.verify(token, now).await?;
-        if Grant::new(verified.claims(), &self.rules).is_service() {
+        if verified.grant().is_service() {
             Ok(())
         } else {
             Err(AuthError::NotAService)
@@ -182,12 +181,13 @@ mod tests {
 
     #[test]
     fn static_tokens_match_only_themselves() {
-        let tokens = ServiceTokens::new(vec!["one".into(), String::new(), "two".into()]);
+        let tokens = ["one", "", "two"].map(|token| Secret::new(token.into()));
+        let tokens = ServiceTokens::new(&tokens);
         assert!(tokens.matches("one") && tokens.matches("two"));
         for other in ["", "on", "one ", "ONE", "onetwo"] {
             assert!(!tokens.matches(other), "{other:?}");
         }
-        assert!(!ServiceTokens::new(Vec::new()).matches(""));
+        assert!(!ServiceTokens::new(&[]).matches(""));
         assert_eq!(format!("{tokens:?}"), "ServiceTokens(2)");
     }
 }

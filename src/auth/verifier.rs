@@ -1,7 +1,6 @@
 //! Verifies tokens: signature, time, issuer, audience.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use jsonwebtoken::errors::{Error, ErrorKind};
@@ -10,8 +9,10 @@ use serde_json::{Map, Value};
 
 use super::claims::Claims;
 use super::error::TokenError;
+use super::grant::Grant;
 use super::key_server::KeyServers;
 use super::keys::{Key, KeySet};
+use crate::config::Auth;
 use crate::text::escape_for_message;
 
 /// Longer tokens are rejected unread, in bytes.
@@ -20,29 +21,20 @@ const MAX_TOKEN_BYTES: usize = 16 * 1024;
 /// In a list of accepted issuers or audiences: any.
 const ANY: &str = "*";
 
-/// Which tokens with a valid signature are accepted.
-#[derive(Debug, Clone, Default)]
-pub struct Rules {
-    /// The accepted values of `iss`; `*` accepts any.
-    pub issuers: Vec<String>,
-    /// The accepted values of `aud`, of which the token must have one; `*` accepts any.
-    pub audiences: Vec<String>,
-    /// The tolerated difference between an issuer's clock and usher's.
-    pub leeway: Duration,
-}
-
 /// Verifies tokens.
 #[derive(Debug, Clone)]
 pub struct Verifier {
     keys: KeySet,
     key_servers: Option<Arc<KeyServers>>,
-    rules: Rules,
+    config: Arc<Auth>,
+    domain: Arc<str>,
 }
 
 /// A verified token; only [`Verifier::verify`] makes one.
 #[derive(Debug, Clone)]
 pub struct Verified {
     claims: Claims,
+    grant: Grant,
     expiry: Expiry,
 }
 
@@ -64,6 +56,11 @@ impl Verified {
         &self.claims
     }
 
+    /// What the token allows.
+    pub fn grant(&self) -> &Grant {
+        &self.grant
+    }
+
     /// The end of the token's validity.
     pub fn expiry(&self) -> Expiry {
         self.expiry
@@ -71,12 +68,13 @@ impl Verified {
 }
 
 impl Verifier {
-    /// A verifier without key servers.
-    pub fn new(keys: KeySet, rules: Rules) -> Self {
+    /// A verifier without key servers, for tokens of this domain (`xmpp.domain`).
+    pub fn new(keys: KeySet, config: Arc<Auth>, domain: &str) -> Self {
         Self {
             keys,
             key_servers: None,
-            rules,
+            config,
+            domain: domain.into(),
         }
     }
 
@@ -141,49 +139,53 @@ impl Verifier {
         let token: jsonwebtoken::TokenData<Map<String, Value>> =
             jsonwebtoken::decode(token, key.decoding(), &signature_only)
                 .map_err(|error| signature_error(&error))?;
-        let expiry = self.rules.check(&token.claims, now)?;
+        let expiry = check_claims(&token.claims, &self.config, now)?;
+        let claims = Claims::read(&token.claims);
         Ok(Verified {
+            grant: Grant::new(&claims, &self.config, &self.domain),
+            claims,
             expiry,
-            claims: Claims::read(&token.claims),
         })
     }
 }
 
-impl Rules {
-    fn check(&self, claims: &Map<String, Value>, now: DateTime<Utc>) -> Result<Expiry, TokenError> {
-        let leeway = self.leeway.as_secs_f64();
-        let exp = time(claims, "exp")?.ok_or(TokenError::MissingClaim("exp"))?;
-        let expiry = Expiry(exp + leeway);
-        if expiry.has_passed(now) {
-            return Err(TokenError::Expired);
+fn check_claims(
+    claims: &Map<String, Value>,
+    config: &Auth,
+    now: DateTime<Utc>,
+) -> Result<Expiry, TokenError> {
+    let leeway = config.leeway.as_secs_f64();
+    let exp = time(claims, "exp")?.ok_or(TokenError::MissingClaim("exp"))?;
+    let expiry = Expiry(exp + leeway);
+    if expiry.has_passed(now) {
+        return Err(TokenError::Expired);
+    }
+    if time(claims, "nbf")?.is_some_and(|nbf| seconds(now) + leeway < nbf) {
+        return Err(TokenError::NotYetValid);
+    }
+    match claims.get("iss") {
+        None => return Err(TokenError::MissingClaim("iss")),
+        Some(Value::String(issuer)) if !accepts(&config.accepted_issuers, issuer) => {
+            return Err(TokenError::IssuerRefused {
+                issuer: escape_for_message(issuer),
+            });
         }
-        if time(claims, "nbf")?.is_some_and(|nbf| seconds(now) + leeway < nbf) {
-            return Err(TokenError::NotYetValid);
-        }
-        match claims.get("iss") {
-            None => return Err(TokenError::MissingClaim("iss")),
-            Some(Value::String(issuer)) if !accepts(&self.issuers, issuer) => {
-                return Err(TokenError::IssuerRefused {
-                    issuer: escape_for_message(issuer),
-                });
-            }
-            Some(Value::String(_)) => {}
-            Some(_) => return Err(TokenError::BadClaim("iss")),
-        }
-        let audience_accepted = match claims.get("aud") {
-            None => return Err(TokenError::MissingClaim("aud")),
-            Some(Value::String(one)) => accepts(&self.audiences, one),
-            Some(Value::Array(many)) => many
-                .iter()
-                .filter_map(Value::as_str)
-                .any(|one| accepts(&self.audiences, one)),
-            Some(_) => return Err(TokenError::BadClaim("aud")),
-        };
-        if audience_accepted {
-            Ok(expiry)
-        } else {
-            Err(TokenError::AudienceRefused)
-        }
+        Some(Value::String(_)) => {}
+        Some(_) => return Err(TokenError::BadClaim("iss")),
+    }
+    let audience_accepted = match claims.get("aud") {
+        None => return Err(TokenError::MissingClaim("aud")),
+        Some(Value::String(one)) => accepts(&config.accepted_audiences, one),
+        Some(Value::Array(many)) => many
+            .iter()
+            .filter_map(Value::as_str)
+            .any(|one| accepts(&config.accepted_audiences, one)),
+        Some(_) => return Err(TokenError::BadClaim("aud")),
+    };
+    if audience_accepted {
+        Ok(expiry)
+    } else {
+        Err(TokenError::AudienceRefused)
     }
 }
 

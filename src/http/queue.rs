@@ -131,7 +131,7 @@ fn body(status: &ConferenceStatus, waiting_queue: bool, muc_prefix: &str) -> Val
 }
 
 fn conference(jid: &str, context: &SessionContext) -> Result<Conference, ApiError> {
-    Conference::from_jid(jid, &context.muc_prefix, &context.rules.domain).map_err(|error| {
+    Conference::from_jid(jid, &context.muc_prefix, &context.domain).map_err(|error| {
         let status = match error {
             ConferenceError::Foreign { .. } => StatusCode::FORBIDDEN,
             _ => StatusCode::BAD_REQUEST,

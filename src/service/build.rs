@@ -5,12 +5,11 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::auth::grant::Rules as GrantRules;
+use crate::auth::Verifier;
 use crate::auth::key_server::{KeyServerError, KeyServers};
 use crate::auth::keys::{KeyError, KeySet, PublicKey};
 use crate::auth::secret_file;
 use crate::auth::service_token::{ServiceAuth, ServiceTokens};
-use crate::auth::{Rules, Verifier};
 use crate::config::Config;
 use crate::domain::secret::Secret;
 use crate::queue::Queue;
@@ -43,6 +42,9 @@ pub enum ServeError {
     /// The client of the upstream can't be built.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
+    /// A key server can't be used.
+    #[error(transparent)]
+    KeyServer(#[from] KeyServerError),
     /// A key can't be used.
     #[error("{key}: {error}")]
     Key {
@@ -100,7 +102,7 @@ pub(super) fn session_context(
     SessionContext {
         queue,
         verifier: auth.verifier.clone(),
-        rules: auth.rules.clone(),
+        domain: config.xmpp.domain.as_str().into(),
         state_interval: config.queue.state_interval,
         heart_beat: config.queue.heart_beat,
         connect_timeout: config.queue.connect_timeout,
@@ -180,80 +182,39 @@ pub fn key_set(config: &Config, secret: Option<&Secret>) -> Result<KeySet, Serve
     Ok(keys)
 }
 
-/// The configured key servers, if there are any.
+/// The configured key servers, if any.
 ///
 /// # Errors
 ///
-/// [`ServeError::Key`] for an unusable address.
+/// [`ServeError::KeyServer`] for an invalid URL or an unusable TLS setup.
 pub fn key_servers(config: &Config) -> Result<Option<KeyServers>, ServeError> {
-    let auth = &config.auth;
-    let failed = |key: &str| {
-        let key = key.to_owned();
-        |error: KeyServerError| ServeError::Key {
-            key,
-            error: error.to_string(),
-        }
-    };
-    let mut servers = KeyServers::new(auth.key_cache);
-    if let Some(url) = &auth.key_server {
-        let with = servers.with_key_server(url);
-        servers = with.map_err(failed("auth.key_server"))?;
-    }
-    if let Some(url) = &auth.jwks_url {
-        servers = servers.with_jwks(url).map_err(failed("auth.jwks_url"))?;
-    }
-    let any = auth.key_server.is_some() || auth.jwks_url.is_some();
-    Ok(any.then_some(servers))
+    Ok(KeyServers::new(&config.auth)?)
 }
 
-/// The verifier of tokens, and the rules for what a token grants.
+/// The verifier of tokens, with the configured keys and key servers.
 ///
 /// # Errors
 ///
 /// Those of [`key_set`] and [`key_servers`].
-pub fn verifier(
-    config: &Config,
-    secret: Option<&Secret>,
-) -> Result<(Verifier, GrantRules), ServeError> {
-    let auth = &config.auth;
-    let verifier = Verifier::new(
-        key_set(config, secret)?,
-        Rules {
-            issuers: auth.accepted_issuers.clone(),
-            audiences: auth.accepted_audiences.clone(),
-            leeway: auth.leeway,
-        },
-    );
-    let verifier = match key_servers(config)? {
+pub fn verifier(config: &Config, secret: Option<&Secret>) -> Result<Verifier, ServeError> {
+    let keys = key_set(config, secret)?;
+    let verifier = Verifier::new(keys, Arc::new(config.auth.clone()), &config.xmpp.domain);
+    Ok(match key_servers(config)? {
         Some(servers) => verifier.with_key_servers(servers),
         None => verifier,
-    };
-    let rules = GrantRules {
-        verify_domain: auth.verify_domain,
-        service_issuers: auth.service.issuers.clone(),
-        domain: config.xmpp.domain.as_str().into(),
-    };
-    Ok((verifier, rules))
+    })
 }
 
-/// The authorization of callers of the service's own endpoints.
+/// The authorization of requests to the service's own endpoints.
 ///
 /// # Errors
 ///
 /// Those of [`verifier`].
 pub fn service_auth(config: &Config, secret: Option<&Secret>) -> Result<ServiceAuth, ServeError> {
-    let auth = &config.auth;
-    let (verifier, rules) = verifier(config, secret)?;
-    let tokens = &auth.service.tokens;
+    let tokens = &config.auth.service.tokens;
     Ok(ServiceAuth {
-        tokens: ServiceTokens::new(
-            tokens
-                .iter()
-                .map(|token| token.expose().to_owned())
-                .collect(),
-        ),
-        verifier,
-        rules,
-        open: tokens.is_empty() && !auth.any_key(),
+        tokens: ServiceTokens::new(tokens),
+        verifier: verifier(config, secret)?,
+        open: tokens.is_empty() && !config.auth.any_key(),
     })
 }

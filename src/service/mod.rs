@@ -110,6 +110,7 @@ impl Service {
     ///
     /// [`ServeError`] for a key that can't be used; nothing has changed then.
     pub fn reload(&mut self, config: Config) -> Result<Vec<&'static str>, ServeError> {
+        let (config, needs_restart) = self.config.reload(config);
         let mut auth = service_auth(&config, secret(&config)?.as_ref())?;
         auth.open &= self.is_on_loopback;
         if has_same_key_servers(&config.auth, &self.config.auth) {
@@ -117,8 +118,6 @@ impl Service {
             let former = self.shared.service_auth.load();
             auth.verifier = auth.verifier.with_key_servers_of(&former.verifier);
         }
-        let (config, needs_restart) = self.config.reload(config);
-        auth.rules.domain = config.xmpp.domain.as_str().into();
         self.queue.reload(config.queue.clone());
         let former = self.shared.sessions.load();
         let (limits, timers) = (former.tallies.clone(), Arc::clone(&former.rounds));

@@ -211,7 +211,7 @@ impl Session {
         let mut key = [0; 16];
         key.copy_from_slice(&digest(&SHA256, token.as_bytes()).as_ref()[..16]);
         Ok(Bearer {
-            grant: Grant::new(verified.claims(), &self.gate.rules),
+            grant: verified.grant().clone(),
             key: TokenKey(key),
             expiry: verified.expiry(),
             greeted: false,
@@ -262,7 +262,7 @@ impl Session {
             }
         };
         let gate = &self.gate;
-        let parsed = Destination::parse(destination, &gate.muc_prefix, &gate.rules.domain)
+        let parsed = Destination::parse(destination, &gate.muc_prefix, &gate.domain)
             .map_err(|error| Fault::policy(error.to_string()).because("destination"))?;
         let Some(bearer) = own.as_ref().or(state.client.bearer.as_deref()) else {
             return Err(Fault::policy("a token is needed"));

@@ -33,7 +33,6 @@ use tokio::time::{Instant, timeout};
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
 use crate::auth::Verifier;
-use crate::auth::grant::Rules;
 use crate::metrics;
 use crate::queue::{Queue, Subscriber, message};
 use crate::stomp::negotiate::HeartBeat;
@@ -58,8 +57,8 @@ pub struct SessionContext {
     pub queue: Queue,
     /// Checks tokens.
     pub verifier: Verifier,
-    /// What tokens allow.
-    pub rules: Rules,
+    /// `xmpp.domain`.
+    pub domain: Arc<str>,
     /// How often moderators are told how many wait.
     pub state_interval: Duration,
     /// How often a heart-beat is sent, and wanted.

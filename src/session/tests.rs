@@ -6,7 +6,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::timer::WRITE_TIMEOUT;
 use super::*;
-use crate::auth;
 use crate::auth::keys::KeySet;
 use crate::config::{self, Config};
 use crate::store::Store;
@@ -23,12 +22,8 @@ async fn gate(dir: &TempDir) -> Arc<SessionContext> {
     };
     Arc::new(SessionContext {
         queue: Queue::new(store, config, "conference"),
-        verifier: Verifier::new(KeySet::new(), auth::Rules::default()),
-        rules: Rules {
-            verify_domain: true,
-            service_issuers: Vec::new(),
-            domain: "meet.example.com".into(),
-        },
+        verifier: Verifier::new(KeySet::new(), Arc::default(), "meet.example.com"),
+        domain: "meet.example.com".into(),
         state_interval: Duration::from_secs(15),
         heart_beat: Duration::from_secs(10),
         // Longer than any test: nothing but what it is about is due.

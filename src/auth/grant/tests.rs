@@ -5,23 +5,16 @@ use super::*;
 
 const DOMAIN: &str = "meet.example.com";
 
-fn rules() -> Rules {
-    Rules {
-        verify_domain: true,
-        service_issuers: vec!["jitsi".into()],
-        domain: DOMAIN.into(),
-    }
-}
-
-fn grant_by(rules: &Rules, claims: Value) -> Grant {
+/// The grant of a token with these claims.
+fn grant_by(config: &Auth, claims: Value) -> Grant {
     let mut all = json!({"iss": "jitsi"});
     let all = all.as_object_mut().unwrap();
     all.extend(claims.as_object().unwrap().clone());
-    Grant::new(&Claims::read(all), rules)
+    Grant::new(&Claims::read(all), config, &DOMAIN.into())
 }
 
 fn grant(claims: Value) -> Grant {
-    grant_by(&rules(), claims)
+    grant_by(&Auth::default(), claims)
 }
 
 /// The grant of a token for a visitor and moderator.
@@ -155,16 +148,16 @@ fn the_subject_is_the_tenant_or_the_bare_domain() {
 
 #[test]
 fn without_verify_domain_the_subject_is_ignored() {
-    let rules = Rules {
+    let config = Auth {
         verify_domain: false,
-        ..rules()
+        ..Auth::default()
     };
     let user = json!({"user": {"role": "visitor", "moderator": true}});
     for claims in [
         json!({"room": "room", "context": user}),
         json!({"room": "room", "sub": "green", "context": user}),
     ] {
-        let grant = grant_by(&rules, claims);
+        let grant = grant_by(&config, claims);
         assert!(covers(&grant, "room") && covers(&grant, "[blue]room"));
         assert!(!covers(&grant, "other"));
     }
@@ -274,7 +267,7 @@ proptest! {
         if let Some(role) = &role { claims["context"]["user"]["role"] = json!(role); }
         if let Some(moderator) = &moderator { claims["context"]["user"]["moderator"] = moderator.clone(); }
         let no_user_claims = ["room", "sub", "context"].iter().all(|name| claims.get(name).is_none());
-        let grant = grant_by(&Rules { verify_domain, ..rules() }, claims);
+        let grant = grant_by(&Auth { verify_domain, ..Auth::default() }, claims);
         prop_assert_eq!(grant.is_service(), no_user_claims && issuer == "jitsi");
         for node in ["a", "[blue]b", "%c3%a9"] {
             let asked = conference(node);

@@ -16,7 +16,7 @@ use super::super::fetch::DOCUMENT_MAX_BYTES;
 use super::super::keys::KeySet;
 use super::super::service_token::sign;
 use super::super::test_keys::{Pair, pem};
-use super::super::verifier::{Rules, Verified, Verifier};
+use super::super::verifier::{Verified, Verifier};
 use super::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -89,12 +89,22 @@ impl Server {
     }
 
     fn asap(&self) -> KeyServers {
-        KeyServers::new(HOUR).with_key_server(&self.url()).unwrap()
+        servers(Some(&self.url()), None).unwrap()
     }
 
     fn jwks(&self) -> KeyServers {
-        KeyServers::new(HOUR).with_jwks(&self.url()).unwrap()
+        servers(None, Some(&self.url())).unwrap()
     }
+}
+
+fn servers(asap: Option<&str>, jwks: Option<&str>) -> Result<KeyServers, KeyServerError> {
+    let config = Auth {
+        key_server: asap.map(str::to_owned),
+        jwks_url: jwks.map(str::to_owned),
+        key_cache: HOUR,
+        ..Auth::default()
+    };
+    KeyServers::new(&config).map(Option::unwrap)
 }
 
 async fn path_of(stream: &mut TcpStream) -> String {
@@ -177,13 +187,16 @@ fn claims() -> serde_json::Value {
 }
 
 fn verifier(servers: KeyServers) -> Verifier {
-    let rules = Rules {
-        issuers: vec!["jitsi".into()],
-        audiences: vec!["jitsi".into()],
-        leeway: Duration::ZERO,
-    };
     let keys = KeySet::new().with_secret("a secret of 32 bytes, or nearly so");
-    Verifier::new(keys.unwrap(), rules).with_key_servers(servers)
+    verifier_with(keys.unwrap(), servers)
+}
+
+fn verifier_with(keys: KeySet, servers: KeyServers) -> Verifier {
+    let config = Auth {
+        leeway: Duration::ZERO,
+        ..Auth::default()
+    };
+    Verifier::new(keys, Arc::new(config), "meet.example.com").with_key_servers(servers)
 }
 
 async fn verify(servers: KeyServers, token: &str) -> Result<Verified, TokenError> {
@@ -235,12 +248,7 @@ async fn tokens_with_configured_keys_send_no_request() {
     let server = Server::always(ok(afar.public_pem())).await;
     let key = PublicKey::from_pem(&here.public_pem()).unwrap();
     let keys = KeySet::new().with_public_key("k", key);
-    let rules = Rules {
-        issuers: vec!["*".into()],
-        audiences: vec!["*".into()],
-        leeway: Duration::ZERO,
-    };
-    let verifier = Verifier::new(keys, rules).with_key_servers(server.asap());
+    let verifier = verifier_with(keys, server.asap());
     let token = here.sign(Algorithm::ES256, Some("k"), &claims());
     assert!(verifier.verify(&token, now()).await.is_ok());
     let token = here.sign(Algorithm::ES256, None, &claims());
@@ -316,8 +324,8 @@ async fn an_unreachable_server_is_a_temporary_error() {
     let url = format!("http://{}", closed.local_addr().unwrap());
     drop(closed);
     for servers in [
-        KeyServers::new(HOUR).with_key_server(&url).unwrap(),
-        KeyServers::new(HOUR).with_jwks(&url).unwrap(),
+        servers(Some(&url), None).unwrap(),
+        servers(None, Some(&url)).unwrap(),
     ] {
         let error = servers.find("k").await.unwrap_err();
         assert_eq!(error, unavailable("k"));
@@ -566,7 +574,7 @@ async fn keys_are_found_in_a_set_and_on_a_key_server() {
         }
     })
     .await;
-    let servers = asap.asap().with_jwks(&jwks.url()).unwrap();
+    let servers = servers(Some(&asap.url()), Some(&jwks.url())).unwrap();
     let found = servers.find("listed").await.unwrap();
     assert_eq!(found.algorithms(), [Algorithm::ES256]);
     let found = servers.find("served").await.unwrap();
@@ -608,15 +616,9 @@ async fn a_probe_reports_the_state_of_the_server() {
 
 #[test]
 fn an_invalid_url_is_rejected() {
-    assert!(
-        KeyServers::new(HOUR)
-            .with_key_server("https://[::")
-            .is_err()
-    );
-    assert!(KeyServers::new(HOUR).with_jwks("keys").is_err());
-    assert!(
-        KeyServers::new(HOUR)
-            .with_jwks("https://localhost/jwks")
-            .is_ok()
-    );
+    let error = servers(Some("https://[::"), None).unwrap_err();
+    assert_eq!(error.config_key, "auth.key_server");
+    let error = servers(None, Some("keys")).unwrap_err();
+    assert_eq!(error.config_key, "auth.jwks_url");
+    assert!(servers(None, Some("https://localhost/jwks")).is_ok());
 }

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -13,22 +15,27 @@ fn now() -> DateTime<Utc> {
     DateTime::from_timestamp(NOW, 0).unwrap()
 }
 
-fn rules() -> Rules {
-    Rules {
-        issuers: vec!["jitsi".into()],
-        audiences: vec!["jitsi".into(), "other".into()],
+fn config() -> Arc<Auth> {
+    Arc::new(Auth {
+        accepted_issuers: vec!["jitsi".into()],
+        accepted_audiences: vec!["jitsi".into(), "other".into()],
         leeway: Duration::from_secs(10),
-    }
+        ..Auth::default()
+    })
+}
+
+fn verifier_of(keys: KeySet) -> Verifier {
+    Verifier::new(keys, config(), "meet.example.com")
 }
 
 fn verifier() -> Verifier {
-    Verifier::new(KeySet::new().with_secret(SECRET).unwrap(), rules())
+    verifier_of(KeySet::new().with_secret(SECRET).unwrap())
 }
 
 fn with_key(kid: &str, pair: &Pair) -> Verifier {
     let key = PublicKey::from_pem(&pair.public_pem()).unwrap();
     let keys = KeySet::new().with_secret(SECRET).unwrap();
-    Verifier::new(keys.with_public_key(kid, key), rules())
+    verifier_of(keys.with_public_key(kid, key))
 }
 
 fn claims() -> Value {
@@ -49,7 +56,7 @@ fn claims_but(changes: Value) -> Value {
 }
 
 /// Verifies without waiting.
-pub(in crate::auth) trait AtOnce {
+trait AtOnce {
     fn verify_now(&self, token: &str, now: DateTime<Utc>) -> Result<Verified, TokenError>;
 }
 
@@ -195,19 +202,18 @@ fn issuers_and_audiences_must_be_accepted() {
 fn a_star_accepts_any_issuer_and_audience_and_an_empty_list_none() {
     let token = sign(SECRET, &claims_but(json!({"iss": "x", "aud": "y"})), None).unwrap();
     let keys = KeySet::new().with_secret(SECRET).unwrap();
-    let any = Rules {
-        issuers: vec!["*".into()],
-        audiences: vec!["*".into()],
-        ..rules()
+    let accepting = |names: &[&str]| {
+        let names: Vec<String> = names.iter().map(|name| (*name).into()).collect();
+        let config = Auth {
+            accepted_issuers: names.clone(),
+            accepted_audiences: names,
+            ..Auth::default()
+        };
+        Verifier::new(keys.clone(), Arc::new(config), "meet.example.com")
     };
-    assert!(
-        Verifier::new(keys.clone(), any)
-            .verify_now(&token, now())
-            .is_ok()
-    );
-    let none = Verifier::new(keys, Rules::default());
+    assert!(accepting(&["*"]).verify_now(&token, now()).is_ok());
     assert!(matches!(
-        none.verify_now(&token, now()),
+        accepting(&[]).verify_now(&token, now()),
         Err(TokenError::IssuerRefused { .. })
     ));
 }
@@ -243,7 +249,7 @@ fn each_kind_of_key_verifies_its_own_algorithms() {
 fn a_certificate_counts_as_its_key() {
     let pair = Pair::rsa();
     let key = PublicKey::from_pem(&pair.certificate_pem()).unwrap();
-    let verifier = Verifier::new(KeySet::new().with_public_key("k", key), rules());
+    let verifier = verifier_of(KeySet::new().with_public_key("k", key));
     let token = pair.sign(Algorithm::RS256, Some("k"), &claims());
     assert!(verifier.verify_now(&token, now()).is_ok());
 }
@@ -282,7 +288,7 @@ fn a_public_key_is_never_used_as_a_secret() {
         }
     }
     let key = PublicKey::from_pem(&pair.public_pem()).unwrap();
-    let without_secret = Verifier::new(KeySet::new().with_public_key("k", key), rules());
+    let without_secret = verifier_of(KeySet::new().with_public_key("k", key));
     let token = sign(&pair.public_pem(), &claims(), None).unwrap();
     assert_eq!(
         without_secret.verify_now(&token, now()).unwrap_err(),
