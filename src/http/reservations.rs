@@ -1,4 +1,4 @@
-//! The reservation API that Prosody's `mod_reservations` and our shim call: `POST /conference`,
+//! The reservation API for Prosody's `mod_reservations` and the shim `mod_usher_reservations`: `POST /conference`,
 //! `GET` and `DELETE /conference/{id}`.
 
 use std::sync::Arc;
@@ -22,22 +22,21 @@ use crate::domain::reservation::{Reservation, ReservationId};
 use crate::domain::timestamp;
 use crate::reservation::{self, AllocateResult, GetResult};
 
-/// Longest bare JID: a node and a host of 1023 bytes each, and the @. Other identity fields are cut here.
+/// The longest bare JID: a node and a host of 1023 bytes each, and the @. Other identity fields are truncated to it.
 const JID_MAX: usize = 2047;
 
-/// From how many seconds of difference the operator is told that the clocks disagree.
+/// The difference of the clocks, in seconds, above which a warning is logged.
 const CLOCK_SKEW_SECONDS: i64 = 60;
 
-/// Whether Prosody's clock differed from ours when it last asked. The operator is told of a change, and not
-/// with every request.
+/// Whether Prosody's clock differed from usher's at the last request. Only a change is logged.
 #[derive(Debug, Default)]
 pub(super) struct ClockSkew {
     differ: AtomicBool,
 }
 
 impl ClockSkew {
-    fn compare(&self, theirs: DateTime<Utc>, ours: DateTime<Utc>) {
-        let seconds = (theirs - ours).num_seconds();
+    fn compare(&self, prosody: DateTime<Utc>, usher: DateTime<Utc>) {
+        let seconds = (prosody - usher).num_seconds();
         let differ = seconds.abs() > CLOCK_SKEW_SECONDS;
         if self.differ.swap(differ, Ordering::Relaxed) == differ {
             return;
@@ -239,8 +238,8 @@ fn start_time(form: &ConferenceForm) -> Result<DateTime<Utc>, FieldError> {
         .map_err(|error| FieldError::Time { field, error })
 }
 
-/// An identity field without control characters and of bounded length: a display name may hold
-/// anything, and is no reason to refuse its bearer.
+/// An identity field without control characters and of bounded length: a display name may have any
+/// characters, and must not cause a refusal.
 fn clean(text: &str) -> String {
     let mut clean = String::new();
     for c in text.chars().filter(|c| !c.is_control()) {

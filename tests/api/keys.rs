@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 
 use self::test_keys::{Pair, base64url};
 use crate::harness::{Answer, Usher, now};
-use crate::scripted::{Say, Scripted};
+use crate::scripted::{Reply, Scripted};
 use crate::stomp::{self, Client, Incoming, SECRET, visitor_topic};
 
 #[expect(dead_code, reason = "the unit tests use the rest of it")]
@@ -40,16 +40,16 @@ async fn key_server(kid: &str, pem: &str) -> Scripted {
     let (path, pem) = (format!("/asap/{}.pem", hex_digest(kid)), pem.to_owned());
     Scripted::start(move |request| {
         if request.path == path {
-            Say::Raw(200, pem.clone())
+            Reply::Raw(200, pem.clone())
         } else {
-            Say::Raw(404, "no".into())
+            Reply::Raw(404, "no".into())
         }
     })
     .await
 }
 
 async fn failing_key_server() -> Scripted {
-    Scripted::start(|_| Say::Raw(500, "no".into())).await
+    Scripted::start(|_| Reply::Raw(500, "no".into())).await
 }
 
 fn config(server: &Scripted) -> String {
@@ -117,9 +117,9 @@ async fn a_failing_key_server_closes_the_websocket_without_an_error() {
     let unreachable = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let unreachable_at = unreachable.local_addr().unwrap();
     drop(unreachable);
-    let failing = Scripted::start(|_| Say::Raw(500, "no".into())).await;
-    let invalid = Scripted::start(|_| Say::Raw(200, "<html>Welcome!</html>".into())).await;
-    let slow = Scripted::start(|_| Say::Nothing).await;
+    let failing = Scripted::start(|_| Reply::Raw(500, "no".into())).await;
+    let invalid = Scripted::start(|_| Reply::Raw(200, "<html>Welcome!</html>".into())).await;
+    let slow = Scripted::start(|_| Reply::Nothing).await;
     let mut sessions = Vec::new();
     for server in [
         unreachable_at,
@@ -138,7 +138,7 @@ async fn a_failing_key_server_closes_the_websocket_without_an_error() {
 
 #[tokio::test]
 async fn shutdown_does_not_wait_for_a_key() {
-    let slow = Scripted::start(|_| Say::Nothing).await;
+    let slow = Scripted::start(|_| Reply::Nothing).await;
     let usher = Usher::start(&format!("auth.key_server = \"http://{}/\"", slow.address)).await;
     let asap = Pair::rsa();
     let mut client = connect(&usher, &visitor(Algorithm::RS256, &asap)).await;

@@ -15,14 +15,14 @@ const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A recorded request.
 #[derive(Clone, Debug)]
-pub(crate) struct Heard {
+pub(crate) struct Request {
     pub(crate) method: String,
     pub(crate) path: String,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: String,
 }
 
-impl Heard {
+impl Request {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let named = self.headers.iter().find(|(key, _)| key == name);
         named.map(|(_, value)| value.as_str())
@@ -36,7 +36,7 @@ impl Heard {
 
 /// A scripted response.
 #[derive(Clone, Debug)]
-pub(crate) enum Say {
+pub(crate) enum Reply {
     Json(u16, Value),
     Raw(u16, String),
     /// No response.
@@ -45,14 +45,14 @@ pub(crate) enum Say {
     HangUp,
 }
 
-type Script = Box<dyn FnMut(&Heard) -> Say + Send>;
+type Script = Box<dyn FnMut(&Request) -> Reply + Send>;
 
 pub(crate) struct Scripted {
     pub(crate) address: SocketAddr,
     script: Arc<Mutex<Script>>,
-    heard: watch::Receiver<Vec<Heard>>,
+    requests: watch::Receiver<Vec<Request>>,
     /// While this is true, responses are held back.
-    pub(crate) held: watch::Sender<bool>,
+    pub(crate) hold: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
 
@@ -63,54 +63,54 @@ impl Drop for Scripted {
 }
 
 impl Scripted {
-    pub(crate) async fn start(script: impl FnMut(&Heard) -> Say + Send + 'static) -> Self {
+    pub(crate) async fn start(script: impl FnMut(&Request) -> Reply + Send + 'static) -> Self {
         Self::start_at("127.0.0.1:0".parse().unwrap(), script).await
     }
 
     pub(crate) async fn start_at(
         address: SocketAddr,
-        script: impl FnMut(&Heard) -> Say + Send + 'static,
+        script: impl FnMut(&Request) -> Reply + Send + 'static,
     ) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let script: Arc<Mutex<Script>> = Arc::new(Mutex::new(Box::new(script)));
-        let (recorded, heard) = watch::channel(Vec::new());
-        let (held, hold) = watch::channel(false);
+        let (recorded, requests) = watch::channel(Vec::new());
+        let (hold, held) = watch::channel(false);
         let (recorded, shared) = (Arc::new(recorded), Arc::clone(&script));
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (recorded, script) = (Arc::clone(&recorded), Arc::clone(&shared));
-                tokio::spawn(serve(stream, recorded, script, hold.clone()));
+                tokio::spawn(serve(stream, recorded, script, held.clone()));
             }
         });
         Self {
             address,
             script,
-            heard,
-            held,
+            requests,
+            hold,
             task,
         }
     }
 
     /// Replaces the script.
-    pub(crate) fn says(&self, script: impl FnMut(&Heard) -> Say + Send + 'static) {
+    pub(crate) fn set_script(&self, script: impl FnMut(&Request) -> Reply + Send + 'static) {
         *self.script.lock().unwrap() = Box::new(script);
     }
 
-    pub(crate) fn heard(&self) -> Vec<Heard> {
-        self.heard.borrow().clone()
+    pub(crate) fn requests(&self) -> Vec<Request> {
+        self.requests.borrow().clone()
     }
 
     pub(crate) fn lines(&self) -> Vec<String> {
-        self.heard().iter().map(Heard::line).collect()
+        self.requests().iter().map(Request::line).collect()
     }
 
     /// Waits for `times` requests of this line.
     pub(crate) async fn wait(&self, line: &str, times: usize) {
-        let mut heard = self.heard.clone();
+        let mut requests = self.requests.clone();
         let enough =
-            |all: &Vec<Heard>| all.iter().filter(|one| one.line() == line).count() >= times;
-        let waiting = tokio::time::timeout(WAIT_TIMEOUT, heard.wait_for(enough));
+            |all: &Vec<Request>| all.iter().filter(|one| one.line() == line).count() >= times;
+        let waiting = tokio::time::timeout(WAIT_TIMEOUT, requests.wait_for(enough));
         let arrived = waiting.await.is_ok_and(|waited| waited.is_ok());
         assert!(arrived, "no {times} x {line}: {:?}", self.lines());
     }
@@ -118,33 +118,33 @@ impl Scripted {
 
 async fn serve(
     stream: TcpStream,
-    recorded: Arc<watch::Sender<Vec<Heard>>>,
+    recorded: Arc<watch::Sender<Vec<Request>>>,
     script: Arc<Mutex<Script>>,
-    mut hold: watch::Receiver<bool>,
+    mut held: watch::Receiver<bool>,
 ) {
     let mut stream = BufReader::new(stream);
-    let Some(heard) = read(&mut stream).await else {
+    let Some(request) = read(&mut stream).await else {
         return;
     };
-    let say = (script.lock().unwrap())(&heard);
-    recorded.send_modify(|all| all.push(heard));
-    if hold.wait_for(|held| !held).await.is_err() {
+    let reply = (script.lock().unwrap())(&request);
+    recorded.send_modify(|all| all.push(request));
+    if held.wait_for(|held| !held).await.is_err() {
         return;
     }
-    let (status, body) = match say {
-        Say::Json(status, body) => (status, body.to_string()),
-        Say::Raw(status, body) => (status, body),
-        Say::HangUp => return,
-        Say::Nothing => std::future::pending().await,
+    let (status, body) = match reply {
+        Reply::Json(status, body) => (status, body.to_string()),
+        Reply::Raw(status, body) => (status, body),
+        Reply::HangUp => return,
+        Reply::Nothing => std::future::pending().await,
     };
     let length = body.len();
-    let answer = format!(
+    let response = format!(
         "HTTP/1.1 {status} X\r\nLocation: /elsewhere\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
     );
-    let _ = stream.write_all(answer.as_bytes()).await;
+    let _ = stream.write_all(response.as_bytes()).await;
 }
 
-async fn read(stream: &mut BufReader<TcpStream>) -> Option<Heard> {
+async fn read(stream: &mut BufReader<TcpStream>) -> Option<Request> {
     let mut line = String::new();
     stream.read_line(&mut line).await.ok()?;
     let mut words = line.split(' ').map(str::to_owned);
@@ -164,7 +164,7 @@ async fn read(stream: &mut BufReader<TcpStream>) -> Option<Heard> {
     }
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await.ok()?;
-    Some(Heard {
+    Some(Request {
         method,
         path,
         headers,

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::process::{PATIENCE, Process, free_address, usher, wait_for};
-use crate::scripted::{Say, Scripted};
+use crate::scripted::{Reply, Scripted};
 use crate::stomp::{SECRET, sign, visitor, visitor_topic};
 
 const FIRST: &str = "the-first-service-token-0123456789abcdef";
@@ -294,18 +294,18 @@ fn log_contains_no_token_secret_or_password() {
 fn log_contains_no_secret_of_a_reservation_system_or_key_server() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     // Both refuse, since refusals log most.
-    let upstream = runtime.block_on(Scripted::start(|_| Say::Raw(401, "no".to_owned())));
-    let keys = runtime.block_on(Scripted::start(|_| Say::Raw(404, "no".to_owned())));
+    let upstream = runtime.block_on(Scripted::start(|_| Reply::Raw(401, "no".to_owned())));
+    let keys = runtime.block_on(Scripted::start(|_| Reply::Raw(404, "no".to_owned())));
     check_log_for_secrets(&format!(
         "auth.key_server = \"http://{}/\"\nreservations.backend = \"upstream\"\n\
          reservations.upstream.url = \"http://{}\"\n\
          reservations.upstream.headers.Authorization = \"Bearer {UPSTREAM_SECRET}\"\n",
         keys.address, upstream.address
     ));
-    let heard = upstream.heard();
-    let sent = heard[0].header("authorization").unwrap_or_default();
+    let requests = upstream.requests();
+    let sent = requests[0].header("authorization").unwrap_or_default();
     assert!(sent.contains(UPSTREAM_SECRET), "{sent}");
-    assert!(keys.heard().iter().any(|heard| heard.path != "/"));
+    assert!(keys.requests().iter().any(|request| request.path != "/"));
 }
 
 /// Uses everything once, and searches the log for secrets.

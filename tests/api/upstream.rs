@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Usher, all, in_seconds, now};
 use crate::keys::check;
-use crate::scripted::{Heard, Say, Scripted, conference};
+use crate::scripted::{Reply, Request, Scripted, conference};
 
 /// A configuration with this upstream and short pauses.
 fn gateway_to(server: &Scripted, extra: &str) -> String {
@@ -21,7 +21,7 @@ fn gateway_to(server: &Scripted, extra: &str) -> String {
 }
 
 async fn upstream_with(status: u16, body: Value) -> Scripted {
-    Scripted::start(move |_| Say::Json(status, body.clone())).await
+    Scripted::start(move |_| Reply::Json(status, body.clone())).await
 }
 
 async fn outbox(usher: &Usher) -> Value {
@@ -56,15 +56,15 @@ async fn request_has_the_fields_of_prosody_and_the_configured_headers() {
     assert_eq!(answer.body["max_occupants"], 5);
     assert_eq!(answer.body["password"], "sesame");
     assert_eq!(answer.body.as_object().unwrap().len(), 7, "{}", answer.body);
-    let heard = server.heard().remove(0);
-    assert_eq!(heard.line(), "POST /api/conference");
-    assert_eq!(heard.header("authorization"), Some("Bearer upstream"));
+    let request = server.requests().remove(0);
+    assert_eq!(request.line(), "POST /api/conference");
+    assert_eq!(request.header("authorization"), Some("Bearer upstream"));
     assert_eq!(
-        heard.header("content-type"),
+        request.header("content-type"),
         Some("application/x-www-form-urlencoded")
     );
     assert_eq!(
-        heard.body,
+        request.body,
         "name=room1&start_time=2026-11-21T22%3A21%3A26.000Z&mail_owner=abc%40meet.example.com"
     );
     let decision = usher.decisions("room=room1").await.remove(0);
@@ -88,7 +88,7 @@ async fn identity_is_forwarded_if_configured() {
         ("role", "visitor"),
     ];
     usher.open_as("room1", &identity).await;
-    let body = server.heard().remove(0).body;
+    let body = server.requests().remove(0).body;
     for field in [
         "user_id=u-17",
         "user_email=alice%40example.com",
@@ -103,9 +103,9 @@ async fn identity_is_forwarded_if_configured() {
 async fn conflict_is_resolved_to_the_running_conference() {
     for (id, path) in [(json!(7), "7"), (json!("a-7"), "a-7"), (json!(7.0), "7")] {
         let sent = id.clone();
-        let server = Scripted::start(move |heard| match heard.method.as_str() {
-            "POST" => Say::Json(409, json!({ "conflict_id": sent.clone() })),
-            _ => Say::Json(200, conference(sent.clone(), "ROOM1")),
+        let server = Scripted::start(move |request| match request.method.as_str() {
+            "POST" => Reply::Json(409, json!({ "conflict_id": sent.clone() })),
+            _ => Reply::Json(200, conference(sent.clone(), "ROOM1")),
         })
         .await;
         let usher = Usher::start(&gateway_to(&server, "")).await;
@@ -125,9 +125,9 @@ async fn conflict_without_a_running_conference_is_an_error() {
         (json!({ "conflict_id": null }), 200),
         (json!({ "conflict_id": 7 }), 302),
     ] {
-        let server = Scripted::start(move |heard| match heard.method.as_str() {
-            "POST" => Say::Json(409, conflict.clone()),
-            _ => Say::Json(status, json!({})),
+        let server = Scripted::start(move |request| match request.method.as_str() {
+            "POST" => Reply::Json(409, conflict.clone()),
+            _ => Reply::Json(status, json!({})),
         })
         .await;
         let usher = Usher::start(&gateway_to(&server, "")).await;
@@ -145,7 +145,7 @@ async fn refusal_keeps_its_status_and_message() {
         let decision = usher.decisions("").await.remove(0);
         assert_eq!(decision["outcome"], "refused");
         assert_eq!(decision["sentence"], "Ask Bob.");
-        server.says(|_| Say::Json(403, json!({ "message": ["no"] })));
+        server.set_script(|_| Reply::Json(403, json!({ "message": ["no"] })));
         let invalid = usher.open("room1").await;
         assert!(
             invalid.refused(403).contains("\"room1\""),
@@ -170,7 +170,7 @@ async fn response_that_is_not_repairable_is_an_error_with_the_field() {
         (202, "{}".into(), "status is 202"),
     ];
     for (status, body, message) in bodies {
-        let server = Scripted::start(move |_| Say::Raw(status, body.clone())).await;
+        let server = Scripted::start(move |_| Reply::Raw(status, body.clone())).await;
         let usher = Usher::start(&gateway_to(&server, "on_failure = \"allow\"")).await;
         let answer = usher.open("room1").await;
         assert!(answer.refused(502).contains(message), "{}", answer.body);
@@ -188,10 +188,10 @@ async fn failures_are_retried_and_the_last_one_is_reported() {
     assert!(usher.open("room1").await.refused(502).contains("500"));
     assert_eq!(server.lines().len(), 4);
     let count = AtomicUsize::new(0);
-    server.says(move |_| match count.fetch_add(1, Ordering::Relaxed) {
-        0 => Say::HangUp,
-        1 => Say::Json(503, json!({})),
-        _ => Say::Json(201, conference(7, "room1")),
+    server.set_script(move |_| match count.fetch_add(1, Ordering::Relaxed) {
+        0 => Reply::HangUp,
+        1 => Reply::Json(503, json!({})),
+        _ => Reply::Json(201, conference(7, "room1")),
     });
     assert_eq!(usher.open("room1").await.status, StatusCode::CREATED);
     assert_eq!(server.lines().len(), 7);
@@ -199,7 +199,7 @@ async fn failures_are_retried_and_the_last_one_is_reported() {
 
 #[tokio::test]
 async fn timeout_is_reported_and_not_retried() {
-    let server = Scripted::start(|_| Say::Nothing).await;
+    let server = Scripted::start(|_| Reply::Nothing).await;
     let usher = Usher::start(&gateway_to(&server, "timeout = \"50ms\"")).await;
     usher.open("room1").await.refused(504);
     assert_eq!(server.lines().len(), 1);
@@ -207,7 +207,7 @@ async fn timeout_is_reported_and_not_retried() {
 
 #[tokio::test]
 async fn request_ends_at_the_deadline() {
-    let server = Scripted::start(|_| Say::Nothing).await;
+    let server = Scripted::start(|_| Reply::Nothing).await;
     let usher = Usher::start(&gateway_to(&server, "deadline = \"50ms\"")).await;
     usher.open("room1").await.refused(504);
 }
@@ -216,7 +216,7 @@ async fn request_ends_at_the_deadline() {
 async fn simultaneous_requests_for_a_room_share_one_call() {
     let server = upstream_with(201, conference(7, "room1")).await;
     let usher = Arc::new(Usher::start(&gateway_to(&server, "")).await);
-    server.held.send(true).unwrap();
+    server.hold.send(true).unwrap();
     let asking = tokio::spawn({
         let usher = Arc::clone(&usher);
         async move { all(20, |_| usher.open("room1")).await }
@@ -224,7 +224,7 @@ async fn simultaneous_requests_for_a_room_share_one_call() {
     server.wait("POST /api/conference", 1).await;
     // Some may arrive too late to share it; the unit test of `single_flight` covers the exact rule.
     tokio::time::sleep(Duration::from_millis(300)).await;
-    server.held.send(false).unwrap();
+    server.hold.send(false).unwrap();
     let answers = asking.await.unwrap();
     assert!(answers.iter().all(|answer| answer.id() == 7));
     let calls = server.lines().len();
@@ -235,16 +235,16 @@ async fn simultaneous_requests_for_a_room_share_one_call() {
 
 #[tokio::test]
 async fn refusal_is_for_its_requester_only() {
-    let server = Scripted::start(|heard: &Heard| {
-        if heard.body.contains("u-1") {
-            Say::Json(403, json!({ "message": "not you" }))
+    let server = Scripted::start(|request: &Request| {
+        if request.body.contains("u-1") {
+            Reply::Json(403, json!({ "message": "not you" }))
         } else {
-            Say::Json(201, conference(7, "room1"))
+            Reply::Json(201, conference(7, "room1"))
         }
     })
     .await;
     let usher = Arc::new(Usher::start(&gateway_to(&server, "forward_identity = true")).await);
-    server.held.send(true).unwrap();
+    server.hold.send(true).unwrap();
     let ask = |id: &'static str| {
         let usher = Arc::clone(&usher);
         tokio::spawn(async move { usher.open_as("room1", &[("user_id", id)]).await })
@@ -253,16 +253,16 @@ async fn refusal_is_for_its_requester_only() {
     server.wait("POST /api/conference", 1).await;
     let second = ask("u-2");
     tokio::time::sleep(Duration::from_millis(100)).await;
-    server.held.send(false).unwrap();
+    server.hold.send(false).unwrap();
     assert_eq!(first.await.unwrap().refused(403), "not you");
     assert_eq!(second.await.unwrap().id(), 7);
 }
 
 #[tokio::test]
 async fn lua_spelling_of_an_id_is_normalized() {
-    let server = Scripted::start(|heard| match heard.method.as_str() {
-        "DELETE" => Say::Raw(204, String::new()),
-        _ => Say::Json(200, conference(7, "room1")),
+    let server = Scripted::start(|request| match request.method.as_str() {
+        "DELETE" => Reply::Raw(204, String::new()),
+        _ => Reply::Json(200, conference(7, "room1")),
     })
     .await;
     let usher = Usher::start(&gateway_to(&server, "")).await;
@@ -291,9 +291,9 @@ async fn lua_spelling_of_an_id_is_normalized() {
 
 #[tokio::test]
 async fn deletion_is_kept_across_a_restart_until_acknowledged() {
-    let server = Scripted::start(|heard| match heard.method.as_str() {
-        "DELETE" => Say::Json(503, json!({})),
-        _ => Say::Json(201, conference("a1", "room1")),
+    let server = Scripted::start(|request| match request.method.as_str() {
+        "DELETE" => Reply::Json(503, json!({})),
+        _ => Reply::Json(201, conference("a1", "room1")),
     })
     .await;
     let config = gateway_to(&server, "").replace("1ms", "10m");
@@ -305,7 +305,7 @@ async fn deletion_is_kept_across_a_restart_until_acknowledged() {
     assert_eq!(waiting["pending"], 1);
     assert_eq!(waiting["deletions"][0]["conference"], "a1");
     assert_eq!(waiting["deletions"][0]["room"], "room1");
-    server.says(|_| Say::Raw(204, String::new()));
+    server.set_script(|_| Reply::Raw(204, String::new()));
     let usher = Usher::start_in(usher.stop().await, &config).await;
     server.wait("DELETE /api/conference/a1", 2).await;
     wait_until_delivered(&usher).await;
@@ -313,18 +313,18 @@ async fn deletion_is_kept_across_a_restart_until_acknowledged() {
 
 #[tokio::test]
 async fn deletion_is_delivered_before_the_next_request_for_its_room() {
-    let server = Scripted::start(|heard| match heard.method.as_str() {
-        "DELETE" => Say::HangUp,
-        _ => Say::Json(201, conference(7, "room1")),
+    let server = Scripted::start(|request| match request.method.as_str() {
+        "DELETE" => Reply::HangUp,
+        _ => Reply::Json(201, conference(7, "room1")),
     })
     .await;
     let usher = Usher::start(&gateway_to(&server, "").replace("1ms", "10m")).await;
     usher.open("room1").await;
     usher.delete("/conference/7").await;
     server.wait("DELETE /api/conference/7", 1).await;
-    server.says(|heard| match heard.method.as_str() {
-        "DELETE" => Say::Raw(204, String::new()),
-        _ => Say::Json(201, conference(8, "room1")),
+    server.set_script(|request| match request.method.as_str() {
+        "DELETE" => Reply::Raw(204, String::new()),
+        _ => Reply::Json(201, conference(8, "room1")),
     });
     assert_eq!(usher.open("room1").await.id(), 8);
     let lines = server.lines();
@@ -337,10 +337,10 @@ async fn deletion_is_delivered_before_the_next_request_for_its_room() {
 
 #[tokio::test]
 async fn deletion_of_a_conference_that_is_running_again_is_discarded() {
-    let server = Scripted::start(|heard| match heard.method.as_str() {
-        "DELETE" => Say::Json(500, json!({})),
-        "POST" => Say::Json(409, json!({ "conflict_id": 7 })),
-        _ => Say::Json(200, conference(7, "room1")),
+    let server = Scripted::start(|request| match request.method.as_str() {
+        "DELETE" => Reply::Json(500, json!({})),
+        "POST" => Reply::Json(409, json!({ "conflict_id": 7 })),
+        _ => Reply::Json(200, conference(7, "room1")),
     })
     .await;
     let usher = Usher::start(&gateway_to(&server, "").replace("1ms", "10m")).await;
@@ -379,7 +379,7 @@ async fn deletion_is_discarded_at_its_maximum_age_and_where_unsupported() {
     let usher = Usher::start(&gateway_to(&server, "outbox_retention = \"1s\"")).await;
     usher.delete("/conference/1").await;
     wait_until_delivered(&usher).await;
-    server.says(|_| Say::Json(405, json!({})));
+    server.set_script(|_| Reply::Json(405, json!({})));
     usher.delete("/conference/2").await;
     wait_until_delivered(&usher).await;
     let lines = server.lines();
@@ -393,9 +393,9 @@ async fn circuit_breaker_opens_after_failures_and_closes_after_a_probe() {
     let server = upstream_with(500, json!({})).await;
     let extra = "failures_max = 2\nretry_count = 0\nprobe_interval = \"50ms\"";
     let usher = Usher::start(&gateway_to(&server, extra)).await;
-    server.says(|heard| match heard.method.as_str() {
-        "GET" => Say::HangUp,
-        _ => Say::Json(500, json!({})),
+    server.set_script(|request| match request.method.as_str() {
+        "GET" => Reply::HangUp,
+        _ => Reply::Json(500, json!({})),
     });
     usher.open("room1").await.refused(502);
     usher.open("room1").await.refused(502);
@@ -410,9 +410,9 @@ async fn circuit_breaker_opens_after_failures_and_closes_after_a_probe() {
     };
     assert_eq!(posts(&server), 2);
     server.wait("GET /api/conference/0", 1).await;
-    server.says(|heard| match heard.method.as_str() {
-        "POST" => Say::Json(201, conference(7, "room1")),
-        _ => Say::Json(404, json!({})),
+    server.set_script(|request| match request.method.as_str() {
+        "POST" => Reply::Json(201, conference(7, "room1")),
+        _ => Reply::Json(404, json!({})),
     });
     // The immediate delivery shows that the circuit breaker is closed.
     server.wait("DELETE /api/conference/9", 1).await;
@@ -422,7 +422,7 @@ async fn circuit_breaker_opens_after_failures_and_closes_after_a_probe() {
 
 #[tokio::test]
 async fn conferences_run_without_the_upstream_with_on_failure_allow() {
-    let server = Scripted::start(|_| Say::HangUp).await;
+    let server = Scripted::start(|_| Reply::HangUp).await;
     let extra = "on_failure = \"allow\"\nretry_count = 0\nfailures_max = 2";
     let usher = Usher::start(&gateway_to(&server, extra)).await;
     let first = usher.open("room1").await;
@@ -486,7 +486,7 @@ async fn response_to_a_get_is_checked() {
         (302, json!({}), 502),
         (500, json!({}), 502),
     ] {
-        server.says(move |_| Say::Json(status, body.clone()));
+        server.set_script(move |_| Reply::Json(status, body.clone()));
         usher.get("/conference/7").await.refused(expected);
     }
 }
@@ -514,13 +514,13 @@ async fn check_reports_the_response_to_its_probe() {
         (400, "", 0, "404 would be right"),
     ] {
         let body = body.to_owned();
-        let server = Scripted::start(move |_| Say::Raw(status, body.clone())).await;
+        let server = Scripted::start(move |_| Reply::Raw(status, body.clone())).await;
         let (exit, output) = check(&gateway_to(&server, ""), &[]).await;
         assert_eq!(exit, Some(code), "{status}: {output}");
         assert!(output.contains(message), "{status}: {output}");
         assert_eq!(server.lines(), ["GET /api/conference/0"]);
     }
-    let gone = Scripted::start(|_| Say::HangUp).await;
+    let gone = Scripted::start(|_| Reply::HangUp).await;
     let config = gateway_to(&gone, "");
     drop(gone);
     let (exit, output) = check(&config, &[]).await;

@@ -15,7 +15,7 @@ use crate::config;
 const IMPOSSIBLE_ID: &str = "0";
 
 impl Gateway {
-    /// Tells the circuit breaker how a request ended.
+    /// Records the end of a request in the circuit breaker.
     pub(super) fn record_result(&self, error: Option<&GatewayError>) {
         match error {
             Some(
