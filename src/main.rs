@@ -24,7 +24,7 @@ fn main() -> ExitCode {
             (config, level)
         }
         Err(error) => {
-            cli::misconfigured(&arguments, &error);
+            cli::print_config_errors(&arguments, &error);
             return ExitCode::from(INVALID_CONFIG);
         }
     };
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(code) => code,
         Err(error) => {
-            cli::complain(&format!("{error:#}"));
+            cli::print_error(&format!("{error:#}"));
             ExitCode::FAILURE
         }
     }

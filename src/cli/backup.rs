@@ -6,11 +6,11 @@ use std::process::ExitCode;
 use clap::Args;
 use usher::config::Config;
 
-use super::say;
+use super::print;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Where the copy goes; it must not be there yet
+    /// The file to write; it must not exist
     #[arg(value_name = "FILE")]
     file: PathBuf,
 }
@@ -19,7 +19,7 @@ pub(crate) struct Arguments {
 pub(super) async fn run(arguments: &Arguments, config: &Config) -> anyhow::Result<ExitCode> {
     let file = &arguments.file;
     usher::service::build::back_up(config, file).await?;
-    say(format_args!(
+    print(format_args!(
         "the database is backed up to {}",
         file.display()
     ))?;

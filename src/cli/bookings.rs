@@ -18,11 +18,11 @@ use usher::domain::secret::Secret;
 use usher::domain::timestamp;
 use usher::store::BookingFilter;
 
-use super::{room_of, say};
+use super::{print, room_name};
 
-/// How many bookings are listed, where --limit doesn't say.
+/// The default of --limit.
 const LISTED: u32 = 100;
-/// So much of a file is read as a password, in bytes: more than one may have, and no more of a wrong file.
+/// How many bytes of a password file are read: more than a password may have.
 const SECRET_MAX: u64 = 4096;
 
 #[derive(Debug, Subcommand)]
@@ -46,16 +46,16 @@ pub(crate) struct List {
     /// Only this tenant
     #[arg(long)]
     tenant: Option<String>,
-    /// Only this owner's
+    /// Only bookings of this owner
     #[arg(long)]
     owner: Option<String>,
-    /// Those that end after this time; now, if not given
+    /// Bookings that end after this time; default: now
     #[arg(long, value_name = "TIME", value_parser = time)]
     from: Option<DateTime<Utc>>,
-    /// Those that start before this time
+    /// Bookings that start before this time
     #[arg(long, value_name = "TIME", value_parser = time)]
     to: Option<DateTime<Utc>>,
-    /// At most so many
+    /// The most bookings to list
     #[arg(long, default_value_t = LISTED)]
     limit: u32,
 }
@@ -68,13 +68,13 @@ pub(crate) struct Add {
     /// The room's tenant
     #[arg(long)]
     tenant: Option<String>,
-    /// What people call it
+    /// Its title
     #[arg(long)]
     title: Option<String>,
-    /// Whose it is: e-mail address, user id, user name or bare JID
+    /// The owner: e-mail address, user id, user name or bare JID
     #[arg(long)]
     owner: Option<String>,
-    /// When it begins, with its zone: 2026-12-01T14:00+01:00; now, if not given
+    /// When it begins, with its zone: 2026-12-01T14:00+01:00; default: now
     #[arg(long, value_name = "TIME", value_parser = time)]
     start: Option<DateTime<Utc>>,
     /// When it ends
@@ -86,7 +86,7 @@ pub(crate) struct Add {
     /// Most occupants at a time
     #[arg(long, value_name = "N")]
     max_occupants: Option<u32>,
-    /// Newcomers knock
+    /// Turn the lobby on
     #[arg(long)]
     lobby: bool,
     /// The room's password; other users of this machine can see it in the list of processes
@@ -98,7 +98,7 @@ pub(crate) struct Add {
     /// Visitors wait until the conference goes live
     #[arg(long)]
     waiting_queue: bool,
-    /// Go live by itself so many minutes after the start
+    /// Go live this many minutes after the start without a moderator
     #[arg(long, value_name = "MINUTES", requires = "waiting_queue")]
     auto_live: Option<u32>,
     /// Who may open the room: anyone or owner
@@ -132,16 +132,16 @@ pub(super) async fn run(command: Command, config: &Config) -> anyhow::Result<Exi
                 limit: list.limit,
             };
             for booking in reservations.bookings(&filter).await? {
-                say(line(&booking, zone, now))?;
+                print(line(&booking, zone, now))?;
             }
         }
         Command::Add(add) => {
             let booking = reservations.book(draft(*add, config, now)?, now).await?;
-            say(line(&booking, zone, now))?;
+            print(line(&booking, zone, now))?;
         }
         Command::Cancel { id } => {
             reservations.cancel(BookingId(id), now).await?;
-            say(format_args!("booking {id} is cancelled"))?;
+            print(format_args!("booking {id} is cancelled"))?;
         }
     }
     reservations.close().await;
@@ -203,7 +203,7 @@ fn line(booking: &Booking, zone: chrono_tz::Tz, now: DateTime<Utc>) -> String {
     let mut line = format!(
         "{}  {}  from {from} {until}",
         booking.id,
-        room_of(&draft.conference)
+        room_name(&draft.conference)
     );
     if let Some(title) = &draft.title {
         line = format!("{line}  \"{title}\"");

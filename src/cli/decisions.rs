@@ -1,4 +1,4 @@
-//! `usher decisions`: who asked for rooms, and why they were let in or not.
+//! `usher decisions`: the requests for conferences, and why each was allowed or refused.
 
 use std::process::ExitCode;
 
@@ -8,7 +8,7 @@ use usher::domain::conference::room_filter;
 use usher::domain::timestamp;
 use usher::store::DecisionFilter;
 
-use super::{room_of, say};
+use super::{print, room_name};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -18,12 +18,12 @@ pub(crate) struct Arguments {
     /// Only this tenant
     #[arg(long)]
     tenant: Option<String>,
-    /// The latest so many
+    /// How many, from the latest
     #[arg(long, default_value_t = 50)]
     limit: u32,
 }
 
-/// Prints the decisions, the latest last, as a log is read.
+/// Prints the decisions, the latest last, in the order of a log.
 pub(super) async fn run(arguments: &Arguments, config: &Config) -> anyhow::Result<ExitCode> {
     let (room, tenant) = room_filter(arguments.room.as_deref(), arguments.tenant.as_deref())?;
     let filter = DecisionFilter {
@@ -34,16 +34,20 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> anyhow::Resul
     };
     let reservations = usher::service::build::open(config).await?;
     for row in reservations.decisions(&filter).await?.iter().rev() {
-        let who = [&row.requester.user_email, &row.requester.user_id]
+        let requester = [&row.requester.user_email, &row.requester.user_id]
             .into_iter()
             .flatten()
             .next()
             .unwrap_or(&row.requester.mail_owner);
-        let who = if who.is_empty() { "somebody" } else { who };
-        say(format_args!(
-            "{}  {}  {} ({})  asked by {who}: {}",
+        let requester = if requester.is_empty() {
+            "unknown"
+        } else {
+            requester
+        };
+        print(format_args!(
+            "{}  {}  {} ({})  requested by {requester}: {}",
             timestamp::format(row.at),
-            room_of(&row.conference),
+            room_name(&row.conference),
             row.outcome,
             row.reason,
             row.sentence

@@ -1,5 +1,5 @@
-//! The command line: what it takes, and what each command but `serve` does. Thin, over the same store
-//! that the service uses, so that it works whether or not the service runs.
+//! The command line: one file a command. The commands use the same store as the service, so they work whether or not
+//! the service runs.
 
 mod backup;
 mod bookings;
@@ -30,16 +30,16 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run the service (what happens without a command, too)
+    /// Run the service; the default without a command
     Serve,
-    /// Look at the configuration and what it needs, and name every mistake with its remedy
+    /// Check the configuration and the systems around usher, and name every error with its remedy
     Check(check::Arguments),
-    /// Make a token
+    /// Sign a token
     Token(token::Arguments),
     /// List, add and cancel bookings
     #[command(subcommand)]
     Bookings(bookings::Command),
-    /// Show who asked for rooms, and why they were let in or not
+    /// Show the requests for conferences, and why each was allowed or refused
     Decisions(decisions::Arguments),
     /// Copy the database to a file, while the service runs
     Backup(backup::Arguments),
@@ -57,26 +57,26 @@ pub(crate) async fn run(command: Command, config: &Config) -> anyhow::Result<Exi
     }
 }
 
-/// Prints a line that was asked for.
-fn say(line: impl Display) -> std::io::Result<()> {
+/// Prints a line to standard output.
+fn print(line: impl Display) -> std::io::Result<()> {
     writeln!(std::io::stdout(), "{line}")
 }
 
-/// Prints what went wrong. Nothing is left to do when even that fails.
-pub(crate) fn complain(problem: &impl Display) {
-    let _ = writeln!(std::io::stderr(), "usher: {problem}");
+/// Prints an error to standard error. A failure to do so is ignored.
+pub(crate) fn print_error(error: &impl Display) {
+    let _ = writeln!(std::io::stderr(), "usher: {error}");
 }
 
-/// Says what is wrong with the configuration, in the form that was asked for.
-pub(crate) fn misconfigured(arguments: &Arguments, error: &ConfigError) {
+/// Prints what is wrong with the configuration, as lines or as JSON.
+pub(crate) fn print_config_errors(arguments: &Arguments, error: &ConfigError) {
     match &arguments.command {
-        Some(Command::Check(check)) if check::misconfigured(check, error) => {}
-        _ => complain(error),
+        Some(Command::Check(check)) if check::print_config_errors(check, error) => {}
+        _ => print_error(error),
     }
 }
 
 /// The room as a person writes it.
-fn room_of(conference: &usher::domain::conference::Conference) -> String {
+fn room_name(conference: &usher::domain::conference::Conference) -> String {
     match conference.tenant() {
         Some(tenant) => format!("[{tenant}]{}", conference.display_name()),
         None => conference.display_name(),

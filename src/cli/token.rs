@@ -1,4 +1,4 @@
-//! `usher token`: makes a token that the service accepts, to try things out or for Prosody.
+//! `usher token`: signs a token that the service accepts, for tests or for Prosody.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use usher::clock;
 use usher::config::{Config, parse_duration};
 use usher::domain::conference::Conference;
 
-use super::say;
+use super::print;
 
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("role").required(true))]
@@ -21,25 +21,25 @@ pub(crate) struct Arguments {
     /// The room's tenant
     #[arg(long, conflicts_with = "service")]
     tenant: Option<String>,
-    /// For somebody who waits until the conference goes live
+    /// For a visitor, who waits until the conference goes live
     #[arg(long, group = "role")]
     visitor: bool,
-    /// For somebody who watches how many wait
+    /// For a moderator, who sees how many visitors wait
     #[arg(long, group = "role")]
     moderator: bool,
     /// For Prosody or jigasi
     #[arg(long, group = "role", conflicts_with = "room")]
     service: bool,
-    /// How long it holds
+    /// How long it is valid
     #[arg(long, default_value = "1h", value_parser = duration)]
     ttl: Duration,
-    /// The bearer's id
+    /// The user's id
     #[arg(long, value_name = "ID", conflicts_with = "service")]
     user_id: Option<String>,
-    /// The bearer's e-mail address
+    /// The user's e-mail address
     #[arg(long, value_name = "ADDRESS", conflicts_with = "service")]
     user_email: Option<String>,
-    /// The bearer's name
+    /// The user's name
     #[arg(long, value_name = "NAME", conflicts_with = "service")]
     user_name: Option<String>,
 }
@@ -91,7 +91,7 @@ pub(super) fn run(arguments: &Arguments, config: &Config) -> anyhow::Result<Exit
         claims["sub"] = conference.tenant().unwrap_or(&config.xmpp.domain).into();
         claims["context"] = json!({ "user": user(arguments) });
     }
-    say(usher::auth::sign(secret.expose(), &claims, Some("usher"))?)?;
+    print(usher::auth::sign(secret.expose(), &claims, Some("usher"))?)?;
     Ok(ExitCode::SUCCESS)
 }
 

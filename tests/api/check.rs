@@ -1,5 +1,4 @@
-//! `usher check` as a doctor: what it finds in the neighbours' files, and how it tells. With a real nginx and
-//! Prosody it is tried in tests/package.
+//! `usher check`: its findings and how it prints them. tests/package runs it beside a real nginx and Prosody.
 
 use std::fs;
 use std::process::Stdio;
@@ -9,14 +8,14 @@ use tempfile::TempDir;
 
 use crate::process::{Process, free_address, run, stdout, usher};
 
-/// Runs the check with `config`, and with neighbours that aren't there unless named.
+/// Runs the check with `config`. Other programs are not installed unless named.
 fn check(dir: &TempDir, config: &str, arguments: &[&str]) -> (Option<i32>, Value) {
     fs::write(dir.path().join("config.toml"), config).unwrap();
     let all = [&["check", "--json"], arguments].concat();
     let output = run(dir.path(), &all);
-    let told = stdout(&output);
-    let report: Value =
-        serde_json::from_str(&told).unwrap_or_else(|error| panic!("{error}: {told:?} {output:?}"));
+    let printed = stdout(&output);
+    let report: Value = serde_json::from_str(&printed)
+        .unwrap_or_else(|error| panic!("{error}: {printed:?} {output:?}"));
     assert_eq!(report["sound"], output.status.success());
     (output.status.code(), report)
 }
@@ -70,7 +69,7 @@ fn every_finding_that_failed_names_its_remedy_and_fails_the_check() {
 }
 
 #[test]
-fn what_is_not_on_this_machine_is_no_fault() {
+fn missing_programs_are_no_error() {
     let dir = TempDir::new().unwrap();
     let (code, report) = check(&dir, "xmpp.domain = \"meet.nowhere.test\"", &[]);
     assert_eq!(finding(&report, "config.js")["state"], "not_here");
@@ -82,7 +81,7 @@ fn what_is_not_on_this_machine_is_no_fault() {
 }
 
 #[test]
-fn mistakes_of_the_configuration_are_findings_too() {
+fn errors_of_the_configuration_are_findings() {
     let dir = TempDir::new().unwrap();
     let config = "server.listen = \"nowhere\"\nqueue.pth = \"/q\"";
     let (code, report) = check(&dir, config, &[]);
@@ -99,7 +98,7 @@ fn mistakes_of_the_configuration_are_findings_too() {
 }
 
 #[test]
-fn whoever_answers_at_the_address_is_told_apart() {
+fn the_program_at_the_address_is_identified() {
     let dir = TempDir::new().unwrap();
     let address = free_address();
     let config = format!("server.listen = \"{address}\"");
@@ -122,7 +121,7 @@ fn whoever_answers_at_the_address_is_told_apart() {
     drop(process);
 
     let listener = std::net::TcpListener::bind(address).unwrap();
-    let stranger = std::thread::spawn(move || {
+    let other = std::thread::spawn(move || {
         use std::io::{Read, Write};
         let (mut socket, _) = listener.accept().unwrap();
         let _ = socket.read(&mut [0; 1024]).unwrap();
@@ -131,7 +130,7 @@ fn whoever_answers_at_the_address_is_told_apart() {
             .unwrap();
     });
     let (code, report) = check(&dir, &config, &[]);
-    stranger.join().unwrap();
+    other.join().unwrap();
     let found = finding(&report, "server.listen");
     assert_eq!(
         (code, &found["state"]),
@@ -160,7 +159,7 @@ fn the_check_leaves_the_directory_as_it_is() {
     let (code, report) = check(&dir, "server.listen = \"127.0.0.1:0\"", &[]);
     assert_eq!(code, Some(0), "{report:#}");
     let says = finding(&report, "database")["says"].as_str().unwrap();
-    assert!(says.contains("is made when usher starts"), "{says}");
+    assert!(says.contains("is created when usher starts"), "{says}");
     let says = finding(&report, "keys")["says"].as_str().unwrap();
     assert!(says.contains("usher.secret"), "{says}");
     let left = fs::read_dir(dir.path())
@@ -179,7 +178,7 @@ fn the_check_leaves_the_directory_as_it_is() {
     );
 }
 
-/// A database as an earlier usher left it: nothing of the newest step of its schema, nor the note of it.
+/// A database of an earlier version: without the newest migration.
 fn earlier(dir: &TempDir) {
     fs::write(
         dir.path().join("config.toml"),
@@ -247,7 +246,7 @@ fn check_and_backup_leave_an_earlier_database_as_it_is() {
     assert_eq!(versions(&database), before);
     assert_eq!(versions(&dir.path().join("copy.db")), before);
 
-    // Whoever works with it brings it up to date.
+    // Any other command migrates it.
     assert!(run(dir.path(), &["bookings", "list"]).status.success());
     assert_eq!(versions(&database), before + 1);
     let upstream =
@@ -259,7 +258,7 @@ fn check_and_backup_leave_an_earlier_database_as_it_is() {
 }
 
 #[test]
-fn a_later_database_is_named_as_one() {
+fn a_database_of_a_later_version_is_reported() {
     let dir = TempDir::new().unwrap();
     earlier(&dir);
     sql(
@@ -277,7 +276,7 @@ fn a_later_database_is_named_as_one() {
 }
 
 #[test]
-fn there_is_no_backup_of_no_database() {
+fn a_missing_database_has_no_backup() {
     let dir = TempDir::new().unwrap();
     let output = run(dir.path(), &["backup", "copy.db"]);
     assert!(!output.status.success());
@@ -285,9 +284,9 @@ fn there_is_no_backup_of_no_database() {
 }
 
 #[test]
-fn only_the_configuration_is_looked_at_where_that_is_asked_for() {
+fn configuration_only_checks_nothing_else() {
     let dir = TempDir::new().unwrap();
-    // Nobody answers there, and a reload would take it.
+    // No service answers there, and a reload would accept it.
     let config = "auth.key_server = \"http://127.0.0.1:1/\"";
     let (code, report) = check(&dir, config, &["--configuration-only"]);
     assert_eq!(code, Some(0), "{report:#}");

@@ -363,7 +363,7 @@ async fn check_reports_keys_on_the_key_server_and_tests_a_token() {
     for line in [
         "ok      auth.key_server: ",
         "ok      key \"jitsi\": from auth.key_server, for RS256",
-        "ok      token: it is accepted as a service's",
+        "ok      token: it is accepted as a service token",
     ] {
         assert!(output.contains(line), "{line}: {output}");
     }

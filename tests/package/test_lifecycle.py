@@ -2,8 +2,10 @@
 
 The tests share one root and depend on their order."""
 
+import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,6 +18,8 @@ from debian import output, until
 TOKEN = "/etc/jitsi/usher/service-token"
 APP_SECRET = "the-secret-of-the-tests-deployment"
 ASAP_KEY = "/etc/prosody/certs/asap.key"
+SNIPPET = "/etc/jitsi/meet/jaas/usher.conf"
+SITE = "/etc/nginx/sites-enabled/meet.jitsi.test.conf"
 
 
 def free_port():
@@ -26,6 +30,8 @@ def free_port():
 
 def end(process):
     """Ends a process and its children, which share its session."""
+    if process.poll() is not None:
+        return
     os.killpg(process.pid, signal.SIGTERM)
     try:
         process.wait(10)
@@ -119,25 +125,70 @@ def site(root, installed):
     """nginx and config.js as Jitsi's packages configure them."""
     root.run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=meet.jitsi.test",
              "-keyout", "/root/site.key", "-out", "/root/site.crt")  # fmt: skip
+    port, plain, jicofo = free_port(), free_port(), free_port()
     site = r"""
     server {
-        listen 127.0.0.1:9443 ssl; server_name meet.jitsi.test;
+        listen 127.0.0.1:%d ssl; server_name meet.jitsi.test;
         ssl_certificate /root/site.crt; ssl_certificate_key /root/site.key;
         include /etc/jitsi/meet/jaas/*.conf;
         location ~ ^/([^/?&:'"]+)/conference-request/v1(\/.*)?$ {
             rewrite ^/([^/?&:'"]+)/conference-request/v1(\/.*)?$ /conference-request/v1$2;
         }
-        location ~ ^/conference-request/v1(\/.*)?$ { proxy_pass http://127.0.0.1:8888/conference-request/v1$1; }
+        location ~ ^/conference-request/v1(\/.*)?$ { proxy_pass http://127.0.0.1:%d/conference-request/v1$1; }
         location ~ ^/([^/?&:'"]+)$ { return 404; }
         location ~ ^/([^/?&:'"]+)/(.*)$ { set $subdir "$1/"; rewrite ^/([^/?&:'"]+)/(.*)$ /$2; }
     }
-    server { listen 127.0.0.1:9080; server_name meet.jitsi.test; return 301 https://$host$request_uri; }
-    """
-    root.write("/etc/nginx/sites-enabled/meet.jitsi.test.conf", site)
+    server { listen 127.0.0.1:%d; server_name meet.jitsi.test; return 301 https://$host$request_uri; }
+    """ % (port, jicofo, plain)
+    # Debian's default site listens on port 80 of this machine.
+    default = root.path / "etc/nginx/sites-enabled/default"
+    target = default.readlink()
+    default.unlink()
+    root.write(SITE, site)
     root.write("/etc/jitsi/meet/meet.jitsi.test-config.js", "var config = {};\n")
     yield site
+    default.symlink_to(target)
     for file in ["nginx/sites-enabled/meet.jitsi.test.conf", "jitsi/meet/meet.jitsi.test-config.js"]:
         (root.path / "etc" / file).unlink()
+
+
+@pytest.fixture(scope="class")
+def service(root, installed, tmp_path_factory):
+    """usher on a free port, to which nginx passes the queue."""
+    port = free_port()
+    snippet = replace_in_file(root, SNIPPET, ":8060", f":{port}")
+    environment = {"USHER_SERVER__LISTEN": f"127.0.0.1:{port}", "USHER_DATABASE__URL": "sqlite:/tmp/beside-jitsi.db"}
+    with open(tmp_path_factory.mktemp("usher") / "log", "w") as log:
+        process = root.start("usher", "serve", log=log, **environment)
+
+    def healthy():
+        try:
+            return urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).status == 200
+        except OSError:
+            return False
+
+    until(healthy, "an answer of usher")
+    yield
+    end(process)
+    root.write(SNIPPET, snippet)
+
+
+@contextlib.contextmanager
+def nginx(root):
+    """nginx with the configuration as it is now."""
+    ports = [int(port) for port in re.findall(r"listen 127.0.0.1:(\d+)", root.read(SITE))]
+    with open(root.path / "tmp/nginx.log", "w") as log:
+        process = root.start("nginx", "-g", "daemon off;", log=log)
+    try:
+        until(lambda: all(is_open(port) for port in ports) or process.poll() is not None, "the ports of nginx")
+        yield
+    finally:
+        end(process)
+
+
+def is_open(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture(scope="class")
@@ -194,21 +245,23 @@ class TestBesideJitsi:
         assert "Cannot read usher_token_file" not in log
         assert not [line for line in log.splitlines() if "\terror\t" in line or "Unable to load" in line]
 
-    def test_check_reports_nginx_and_prosody(self, root, site, prosody):
+    def test_check_reports_nginx_and_prosody(self, root, site, service, prosody):
         until(lambda: "usher at http://127.0.0.1:8060 fails" in prosody.read_text(), "a log line of the module")
-        findings = check(root, "--prosody", "/tmp/prosody.cfg.lua")
+        with nginx(root):
+            findings = check(root, "--prosody", "/tmp/prosody.cfg.lua")
         for about in ["nginx", "Prosody", "Prosody's service token", "Prosody's loaded modules", "conference requests over HTTP"]:
             assert findings[about]["state"] == "ok", findings
-        for about in ["config.js", "Prosody's app_secret", "server.listen"]:
+        for about in ["config.js", "Prosody's app_secret", "server.listen", "nginx's connections"]:
             assert findings[about]["state"] == "note" and findings[about]["remedy"], findings
         assert "usher_reservations checks" in findings["conference requests over HTTP"]["says"]
 
     @pytest.mark.parametrize(
         "file, old, new, about",
         [
-            ("/etc/nginx/sites-enabled/meet.jitsi.test.conf", "include", "#include", "nginx"),
-            ("/etc/jitsi/meet/jaas/usher.conf", ":8060", ":8061", "nginx"),
-            ("/etc/jitsi/meet/jaas/usher.conf", "proxy_pass", "proxy_pas", "nginx"),
+            (SITE, "include", "#include", "nginx"),
+            (SNIPPET, "proxy_pass http://127.0.0.1:", "proxy_pass http://127.0.0.2:", "nginx"),
+            (SNIPPET, "proxy_set_header Upgrade", "proxy_set_header Nothing", "nginx"),
+            (SNIPPET, "proxy_pass", "proxy_pas", "nginx"),
             ("/tmp/prosody.cfg.lua", '"usher_reservations", ', "", "Prosody"),
             ("/tmp/prosody.cfg.lua", '"usher_reservations"', '"reservations"', "conference requests over HTTP"),
             ("/tmp/prosody.cfg.lua", "app_secret", 'usher_url = "http://127.0.0.1:9"; app_secret', "Prosody's address of usher"),
@@ -216,24 +269,26 @@ class TestBesideJitsi:
             ("/tmp/prosody.cfg.lua", "app_secret", 'usher_token_file = "/etc/hostname"; app_secret', "Prosody's service token"),
         ],
     )
-    def test_check_reports_each_fault_with_a_remedy(self, root, site, prosody, file, old, new, about):
+    def test_check_reports_each_fault_with_a_remedy(self, root, site, service, prosody, file, old, new, about):
         text = replace_in_file(root, file, old, new)
         try:
-            finding = check(root, "--prosody", "/tmp/prosody.cfg.lua")[about]
+            with nginx(root):
+                finding = check(root, "--prosody", "/tmp/prosody.cfg.lua")[about]
         finally:
             root.write(file, text)
         assert finding["state"] == "failed" and finding["remedy"], finding
 
-    def test_check_reports_that_conference_requests_over_http_are_blocked(self, root, site, prosody):
-        text = root.read("/etc/jitsi/meet/jaas/usher.conf")
+    def test_check_reports_that_conference_requests_over_http_are_blocked(self, root, site, service, prosody):
+        text = root.read(SNIPPET)
         head, found, override = text.partition("#location ^~ /conference-request/v1")
         assert found
-        root.write("/etc/jitsi/meet/jaas/usher.conf", head + (found + override).replace("#", ""))
+        root.write(SNIPPET, head + (found + override).replace("#", ""))
         try:
             assert "test is successful" in root.run("nginx", "-t")
-            finding = check(root, "--prosody", "/tmp/prosody.cfg.lua")["conference requests over HTTP"]
+            with nginx(root):
+                finding = check(root, "--prosody", "/tmp/prosody.cfg.lua")["conference requests over HTTP"]
         finally:
-            root.write("/etc/jitsi/meet/jaas/usher.conf", text)
+            root.write(SNIPPET, text)
         assert finding["says"] == "nginx passes none on to jicofo"
 
 

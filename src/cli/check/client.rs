@@ -1,4 +1,4 @@
-//! Jitsi Meet in the browser: does its `config.js` name the queue?
+//! Jitsi Meet in the browser: whether its `config.js` names the queue.
 
 use std::path::{Path, PathBuf};
 
@@ -8,29 +8,27 @@ use super::finding::Finding;
 
 const ABOUT: &str = "config.js";
 
-/// `queueService` in the file that the web server hands out.
+/// `queueService` in the file that the web server serves.
 pub(super) fn queue_service(file: Option<&Path>, config: &Config) -> Finding {
     let domain = &config.xmpp.domain;
-    let usual = || PathBuf::from(format!("/etc/jitsi/meet/{domain}-config.js"));
-    let file = file.map_or_else(usual, Path::to_owned);
+    let default = || PathBuf::from(format!("/etc/jitsi/meet/{domain}-config.js"));
+    let file = file.map_or_else(default, Path::to_owned);
     let text = match std::fs::read_to_string(&file) {
         Ok(text) => text,
-        Err(error) => return Finding::not_here(ABOUT, format!("{}: {error}", file.display())),
+        Err(error) => return Finding::not_installed(ABOUT, format!("{}: {error}", file.display())),
     };
     let wanted = format!("{domain}{}", config.queue.path);
     let line = format!("config.visitors = {{ ...config.visitors, queueService: '{wanted}' }};");
-    match named(&text) {
-        None => {
-            Finding::note(ABOUT, "it names no queueService: visitors don't wait").remedy(format!(
-                "for the waiting queue, append to {}: {line}",
-                file.display()
-            ))
-        }
+    match last_queue_service(&text) {
+        None => Finding::note(ABOUT, "it has no queueService: visitors do not wait").hint(format!(
+            "for the waiting queue, append to {}: {line}",
+            file.display()
+        )),
         Some(service) if service.contains("://") => Finding::failed(
             ABOUT,
             format!("queueService is '{service}', with a scheme, which Jitsi Meet adds itself"),
         )
-        .remedy(format!("write queueService: '{wanted}'")),
+        .hint(format!("write queueService: '{wanted}'")),
         Some(service)
             if service
                 .trim_end_matches('/')
@@ -45,12 +43,12 @@ pub(super) fn queue_service(file: Option<&Path>, config: &Config) -> Finding {
                 config.queue.path
             ),
         )
-        .remedy(format!("write queueService: '{wanted}', or set queue.path")),
+        .hint(format!("write queueService: '{wanted}', or set queue.path")),
     }
 }
 
-/// The last one counts, and none in a comment.
-fn named(text: &str) -> Option<String> {
+/// The last `queueService` outside comments.
+fn last_queue_service(text: &str) -> Option<String> {
     let lines = text.lines().filter(|line| {
         let line = line.trim_start();
         !(line.starts_with("//") || line.starts_with('*') || line.starts_with("/*"))
@@ -88,7 +86,7 @@ mod tests {
             ),
             ("queueService: host + '/q'", None),
         ] {
-            assert_eq!(named(text).as_deref(), wanted, "{text}");
+            assert_eq!(last_queue_service(text).as_deref(), wanted, "{text}");
         }
     }
 }

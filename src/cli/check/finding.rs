@@ -1,19 +1,20 @@
-//! What was found, and how it is told: a line for people, an object for programs.
+//! A result of the check: a line for people, an object for programs.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// How it stands with one thing.
+/// The result of one check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum State {
     /// As it should be.
     Ok,
-    /// Worth a word, and no fault.
+    /// Worth knowing, and no error.
     Note,
-    /// Isn't on this machine, so nothing can be said of it.
-    NotHere,
+    /// Not on this machine, so it can't be checked.
+    #[serde(rename = "not_here")]
+    NotInstalled,
     /// Keeps something from working.
     Failed,
 }
@@ -23,62 +24,66 @@ impl fmt::Display for State {
         f.pad(match self {
             Self::Ok => "ok",
             Self::Note => "note",
-            Self::NotHere => "-",
+            Self::NotInstalled => "-",
             Self::Failed => "FAILED",
         })
     }
 }
 
-/// One thing that was looked at.
+/// One thing that was checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Finding {
-    /// What was looked at.
+    /// What was checked.
     pub(super) about: String,
     pub(super) state: State,
-    /// How it was found.
-    pub(super) says: String,
+    #[serde(rename = "says")]
+    pub(super) message: String,
     /// What to do about it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) remedy: Option<String>,
+    #[serde(rename = "remedy", skip_serializing_if = "Option::is_none")]
+    pub(super) hint: Option<String>,
 }
 
 impl Finding {
-    fn new(about: impl Into<String>, state: State, says: impl Into<String>) -> Self {
+    fn new(about: impl Into<String>, state: State, message: impl Into<String>) -> Self {
         Self {
             about: about.into(),
             state,
-            says: says.into(),
-            remedy: None,
+            message: message.into(),
+            hint: None,
         }
     }
 
-    pub(super) fn ok(about: impl Into<String>, says: impl Into<String>) -> Self {
-        Self::new(about, State::Ok, says)
+    pub(super) fn ok(about: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::new(about, State::Ok, message)
     }
 
-    pub(super) fn note(about: impl Into<String>, says: impl Into<String>) -> Self {
-        Self::new(about, State::Note, says)
+    pub(super) fn note(about: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::new(about, State::Note, message)
     }
 
-    pub(super) fn not_here(about: impl Into<String>, says: impl Into<String>) -> Self {
-        Self::new(about, State::NotHere, says)
+    pub(super) fn not_installed(about: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::new(about, State::NotInstalled, message)
     }
 
-    pub(super) fn failed(about: impl Into<String>, says: impl Into<String>) -> Self {
-        Self::new(about, State::Failed, says)
+    pub(super) fn failed(about: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::new(about, State::Failed, message)
     }
 
-    pub(super) fn remedy(mut self, remedy: impl Into<String>) -> Self {
-        self.remedy = Some(remedy.into());
+    pub(super) fn is_ok(&self) -> bool {
+        self.state == State::Ok
+    }
+
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
         self
     }
 }
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:<7} {}: {}", self.state, self.about, self.says)?;
-        match &self.remedy {
-            Some(remedy) => write!(f, "\n        → {remedy}"),
+        write!(f, "{:<7} {}: {}", self.state, self.about, self.message)?;
+        match &self.hint {
+            Some(hint) => write!(f, "\n        → {hint}"),
             None => Ok(()),
         }
     }
@@ -87,7 +92,8 @@ impl fmt::Display for Finding {
 /// All findings, as `--json` prints them.
 #[derive(Debug, Serialize)]
 pub(super) struct Report<'f> {
-    /// Whether nothing failed.
-    pub(super) sound: bool,
+    /// Whether no check failed.
+    #[serde(rename = "sound")]
+    pub(super) ok: bool,
     pub(super) findings: &'f [Finding],
 }

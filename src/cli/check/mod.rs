@@ -1,4 +1,4 @@
-//! `usher check`: is everything there that the service needs, here and in its neighbours?
+//! `usher check`: whether usher and the systems around it are configured to work together.
 
 mod client;
 mod finding;
@@ -13,27 +13,27 @@ use std::process::ExitCode;
 use clap::Args;
 use usher::config::{Config, ConfigError};
 
-use super::say;
+use super::print;
 use finding::{Finding, Report, State};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// A key id: is its key to be found, and can it be read?
+    /// A key id: check that its key can be found and read
     #[arg(long, value_name = "KEY_ID")]
     kid: Option<String>,
-    /// A token as Prosody or jigasi send it: is it accepted as a service's? - reads standard input
+    /// A token of Prosody or jigasi: check that it is accepted as a service token; - reads standard input
     #[arg(long, value_name = "TOKEN")]
     token: Option<String>,
-    /// Look at the configuration and the files it names only, as a reload does
+    /// Check only the configuration and the files it names, as a reload does
     #[arg(long, conflicts_with_all = ["kid", "token", "prosody", "nginx", "config_js"])]
     configuration_only: bool,
     /// Print one JSON object instead of lines
     #[arg(long)]
     json: bool,
-    /// Prosody's configuration, if it isn't where prosodyctl looks for it
+    /// Prosody's configuration, if it isn't at prosodyctl's default path
     #[arg(long, value_name = "FILE")]
     prosody: Option<PathBuf>,
-    /// nginx's configuration, if it isn't where nginx looks for it
+    /// nginx's configuration, if it isn't at nginx's default path
     #[arg(long, value_name = "FILE")]
     nginx: Option<PathBuf>,
     /// Jitsi Meet's config.js; without it /etc/jitsi/meet/DOMAIN-config.js
@@ -41,71 +41,71 @@ pub(crate) struct Arguments {
     config_js: Option<PathBuf>,
 }
 
-/// Prints what was found of each thing that was looked at.
+/// Prints a finding for each thing that was checked.
 pub(super) async fn run(arguments: &Arguments, config: &Config) -> anyhow::Result<ExitCode> {
     if arguments.configuration_only {
-        return tell(&own::configuration(config), arguments.json);
+        return report(&own::configuration(config), arguments.json);
     }
     let mut findings =
         own::findings(arguments.kid.as_deref(), arguments.token.as_deref(), config).await;
-    let prosody = prosody::look(arguments.prosody.as_deref(), config).await;
-    let nginx = nginx::look(arguments.nginx.as_deref(), config).await;
+    let prosody = prosody::inspect(arguments.prosody.as_deref(), config).await;
+    let nginx = nginx::inspect(arguments.nginx.as_deref(), config).await;
     findings.extend(prosody.findings);
     findings.extend(nginx.findings);
     findings.push(client::queue_service(
         arguments.config_js.as_deref(),
         config,
     ));
-    findings.push(bypass(nginx.passes_conference_requests, prosody.asks));
-    tell(&findings, arguments.json)
+    findings.push(bypass(nginx.passes_conference_requests, prosody.module));
+    report(&findings, arguments.json)
 }
 
-/// Prints what is wrong with the configuration as JSON, if that was asked for and can be done.
-pub(super) fn misconfigured(arguments: &Arguments, error: &ConfigError) -> bool {
+/// Prints what is wrong with the configuration as JSON, if `--json` is given. Returns whether it did.
+pub(super) fn print_config_errors(arguments: &Arguments, error: &ConfigError) -> bool {
     let findings = error.issues.iter().map(|issue| {
         let place = issue
             .line
             .map_or_else(String::new, |line| format!(":{line}"));
         let key = &issue.key;
-        let says = format!("{}{place}: {key}: {}", error.source_name, issue.message);
-        Finding::failed("configuration", says).remedy(issue.hint.clone())
+        let message = format!("{}{place}: {key}: {}", error.source_name, issue.message);
+        Finding::failed("configuration", message).hint(issue.hint.clone())
     });
     let findings: Vec<_> = findings.collect();
-    arguments.json && tell(&findings, true).is_ok()
+    arguments.json && report(&findings, true).is_ok()
 }
 
-fn tell(findings: &[Finding], json: bool) -> anyhow::Result<ExitCode> {
-    let sound = findings
+fn report(findings: &[Finding], json: bool) -> anyhow::Result<ExitCode> {
+    let ok = findings
         .iter()
         .all(|finding| finding.state != State::Failed);
     if json {
-        say(serde_json::to_string(&Report { sound, findings })?)?;
+        print(serde_json::to_string(&Report { ok, findings })?)?;
     } else {
         for finding in findings {
-            say(finding)?;
+            print(finding)?;
         }
     }
-    Ok(if sound {
+    Ok(if ok {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
 }
 
-/// jicofo answers conference requests over HTTP, which go past Prosody's own module, not past ours.
-fn bypass(passed_on: Option<bool>, asks: Option<prosody::Asks>) -> Finding {
+/// jicofo answers conference requests over HTTP. They bypass Prosody's stock module, but not ours.
+fn bypass(passed_on: Option<bool>, module: Option<prosody::ReservationModule>) -> Finding {
     let about = "conference requests over HTTP";
-    match (passed_on, asks) {
-        (None, _) => Finding::not_here(about, "what nginx does with /conference-request/v1 can't be seen"),
+    match (passed_on, module) {
+        (None, _) => Finding::not_installed(about, "whether nginx passes /conference-request/v1 on is unknown"),
         (Some(false), _) => Finding::ok(about, "nginx passes none on to jicofo"),
-        (Some(true), Some(prosody::Asks::Shim)) => {
+        (Some(true), Some(prosody::ReservationModule::Shim)) => {
             Finding::ok(about, "nginx passes them on, and usher_reservations checks their rooms")
         }
-        (Some(true), Some(prosody::Asks::Stock)) => Finding::failed(
+        (Some(true), Some(prosody::ReservationModule::Stock)) => Finding::failed(
             about,
-            "nginx passes them on to jicofo past Prosody's module reservations: anybody can start any conference",
+            "nginx passes them on to jicofo past Prosody's module reservations: every client can start any conference",
         )
-        .remedy("load usher_reservations instead of reservations, or uncomment the location of /conference-request/v1 in /etc/jitsi/meet/jaas/usher.conf and take conferenceRequestUrl out of config.js"),
-        (Some(true), _) => Finding::note(about, "nginx passes them on to jicofo; usher sees their rooms only with usher_reservations"),
+        .hint("load usher_reservations instead of reservations, or uncomment the location of /conference-request/v1 in /etc/jitsi/meet/jaas/usher.conf and take conferenceRequestUrl out of config.js"),
+        (Some(true), _) => Finding::note(about, "nginx passes them on to jicofo; usher checks their rooms only with usher_reservations"),
     }
 }

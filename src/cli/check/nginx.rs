@@ -1,31 +1,39 @@
-//! nginx: does it hand the queue's path to usher, and conference requests to jicofo? It prints its whole
-//! configuration, with all that is included, itself.
+//! nginx: whether it passes the queue's path to usher and conference requests to jicofo. Both are probed over HTTP, as
+//! a visitor's browser sends them; only what can't be probed is read from nginx's configuration.
 
-mod statement;
+mod sites;
 
 use std::path::Path;
+use std::time::Duration;
 
+use reqwest::header::{
+    CONNECTION, CONTENT_TYPE, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use reqwest::{Response, StatusCode};
 use usher::config::Config;
 
 use super::finding::Finding;
 use super::program;
-use statement::{Statement, configuration, directive, location, servers_of};
+use sites::{Capacity, Site};
 
 const ABOUT: &str = "nginx";
-/// What jicofo is asked for conferences at, and what its site passes on with it.
-const CONFERENCE_REQUESTS: [&str; 2] = ["/conference-request/v1", "/conference-request/v1/x"];
 const INCLUDE: &str = "include /etc/jitsi/meet/jaas/*.conf;";
+const UPGRADE_LINES: &str = "proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection \"upgrade\";";
+/// How long an answer may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Any key will do (RFC 6455, section 4.1): the connection is closed after the answer.
+const KEY: &str = "dXNoZXIgY2hlY2sgbmdpbg==";
 
-/// What was seen.
+/// What was found.
 #[derive(Debug)]
-pub(super) struct Seen {
+pub(super) struct Inspection {
     pub(super) findings: Vec<Finding>,
-    /// Whether `/conference-request/v1` reaches jicofo, where that can be told.
+    /// Whether `/conference-request/v1` reaches jicofo, where that can be known.
     pub(super) passes_conference_requests: Option<bool>,
 }
 
-impl Seen {
-    fn only(finding: Finding) -> Self {
+impl From<Finding> for Inspection {
+    fn from(finding: Finding) -> Self {
         Self {
             findings: vec![finding],
             passes_conference_requests: None,
@@ -33,89 +41,178 @@ impl Seen {
     }
 }
 
-/// Looks at the nginx of this machine, or at the configuration in `file`.
-pub(super) async fn look(file: Option<&Path>, config: &Config) -> Seen {
+/// Inspects the nginx of this machine, or the one with the configuration in `file`.
+pub(super) async fn inspect(file: Option<&Path>, config: &Config) -> Inspection {
     let Some(nginx) = program::find("nginx") else {
-        return Seen::only(Finding::not_here(
-            ABOUT,
-            "it is not installed on this machine",
-        ));
+        return Finding::not_installed(ABOUT, "it is not installed on this machine").into();
     };
     let file = file.map(|file| file.display().to_string());
     let mut arguments = vec!["-T", "-q"];
     if let Some(file) = &file {
         arguments.extend(["-c", file]);
     }
-    match program::output(&nginx, &arguments).await {
-        Ok(text) => judge(&text, config),
-        Err(error) => Seen::only(
-            Finding::failed(ABOUT, format!("its configuration can't be read: {error}"))
-                .remedy("run usher check as root; if nginx -t fails, too, put right what it names"),
-        ),
-    }
-}
-
-fn judge(text: &str, config: &Config) -> Seen {
+    let text = match program::output(&nginx, &arguments).await {
+        Ok(text) => text,
+        Err(error) => {
+            let message = format!("its configuration can't be read: {error}");
+            return Finding::failed(ABOUT, message)
+                .hint("run usher check as root; if nginx -t fails too, correct the line it names")
+                .into();
+        }
+    };
     let domain = &config.xmpp.domain;
-    let everything = configuration(text);
-    let servers = servers_of(domain, &everything);
-    if servers.is_empty() {
-        let says = format!("it has no server for {domain}");
-        return Seen::only(Finding::not_here(ABOUT, says));
+    let sites = sites::of_domain(domain, &text);
+    if sites.is_empty() {
+        return Finding::not_installed(ABOUT, format!("it has no server for {domain}")).into();
     }
-    let passes = |path: &str| {
-        let answers = servers.iter().filter_map(|server| location(server, path));
-        let mut blocks = answers.map(|location| &location.block);
-        blocks.any(|block| directive(block, "proxy_pass").is_some())
-    };
-    Seen {
-        findings: vec![queue(&servers, config)],
-        passes_conference_requests: Some(CONFERENCE_REQUESTS.into_iter().any(passes)),
+    let mut inspection = probe_all(&sites, config).await;
+    let capacity = Capacity::read(&text);
+    inspection.findings.extend(capacity.finding(config));
+    inspection
+}
+
+/// The answers of the site that has the queue; another may only redirect to HTTPS.
+async fn probe_all(sites: &[Site], config: &Config) -> Inspection {
+    let mut failure = None;
+    let mut passes_conference_requests = None;
+    for site in sites {
+        match probe_conference_requests(site, config).await {
+            Ok(passes) => {
+                passes_conference_requests =
+                    Some(passes_conference_requests == Some(true) || passes);
+            }
+            Err(error) => tracing::debug!(%error, ?site, "a probe failed"),
+        }
+        let finding = probe_queue(site, config).await;
+        if finding.is_ok() {
+            return Inspection {
+                findings: vec![finding],
+                passes_conference_requests,
+            };
+        }
+        failure.get_or_insert(finding);
+    }
+    Inspection {
+        findings: Vec::from_iter(failure),
+        passes_conference_requests,
     }
 }
 
-/// How the queue fares in the one of these servers that has its path: another may only send people to HTTPS.
-fn queue(servers: &[&Statement], config: &Config) -> Finding {
+/// Opens a WebSocket at the queue's path, as a visitor does.
+async fn probe_queue(site: &Site, config: &Config) -> Finding {
     let path = &config.queue.path;
-    let asked = format!("{path}/visitor/websocket");
-    let found = servers.iter().find_map(|server| {
-        let location = location(server, &asked)?;
-        directive(&location.block, "proxy_pass").map(|target| (location, target))
-    });
-    let Some((location, target)) = found else {
-        return Finding::failed(
-            ABOUT,
-            format!("no location passes {path} on: visitors can't reach the queue"),
-        )
-        .remedy(format!(
-            "put `{INCLUDE}` into the server block of {}, then: systemctl reload nginx",
-            config.xmpp.domain
-        ));
+    let answer = match get(site, config, &format!("{path}/visitor/websocket"), true).await {
+        Ok(answer) => answer,
+        Err(error) if error.is_connect() => {
+            let message = format!("it does not answer on {}: it does not run", site.address);
+            return Finding::note(ABOUT, message).hint("systemctl start nginx, then check again");
+        }
+        Err(error) => {
+            let message = format!("{} does not answer: {}", site.address, error.without_url());
+            return Finding::failed(ABOUT, message).hint("see nginx's error.log");
+        }
     };
-    let port = config.server.listen.port();
-    if !target.trim_end_matches('/').ends_with(&format!(":{port}")) {
-        let says = format!(
-            "{path} goes to \"{target}\", but usher listens on {}",
-            config.server.listen
-        );
-        return Finding::failed(ABOUT, says).remedy(format!(
-            "let a location ^~ {path}/ have proxy_pass http://{};",
-            config.server.listen
-        ));
+    let status = answer.status();
+    let text = match status {
+        StatusCode::SWITCHING_PROTOCOLS => String::new(),
+        _ => answer.text().await.unwrap_or_default(),
+    };
+    queue_finding(status, &text, config)
+}
+
+/// What an answer to the handshake means.
+fn queue_finding(status: StatusCode, text: &str, config: &Config) -> Finding {
+    let (path, listen) = (&config.queue.path, config.server.listen);
+    match status {
+        StatusCode::SWITCHING_PROTOCOLS => {
+            Finding::ok(ABOUT, format!("visitors reach usher at {path}"))
+        }
+        // usher's own answer to a request that is no handshake any more.
+        StatusCode::UPGRADE_REQUIRED => {
+            let message = format!("the location of {path} does not pass the Upgrade header");
+            Finding::failed(ABOUT, message).hint(format!("add to it: {UPGRADE_LINES}"))
+        }
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
+            if text.contains("\"message\"") =>
+        {
+            Finding::ok(
+                ABOUT,
+                format!("visitors reach usher at {path}; it is full: {text}"),
+            )
+        }
+        StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => {
+            let message = format!(
+                "it passes {path} to an address where no service answers (HTTP {status}), and usher's is {listen}"
+            );
+            Finding::failed(ABOUT, message).hint(format!(
+                "start usher; let the location of {path} have proxy_pass http://{listen};"
+            ))
+        }
+        _ => {
+            let message = format!(
+                "visitors can't reach the queue: the answer at {path} is HTTP {status}, and not usher's"
+            );
+            Finding::failed(ABOUT, message).hint(format!(
+                "put `{INCLUDE}` into the server block of {}, let its location of {path} have proxy_pass http://{listen};, then: systemctl reload nginx",
+                config.xmpp.domain
+            ))
+        }
     }
-    let upgrades = location.block.iter().any(|it| {
-        let mut words = it.words.iter();
-        words.next().is_some_and(|word| word == "proxy_set_header")
-            && words
-                .next()
-                .is_some_and(|word| word.eq_ignore_ascii_case("upgrade"))
-    });
-    if !upgrades {
-        return Finding::failed(ABOUT, format!("the location of {path} passes no WebSocket on")).remedy(
-            "add: proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection \"upgrade\";",
-        );
+}
+
+/// Whether a conference request reaches jicofo, with or without a further path.
+async fn probe_conference_requests(site: &Site, config: &Config) -> reqwest::Result<bool> {
+    for path in ["/conference-request/v1", "/conference-request/v1/x"] {
+        let answer = get(site, config, path, false).await?;
+        if is_of_jicofo(answer.status(), content_type(&answer)) {
+            return Ok(true);
+        }
     }
-    Finding::ok(ABOUT, format!("{path} goes to {target}"))
+    Ok(false)
+}
+
+fn content_type(answer: &Response) -> &str {
+    let value = answer.headers().get(CONTENT_TYPE);
+    value.and_then(|it| it.to_str().ok()).unwrap_or_default()
+}
+
+/// Whether an answer to a GET is jicofo's, or of a proxy that looked for it in vain. jicofo accepts POST only, and has
+/// no path below. nginx itself redirects, refuses, or sends its pages: Jitsi's site answers unknown paths with its own.
+fn is_of_jicofo(status: StatusCode, content_type: &str) -> bool {
+    match status {
+        StatusCode::METHOD_NOT_ALLOWED => !content_type.starts_with("text/html"),
+        StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => true,
+        StatusCode::NOT_FOUND | StatusCode::FORBIDDEN | StatusCode::GONE => false,
+        _ => !status.is_redirection() && !content_type.starts_with("text/html"),
+    }
+}
+
+/// Requests a path of the site as a browser does, but on this machine, whatever the certificate.
+async fn get(
+    site: &Site,
+    config: &Config,
+    path: &str,
+    is_handshake: bool,
+) -> reqwest::Result<Response> {
+    let domain = &config.xmpp.domain;
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .timeout(TIMEOUT)
+        .resolve(domain, site.address)
+        // The probe sends no secret, and stays on this machine.
+        .tls_danger_accept_invalid_certs(true)
+        .build()?;
+    let scheme = if site.tls { "https" } else { "http" };
+    let mut request = client.get(format!("{scheme}://{domain}:{}{path}", site.address.port()));
+    if is_handshake {
+        request = request
+            .header(CONNECTION, "Upgrade")
+            .header(UPGRADE, "websocket")
+            .header(SEC_WEBSOCKET_VERSION, "13")
+            .header(SEC_WEBSOCKET_KEY, KEY);
+    }
+    request.send().await
 }
 
 #[cfg(test)]
@@ -123,111 +220,44 @@ mod tests {
     use super::super::finding::State;
     use super::*;
 
-    fn judged(server: &str) -> (State, Option<bool>) {
-        let text =
-            format!("server {{\nlisten 443 ssl; server_name meet.example.com;\n{server}\n}}\n");
-        let seen = judge(&text, &Config::default());
-        (seen.findings[0].state, seen.passes_conference_requests)
-    }
-
-    const QUEUE: &str = "location ^~ /waiting-queue/ {\n proxy_pass http://127.0.0.1:8060;\n proxy_set_header Upgrade $http_upgrade;\n}";
-    /// As Jitsi's own site has it, behind the locations of its tenants.
-    const REQUESTS: &str = r#"
-        location ~ ^/([^/?&:'"]+)/conference-request/v1(\/.*)?$ {
-            rewrite ^/([^/?&:'"]+)/conference-request/v1(\/.*)?$ /conference-request/v1$2;
-        }
-        location ~ ^/conference-request/v1(\/.*)?$ { proxy_pass http://127.0.0.1:8888/conference-request/v1$1; }
-        location ~ ^/([^/?&:'"]+)/(.*)$ { set $subdomain "$1."; rewrite ^/([^/?&:'"]+)/(.*)$ /$2; }
-    "#;
-
     #[test]
-    fn location_of_the_queue_is_found_and_judged() {
-        assert_eq!(judged(QUEUE), (State::Ok, Some(false)));
-        assert_eq!(judged(&QUEUE.replace('\n', " ")), (State::Ok, Some(false)));
-        assert_eq!(judged(&format!("{REQUESTS}{QUEUE}")).0, State::Ok);
-        for bad in [
-            String::new(),
-            format!("#{}", QUEUE.replace('\n', " ")),
-            QUEUE.replace("8060", "8080"),
-            QUEUE.replace("Upgrade ", "Nothing "),
-            // One of the patterns of Jitsi's site takes it away.
-            format!("{REQUESTS}{}", QUEUE.replace("^~ ", "")),
+    fn the_answer_to_a_handshake_decides() {
+        let config = Config::default();
+        for (status, text, state, says) in [
+            (101, "", State::Ok, "visitors reach usher"),
+            (503, r#"{"message":"full"}"#, State::Ok, "full"),
+            (503, "<html>", State::Failed, "not usher's"),
+            (426, r#"{"message":"x"}"#, State::Failed, "Upgrade header"),
+            (502, "<html>", State::Failed, "no service answers"),
+            (404, "<html>", State::Failed, "can't reach the queue"),
+            (200, "<html>", State::Failed, "can't reach the queue"),
+            (301, "", State::Failed, "can't reach the queue"),
         ] {
-            assert_eq!(judged(&bad).0, State::Failed, "{bad}");
+            let status = StatusCode::from_u16(status).unwrap();
+            let finding = queue_finding(status, text, &config);
+            assert_eq!(finding.state, state, "{finding}");
+            assert!(finding.message.contains(says), "{finding}");
+            assert_eq!(finding.hint.is_some(), state == State::Failed, "{finding}");
         }
     }
 
     #[test]
-    fn conference_requests_pass_where_the_location_that_answers_proxies_them() {
-        let open = "location = /conference-request/v1 {\n proxy_pass http://127.0.0.1:8888/conference-request/v1;\n}";
-        assert_eq!(judged(open).1, Some(true));
-        assert_eq!(judged(REQUESTS).1, Some(true));
-        for closing in ["", "= /conference-request/v1", "/conference-request/v1"] {
-            let closed = format!("location {closing} {{ return 404; }}");
-            let open = format!("{REQUESTS}{closed}");
-            assert_eq!(
-                judged(&open).1,
-                Some(true),
-                "beside or beneath it: {closing}"
-            );
+    fn answers_of_jicofo_and_of_a_proxy_without_it_count_as_passed() {
+        for (status, content_type, passes) in [
+            (405, "", true),
+            (405, "text/html", false),
+            (502, "text/html", true),
+            (504, "text/html", true),
+            (200, "application/json", true),
+            (200, "text/html; charset=utf-8", false),
+            (404, "text/html", false),
+            (404, "", false),
+            (403, "text/html", false),
+            (301, "", false),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            let found = is_of_jicofo(status, content_type);
+            assert_eq!(found, passes, "{status} {content_type}");
         }
-        let closed = "location ^~ /conference-request/v1 { return 404; }";
-        for order in [format!("{REQUESTS}{closed}"), format!("{closed}{REQUESTS}")] {
-            assert_eq!(judged(&order).1, Some(false));
-        }
-    }
-
-    #[test]
-    fn only_servers_of_the_domain_count() {
-        let other = |server: &str| format!("server {{ server_name other.example.org; {server} }}");
-        assert_eq!(
-            judged(&format!("}} {} server {{", other(REQUESTS))).1,
-            Some(false)
-        );
-        assert_eq!(
-            judged(&format!("}} {} server {{", other(QUEUE))).0,
-            State::Failed
-        );
-        // The one that sends people to HTTPS, and a map with braces in its variables.
-        let http = "http { map $a ${b} { default 'a;}'; } server { server_name meet.example.com; location / { return 301 https://$host$request_uri; } }";
-        let text = format!(
-            "{http} server {{ server_name other.example.org meet.example.com; {QUEUE} }} }}"
-        );
-        assert_eq!(
-            judge(&text, &Config::default()).findings[0].state,
-            State::Ok
-        );
-        for name in ["_", "*.example.com", ".meet.example.com"] {
-            let text = format!("server {{ server_name {name}; {QUEUE} }}");
-            let seen = judge(&text, &Config::default());
-            assert_eq!(seen.findings[0].state, State::Ok, "{name}");
-        }
-    }
-
-    #[test]
-    fn included_files_stand_where_they_are_included() {
-        let text = format!(
-            "# configuration file /etc/nginx/nginx.conf:\nhttp {{\n include sites-enabled/*;\n}}\n\n\
-             # configuration file /etc/nginx/sites-enabled/a:\n\
-             server {{ server_name a.example.org; include /etc/other/*.conf; }}\n\
-             # configuration file /etc/other/requests.conf:\n{REQUESTS}\n\
-             # configuration file /etc/nginx/sites-enabled/meet:\n\
-             server {{\n server_name meet.example.com;\n include /etc/jitsi/meet/jaas/*.conf;\n}}\n\
-             # configuration file /etc/jitsi/meet/jaas/usher.conf:\n{QUEUE}\n"
-        );
-        let seen = judge(&text, &Config::default());
-        assert_eq!(seen.findings[0].state, State::Ok, "{seen:?}");
-        assert_eq!(seen.passes_conference_requests, Some(false));
-        let gone = judge(
-            &text.replace("jaas/*.conf;", "jaas/x*.conf;"),
-            &Config::default(),
-        );
-        assert_eq!(gone.findings[0].state, State::Failed);
-    }
-
-    #[test]
-    fn nginx_of_other_sites_is_not_here() {
-        let seen = judge("server { server_name example.org; }", &Config::default());
-        assert_eq!(seen.findings[0].state, State::NotHere);
     }
 }

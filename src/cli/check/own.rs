@@ -11,15 +11,15 @@ use usher::store::{Schema, Store};
 use super::finding::Finding;
 
 /// How long the service may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 const EXAMPLE_DOMAIN: &str = "meet.example.com";
 
-/// The configuration and the files it names, which decide whether a reload takes it. The configuration itself
-/// was read before: had it a mistake, this would not run.
+/// The configuration and the files it names: whether a reload accepts them. The configuration itself was read
+/// without an error before.
 pub(super) fn configuration(config: &Config) -> Vec<Finding> {
-    let mut findings = vec![Finding::ok("configuration", "every key is understood")];
-    let notices = config.warnings().into_iter();
-    findings.extend(notices.map(|notice| Finding::note("configuration", notice)));
+    let mut findings = vec![Finding::ok("configuration", "every key is valid")];
+    let warnings = config.warnings().into_iter();
+    findings.extend(warnings.map(|warning| Finding::note("configuration", warning)));
     findings.push(found("keys", keys(config)));
     if let Err(error) = usher::service::build::key_servers(config) {
         findings.push(Finding::failed("key server", error.to_string()));
@@ -27,7 +27,7 @@ pub(super) fn configuration(config: &Config) -> Vec<Finding> {
     findings
 }
 
-/// A line for each thing looked at.
+/// All findings about usher itself.
 pub(super) async fn findings(
     kid: Option<&str>,
     token: Option<&str>,
@@ -51,7 +51,7 @@ pub(super) async fn findings(
     if config.xmpp.domain == EXAMPLE_DOMAIN {
         findings.push(
             Finding::note("xmpp.domain", format!("it is {EXAMPLE_DOMAIN}, the example"))
-                .remedy("set it to the domain of Prosody's main VirtualHost; with the package: dpkg-reconfigure usher"),
+                .hint("set it to the domain of Prosody's main VirtualHost; with the package: dpkg-reconfigure usher"),
         );
     }
     findings
@@ -64,19 +64,15 @@ fn found(about: impl Into<String>, finding: Result<String, String>) -> Finding {
     }
 }
 
-/// Who answers at `server.listen`. That nobody does is no fault: the check is for the time before the first
-/// start, too.
+/// Which program answers at `server.listen`. None is no error: the check is for the time before the first start, too.
 async fn address(config: &Config) -> Finding {
     let (about, address) = ("server.listen", config.server.listen);
     if address.port() == 0 {
-        return Finding::note(
-            about,
-            format!("{address} takes any free port, which nobody can be told"),
-        );
+        return Finding::note(about, "port 0 selects a random port; set a fixed one");
     }
     let client = reqwest::Client::builder()
         .no_proxy()
-        .timeout(PATIENCE)
+        .timeout(TIMEOUT)
         .build();
     let answer = match client {
         Ok(client) => {
@@ -91,12 +87,12 @@ async fn address(config: &Config) -> Finding {
         Ok(answer) => match answer.text().await {
             Ok(text) if text.contains("\"usher\"") => Finding::ok(about, format!("usher answers on {address}")),
             _ => Finding::failed(about, format!("another program answers on {address}"))
-                .remedy("end it, or set server.listen to another port (and usher.socket, nginx and Prosody with it)"),
+                .hint("end it, or set server.listen to another port (and usher.socket, nginx and Prosody with it)"),
         },
-        Err(error) if error.is_connect() => Finding::note(about, format!("nobody answers on {address}: usher doesn't run"))
-            .remedy("systemctl start usher; journalctl -u usher says why it ended"),
-        Err(error) => Finding::failed(about, format!("{address} doesn't answer as usher does: {}", error.without_url()))
-            .remedy("see whose it is: ss -ltnp"),
+        Err(error) if error.is_connect() => Finding::note(about, format!("no service answers on {address}: usher does not run"))
+            .hint("systemctl start usher; journalctl -u usher says why it ended"),
+        Err(error) => Finding::failed(about, format!("{address} does not answer as usher does: {}", error.without_url()))
+            .hint("find the program: ss -ltnp"),
     }
 }
 
@@ -104,7 +100,7 @@ fn keys(config: &Config) -> Result<String, String> {
     if let Some(secret) = usher::service::build::secret_to_create(config) {
         let secret = secret.display();
         return Ok(format!(
-            "none is configured: callers on this machine need none, and usher makes a secret of its own, {secret}, when it starts"
+            "none is configured: callers on this machine need none, and usher creates a secret, {secret}, when it starts"
         ));
     }
     let secret =
@@ -112,7 +108,7 @@ fn keys(config: &Config) -> Result<String, String> {
     usher::service::build::key_set(config, secret.as_ref()).map_err(|error| error.to_string())?;
     let service = config.auth.service.tokens.len();
     Ok(match (service, config.auth.any_key()) {
-        (0, false) => "none is configured: callers on this machine need none, and tokens are signed with a secret of usher's own".into(),
+        (0, false) => "none is configured: callers on this machine need none, and tokens are signed with usher's own secret".into(),
         (0, true) => "service tokens are JWTs".into(),
         (n, _) => format!("{n} static service tokens"),
     })
@@ -122,14 +118,14 @@ fn keys(config: &Config) -> Result<String, String> {
 async fn servers(config: &Config) -> Vec<(&'static str, Result<String, String>)> {
     match usher::service::build::key_servers(config) {
         Ok(Some(remote)) => remote.probe().await,
-        // That it can't be asked at all is told with the configuration.
+        // An unusable server is reported with the configuration.
         Ok(None) | Err(_) => Vec::new(),
     }
 }
 
 async fn key(kid: &str, config: &Config) -> Result<String, String> {
     if let Some(file) = config.auth.public_keys.get(kid) {
-        // That it can be read was seen with all the others.
+        // It was read with all others before.
         return Ok(format!("in auth.public_keys, from {}", file.display()));
     }
     let remote = usher::service::build::key_servers(config).map_err(|error| error.to_string())?;
@@ -159,9 +155,9 @@ async fn token(token: &str, config: &Config) -> Result<String, String> {
         usher::service::build::existing_secret(config).map_err(|error| error.to_string())?;
     let guard = usher::service::build::service_auth(config, secret.as_ref())
         .map_err(|error| error.to_string())?;
-    let judged = guard.verify_token(token.trim(), clock::now()).await;
-    judged.map_err(|refusal| refusal.to_string())?;
-    Ok("it is accepted as a service's".into())
+    let verified = guard.verify_token(token.trim(), clock::now()).await;
+    verified.map_err(|refusal| refusal.to_string())?;
+    Ok("it is accepted as a service token".into())
 }
 
 /// The reservation system that decides, if it isn't usher.
@@ -170,17 +166,17 @@ async fn upstream(config: &Config) -> Option<Result<String, String>> {
     if settings.backend == Backend::Local {
         return None;
     }
-    // Without one, the configuration would have been refused.
+    // The configuration requires one.
     Some(Gateway::probe(settings.upstream.as_ref()?).await)
 }
 
-/// The database, and the outbox in it. One that is not there, or is of another version, is left as it is: that
-/// is for the service, and for who has made a backup.
+/// The database, and the outbox in it. A database that is missing or of another version is not changed: the service
+/// does that, after a backup.
 async fn database(config: &Config) -> Vec<Finding> {
     let about = "database";
     let url = &config.database.url;
     let unusable = |error: &dyn std::fmt::Display| {
-        vec![Finding::failed(about, format!("{url}: {error}")).remedy(
+        vec![Finding::failed(about, format!("{url}: {error}")).hint(
             "make the file and its directory writable for the user that runs usher, or set database.url",
         )]
     };
@@ -189,14 +185,26 @@ async fn database(config: &Config) -> Vec<Finding> {
             Some(directory) if !directory.is_dir() => {
                 unusable(&format!("there is no directory {}", directory.display()))
             }
-            _ => vec![Finding::ok(about, format!("{url} is made when usher starts"))],
+            _ => vec![Finding::ok(
+                about,
+                format!("{url} is created when usher starts"),
+            )],
         },
         Ok(Schema::Earlier) => vec![
-            Finding::note(about, format!("{url} is brought up to date when usher starts; an older usher doesn't open it from then on"))
-                .remedy("before that: usher backup FILE"),
+            Finding::note(
+                about,
+                format!(
+                    "{url} is migrated when usher starts; an earlier usher can't open it afterwards"
+                ),
+            )
+            .hint("before that: usher backup FILE"),
         ],
         Ok(Schema::Later) => vec![
-            Finding::failed(about, format!("{url} is a later usher's")).remedy("install that version, or restore a backup"),
+            Finding::failed(
+                about,
+                format!("{url} was written by a later version of usher"),
+            )
+            .hint("install that version, or restore a backup"),
         ],
         Ok(Schema::Current) => match writes(config).await {
             Ok(findings) => findings,
@@ -206,7 +214,7 @@ async fn database(config: &Config) -> Vec<Finding> {
     }
 }
 
-/// Where the database will be.
+/// The directory of the database.
 fn directory(url: &str) -> Option<PathBuf> {
     let file = usher::store::sqlite::file_of(url)?;
     let directory = file.parent()?;
@@ -214,7 +222,7 @@ fn directory(url: &str) -> Option<PathBuf> {
     (!here).then(|| directory.to_owned())
 }
 
-/// Whether it takes writes, and what the reservation system has not heard yet.
+/// Whether the database takes writes, and how many deletions the reservation system has not acknowledged.
 async fn writes(config: &Config) -> Result<Vec<Finding>, String> {
     let url = &config.database.url;
     let store = Store::open(url, &config.xmpp.domain).await;
