@@ -82,26 +82,22 @@ impl Auth {
     }
 
     pub(super) fn read(read: &mut Reader<'_>) -> Self {
-        let default = Self::default();
-        let key_server = read.get::<BaseUrl>("auth.key_server");
-        let jwks_url = read.get::<WebUrl>("auth.jwks_url");
-        Self {
+        let mut it = Self {
             secret: secret(read),
             public_keys: public_keys(read),
-            key_server: key_server.map(|found| found.value.into()),
-            jwks_url: jwks_url.map(|found| found.value.into()),
-            key_cache: read
-                .get_or::<Time<SECOND, { 7 * DAY }>, _>("auth.key_cache", default.key_cache),
-            accepted_issuers: accepted(read, "auth.accepted_issuers", default.accepted_issuers),
-            accepted_audiences: accepted(
-                read,
-                "auth.accepted_audiences",
-                default.accepted_audiences,
-            ),
-            verify_domain: read.get_or::<bool, _>("auth.verify_domain", default.verify_domain),
-            leeway: read.get_or::<Time<0, { 10 * MINUTE }>, _>("auth.leeway", default.leeway),
             service: Service::read(read),
-        }
+            ..Self::default()
+        };
+        let key_server = read.get::<BaseUrl>("auth.key_server");
+        it.key_server = key_server.map(|found| found.value.into());
+        let jwks_url = read.get::<WebUrl>("auth.jwks_url");
+        it.jwks_url = jwks_url.map(|found| found.value.into());
+        read.set::<Time<SECOND, { 7 * DAY }>, _>("auth.key_cache", &mut it.key_cache);
+        accepted(read, "auth.accepted_issuers", &mut it.accepted_issuers);
+        accepted(read, "auth.accepted_audiences", &mut it.accepted_audiences);
+        read.set::<bool, _>("auth.verify_domain", &mut it.verify_domain);
+        read.set::<Time<0, { 10 * MINUTE }>, _>("auth.leeway", &mut it.leeway);
+        it
     }
 
     pub(super) fn warnings(&self) -> Vec<String> {
@@ -146,9 +142,7 @@ fn secret(read: &mut Reader<'_>) -> Option<Secret> {
 fn public_keys(read: &mut Reader<'_>) -> BTreeMap<String, PathBuf> {
     let mut keys = BTreeMap::new();
     for (kid, found) in read.table::<String>("auth.public_keys") {
-        let path = read.path(&found.value);
-        let checked = files::check_readable(&path);
-        if read.readable(&found.origin, &path, checked).is_some() {
+        if let Some(path) = read.readable_path(&found) {
             keys.insert(kid, path);
         }
     }
@@ -179,19 +173,16 @@ fn keys_of_directory(read: &mut Reader<'_>) -> Option<Vec<(String, PathBuf)>> {
     Some(keys)
 }
 
-fn accepted(read: &mut Reader<'_>, key: &'static str, default: Vec<String>) -> Vec<String> {
-    let Some(list) = read.list::<Text>(key) else {
-        return default;
-    };
-    if list.value.is_empty() && !read.has_issue(key) {
-        let invalid = Invalid::new(
-            "is empty, so that no token would be accepted",
-            format!("Write at least one: {default:?}, or [\"*\"] for all."),
-        );
-        read.report(&list.origin, invalid);
+fn accepted(read: &mut Reader<'_>, key: &'static str, names: &mut Vec<String>) {
+    let hint = format!("Write at least one: {names:?}, or [\"*\"] for all.");
+    read.set_list::<Text, _>(key, names);
+    if names.is_empty()
+        && !read.has_issue(key)
+        && let Some(origin) = read.origin(key)
+    {
+        let message = "is empty, so that no token would be accepted";
+        read.report(&origin, Invalid::new(message, hint));
     }
-    let entries = list.value.into_iter();
-    entries.map(|entry| entry.value.into()).collect()
 }
 
 /// A shorter secret or token causes a warning.

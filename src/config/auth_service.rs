@@ -1,10 +1,8 @@
 //! `[auth.service]`: the tokens of Prosody and jigasi.
 
-use serde::Deserialize;
-
 use super::input::Invalid;
 use super::reader::{Content, Located, Reader};
-use super::value::Text;
+use super::value::text_value;
 use crate::domain::secret::Secret;
 
 /// `[auth.service]`
@@ -29,13 +27,10 @@ impl Default for Service {
 
 impl Service {
     pub(super) fn read(read: &mut Reader<'_>) -> Self {
-        let default = Self::default();
-        let issuers = read.list::<ServiceIssuer>("auth.service.issuers");
-        let issuers = issuers.map(|list| list.value.into_iter().map(|entry| entry.value.0));
-        Self {
-            tokens: tokens(read).unwrap_or(default.tokens),
-            issuers: issuers.map_or(default.issuers, Iterator::collect),
-        }
+        let mut it = Self::default();
+        read.set_list::<ServiceIssuer, _>("auth.service.issuers", &mut it.issuers);
+        it.tokens = tokens(read).unwrap_or_default();
+        it
     }
 }
 
@@ -65,8 +60,8 @@ fn tokens_of_file(read: &mut Reader<'_>, found: &Located<String>) -> Option<Vec<
             continue;
         }
         empty = false;
-        match Token::parse(line) {
-            Ok(Token(token)) => tokens.push(Secret::new(token)),
+        match token(line.to_owned()) {
+            Ok(token) => tokens.push(Secret::new(token)),
             Err(Invalid { message, hint }) => {
                 let message = format!("line {} of {}: {message}", index + 1, path.display());
                 read.report(&found.origin, Invalid::new(message, hint));
@@ -79,51 +74,33 @@ fn tokens_of_file(read: &mut Reader<'_>, found: &Located<String>) -> Option<Vec<
     Some(tokens)
 }
 
-/// A token that an HTTP header can carry.
-#[derive(Debug, Deserialize)]
-#[serde(try_from = "String")]
-struct Token(String);
+text_value!(
+    /// A token that an HTTP header can carry.
+    Token(String),
+    token
+);
 
-impl Token {
-    /// No issue repeats the token.
-    fn parse(token: &str) -> Result<Self, Invalid> {
-        let message = if token.is_empty() {
-            "a token is empty"
-        } else if token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Ok(Self(token.to_owned()));
-        } else {
-            "a token has a space or another character that an HTTP header cannot carry"
-        };
-        let hint = "Use letters and digits, as openssl rand -hex 32 writes them.";
-        Err(Invalid::new(message, hint))
+/// No issue repeats the token.
+fn token(token: String) -> Result<String, Invalid> {
+    if token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(token);
     }
+    Err(Invalid::new(
+        "a token has a space or another character that an HTTP header cannot carry",
+        "Use letters and digits, as openssl rand -hex 32 writes them.",
+    ))
 }
 
-impl TryFrom<String> for Token {
-    type Error = Invalid;
+text_value!(ServiceIssuer(String), service_issuer);
 
-    fn try_from(token: String) -> Result<Self, Invalid> {
-        Self::parse(&token)
+fn service_issuer(issuer: String) -> Result<String, Invalid> {
+    if issuer == "*" {
+        return Err(Invalid::new(
+            "with \"*\", every issuer of tokens could act as a service",
+            "Write the issuers that Prosody and jigasi use in their tokens.",
+        ));
     }
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(try_from = "Text")]
-struct ServiceIssuer(String);
-
-impl TryFrom<Text> for ServiceIssuer {
-    type Error = Invalid;
-
-    fn try_from(issuer: Text) -> Result<Self, Invalid> {
-        let issuer = String::from(issuer);
-        if issuer == "*" {
-            return Err(Invalid::new(
-                "with \"*\", every issuer of tokens could act as a service",
-                "Write the issuers that Prosody and jigasi use in their tokens.",
-            ));
-        }
-        Ok(Self(issuer))
-    }
+    Ok(issuer)
 }
 
 #[cfg(test)]
@@ -138,7 +115,7 @@ mod tests {
             ("'a b'", wrong, hint),
             ("\"a\\u0007\"", wrong, hint),
             ("'café'", wrong, hint),
-            ("''", "is empty", "openssl"),
+            ("''", "is empty", "Give it a value"),
         ]);
     }
 

@@ -1,11 +1,9 @@
 //! `[database]`: bookings, running conferences and decisions.
 
-use serde::Deserialize;
-
 use super::input::Invalid;
 use super::reader::Reader;
 use super::reload::Fixed;
-use super::value::Text;
+use super::value::text_value;
 
 /// `[database]`
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,10 +25,9 @@ impl Default for Database {
 
 impl Database {
     pub(super) fn read(read: &mut Reader<'_>) -> Self {
-        let default = Self::default();
-        Self {
-            url: read.get_or::<DatabaseUrl, _>("database.url", default.url),
-        }
+        let mut it = Self::default();
+        read.set::<DatabaseUrl, _>("database.url", &mut it.url);
+        it
     }
 
     pub(super) fn keep_fixed(&self, new: &mut Self, fixed: &mut Fixed) {
@@ -38,33 +35,20 @@ impl Database {
     }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(try_from = "Text")]
-struct DatabaseUrl(String);
+text_value!(DatabaseUrl(String), database_url);
 
-impl TryFrom<Text> for DatabaseUrl {
-    type Error = Invalid;
-
-    /// No issue repeats the URL: it may contain a password.
-    fn try_from(url: Text) -> Result<Self, Invalid> {
-        let url = String::from(url);
-        let message = match url.split_once(':') {
-            Some(("sqlite", "" | "//")) => "names no file",
-            Some(("sqlite", _)) => return Ok(Self(url)),
-            Some(("postgres" | "postgresql", _)) => {
-                "names a PostgreSQL database, but this version supports SQLite only"
-            }
-            _ => "is not the URL of a SQLite database",
-        };
-        let hint = format!("Write \"{DEFAULT_URL}\" or another file.");
-        Err(Invalid::new(message, hint))
-    }
-}
-
-impl From<DatabaseUrl> for String {
-    fn from(DatabaseUrl(url): DatabaseUrl) -> Self {
-        url
-    }
+/// No issue repeats the URL: it may contain a password.
+fn database_url(url: String) -> Result<String, Invalid> {
+    let message = match url.split_once(':') {
+        Some(("sqlite", "" | "//")) => "names no file",
+        Some(("sqlite", _)) => return Ok(url),
+        Some(("postgres" | "postgresql", _)) => {
+            "names a PostgreSQL database, but this version supports SQLite only"
+        }
+        _ => "is not the URL of a SQLite database",
+    };
+    let hint = format!("Write \"{DEFAULT_URL}\" or another file.");
+    Err(Invalid::new(message, hint))
 }
 
 #[cfg(test)]

@@ -9,7 +9,6 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 
-use super::files;
 use super::input::Invalid;
 use super::reader::Reader;
 use super::value::{BaseUrl, DAY, MILLISECOND, MINUTE, Number, SECOND, Time, is_plaintext_remote};
@@ -90,46 +89,37 @@ impl Upstream {
             "reservations.upstream.outbox_retention",
             "reservations.upstream.outbox_kept",
         );
-        let default = Self::default();
-        let url = read.get::<BaseUrl>("reservations.upstream.url");
-        let upstream = Self {
-            timeout: read.get_or::<Pause, _>("reservations.upstream.timeout", default.timeout),
-            deadline: read.get_or::<Pause, _>("reservations.upstream.deadline", default.deadline),
-            retry_count: read.get_or::<Number<0, 100>, _>(
-                "reservations.upstream.retry_count",
-                default.retry_count,
-            ),
-            retry_delay: read
-                .get_or::<Pause, _>("reservations.upstream.retry_delay", default.retry_delay),
-            retry_status: retry_status(read).unwrap_or(default.retry_status),
+        let mut it = Self {
             headers: headers(read),
-            forward_identity: read.get_or::<bool, _>(
-                "reservations.upstream.forward_identity",
-                default.forward_identity,
-            ),
             ca_file: ca_file(read),
-            on_failure: read
-                .get_or::<OnFailure, _>("reservations.upstream.on_failure", default.on_failure),
-            failures_max: read.get_or::<Number<1, 1_000>, _>(
-                "reservations.upstream.failures_max",
-                default.failures_max,
-            ),
-            probe_interval: read.get_or::<Pause, _>(
-                "reservations.upstream.probe_interval",
-                default.probe_interval,
-            ),
-            outbox_retention: read.get_or::<Time<SECOND, { 365 * DAY }>, _>(
-                "reservations.upstream.outbox_retention",
-                default.outbox_retention,
-            ),
-            outbox_max: read.get_or::<Number<1, 10_000_000>, _>(
-                "reservations.upstream.outbox_max",
-                default.outbox_max,
-            ),
-            url: String::new(),
+            ..Self::default()
         };
-        let url = url?.value.into();
-        Some(Self { url, ..upstream })
+        let url = read.get::<BaseUrl>("reservations.upstream.url");
+        read.set::<Pause, _>("reservations.upstream.timeout", &mut it.timeout);
+        read.set::<Pause, _>("reservations.upstream.deadline", &mut it.deadline);
+        read.set::<Number<0, 100>, _>("reservations.upstream.retry_count", &mut it.retry_count);
+        read.set::<Pause, _>("reservations.upstream.retry_delay", &mut it.retry_delay);
+        retry_status(read, &mut it.retry_status);
+        read.set::<bool, _>(
+            "reservations.upstream.forward_identity",
+            &mut it.forward_identity,
+        );
+        read.set::<OnFailure, _>("reservations.upstream.on_failure", &mut it.on_failure);
+        read.set::<Number<1, 1_000>, _>("reservations.upstream.failures_max", &mut it.failures_max);
+        read.set::<Pause, _>(
+            "reservations.upstream.probe_interval",
+            &mut it.probe_interval,
+        );
+        read.set::<Time<SECOND, { 365 * DAY }>, _>(
+            "reservations.upstream.outbox_retention",
+            &mut it.outbox_retention,
+        );
+        read.set::<Number<1, 10_000_000>, _>(
+            "reservations.upstream.outbox_max",
+            &mut it.outbox_max,
+        );
+        it.url = url?.value.into();
+        Some(it)
     }
 
     pub(super) fn warnings(&self) -> Vec<String> {
@@ -153,22 +143,21 @@ impl Upstream {
 
 fn ca_file(read: &mut Reader<'_>) -> Option<PathBuf> {
     let found = read.get_path("reservations.upstream.ca_file")?;
-    let path = read.path(&found.value);
-    read.readable(&found.origin, &path, files::check_readable(&path))?;
-    Some(path)
+    read.readable_path(&found)
 }
 
-fn retry_status(read: &mut Reader<'_>) -> Option<Vec<u16>> {
+fn retry_status(read: &mut Reader<'_>, statuses: &mut Vec<u16>) {
     let key = "reservations.upstream.retry_status";
-    let list = read.list_or_one::<StatusRange>(key)?;
+    let Some(list) = read.list_or_one::<StatusRange>(key) else {
+        return;
+    };
     if list.value.is_empty() && !read.has_issue(key) {
         let hint = "Write a status, or retry_count = 0 to disable retries.";
         read.report(&list.origin, Invalid::new("is empty", hint));
     }
-    let mut statuses: Vec<u16> = list.value.into_iter().flat_map(|it| it.value.0).collect();
+    *statuses = list.value.into_iter().flat_map(|it| it.value.0).collect();
     statuses.sort_unstable();
     statuses.dedup();
-    Some(statuses)
 }
 
 /// `502`, `"502"`, or `"500..599"` with both ends.

@@ -229,17 +229,9 @@ impl<'de> Deserializer<'de> for Input<'_> {
         text.deserialize_enum(name, variants, visitor)
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, Invalid> {
-        visitor.visit_newtype_struct(self)
-    }
-
     forward_to_deserialize_any! {
         i8 i16 i32 i64 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
-        seq tuple tuple_struct map struct identifier ignored_any
+        seq newtype_struct tuple tuple_struct map struct identifier ignored_any
     }
 }
 

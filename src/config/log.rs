@@ -54,11 +54,10 @@ impl Default for Log {
 
 impl Log {
     pub(super) fn read(read: &mut Reader<'_>) -> Self {
-        let default = Self::default();
-        Self {
-            format: read.get_or::<LogFormat, _>("log.format", default.format),
-            level: read.get_or::<LogLevel, _>("log.level", default.level),
-        }
+        let mut it = Self::default();
+        read.set::<LogFormat, _>("log.format", &mut it.format);
+        read.set::<LogLevel, _>("log.level", &mut it.level);
+        it
     }
 
     pub(super) fn keep_fixed(&self, new: &mut Self, fixed: &mut Fixed) {

@@ -3,12 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use serde::Deserialize;
-
 use super::input::Invalid;
 use super::reader::Reader;
 use super::reload::Fixed;
-use super::value::{DAY, HOUR, MILLISECOND, MINUTE, Number, SECOND, Text, Time};
+use super::value::{DAY, HOUR, MILLISECOND, MINUTE, Number, SECOND, Time, text_value};
 
 /// `[queue]`
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,36 +63,18 @@ type Waiting = Number<1, 10_000_000>;
 
 impl Queue {
     pub(super) fn read(read: &mut Reader<'_>) -> Self {
-        let default = Self::default();
-        let proxies = read.list::<ProxyAddress>("queue.trusted_proxies");
-        let proxies = proxies.map(|list| list.value.into_iter().map(|entry| entry.value.0));
-        Self {
-            path: read.get_or::<QueuePath, _>("queue.path", default.path),
-            state_interval: read.get_or::<Time<MILLISECOND, HOUR>, _>(
-                "queue.state_interval",
-                default.state_interval,
-            ),
-            release_per_second: read.get_or::<Number<0, 100_000>, _>(
-                "queue.release_per_second",
-                default.release_per_second,
-            ),
-            live_ttl: read
-                .get_or::<Time<MILLISECOND, { 30 * DAY }>, _>("queue.live_ttl", default.live_ttl),
-            heart_beat: read
-                .get_or::<Time<SECOND, { 10 * MINUTE }>, _>("queue.heart_beat", default.heart_beat),
-            connect_timeout: read.get_or::<Time<MILLISECOND, MINUTE>, _>(
-                "queue.connect_timeout",
-                default.connect_timeout,
-            ),
-            reconnect_grace: read.get_or::<Time<0, { 10 * MINUTE }>, _>(
-                "queue.reconnect_grace",
-                default.reconnect_grace,
-            ),
-            max_per_token: read.get_or::<Waiting, _>("queue.max_per_token", default.max_per_token),
-            max_per_address: read
-                .get_or::<Waiting, _>("queue.max_per_address", default.max_per_address),
-            trusted_proxies: proxies.map_or(default.trusted_proxies, Iterator::collect),
-        }
+        let mut it = Self::default();
+        read.set::<QueuePath, _>("queue.path", &mut it.path);
+        read.set::<Time<MILLISECOND, HOUR>, _>("queue.state_interval", &mut it.state_interval);
+        read.set::<Number<0, 100_000>, _>("queue.release_per_second", &mut it.release_per_second);
+        read.set::<Time<MILLISECOND, { 30 * DAY }>, _>("queue.live_ttl", &mut it.live_ttl);
+        read.set::<Time<SECOND, { 10 * MINUTE }>, _>("queue.heart_beat", &mut it.heart_beat);
+        read.set::<Time<MILLISECOND, MINUTE>, _>("queue.connect_timeout", &mut it.connect_timeout);
+        read.set::<Time<0, { 10 * MINUTE }>, _>("queue.reconnect_grace", &mut it.reconnect_grace);
+        read.set::<Waiting, _>("queue.max_per_token", &mut it.max_per_token);
+        read.set::<Waiting, _>("queue.max_per_address", &mut it.max_per_address);
+        read.set_list::<ProxyAddress, _>("queue.trusted_proxies", &mut it.trusted_proxies);
+        it
     }
 
     pub(super) fn keep_fixed(&self, new: &mut Self, fixed: &mut Fixed) {
@@ -110,72 +90,52 @@ impl Queue {
 /// First parts of paths that usher's other routes own.
 const RESERVED_PATHS: [&str; 6] = ["conference", "api", "health", "ready", "about", "metrics"];
 
-#[derive(Debug, Deserialize)]
-#[serde(try_from = "Text")]
-struct QueuePath(String);
+text_value!(QueuePath(String), queue_path);
 
-impl TryFrom<Text> for QueuePath {
-    type Error = Invalid;
-
-    fn try_from(path: Text) -> Result<Self, Invalid> {
-        let path = String::from(path);
-        let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
-        let fits = |part: &&str| {
-            !matches!(*part, "" | "." | "..")
-                && part
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
-        };
-        let normalized = format!("/{}", parts.join("/"));
-        let (message, hint) = if path.trim_matches('/').is_empty() {
-            (
-                "would be every path".to_owned(),
-                format!("Write \"{DEFAULT_PATH}\"."),
-            )
-        } else if !parts.iter().all(fits) {
-            (
-                format!("{path:?} is not a path"),
-                "Use letters, digits, \"-\", \".\", \"_\" and \"~\" between single slashes."
-                    .to_owned(),
-            )
-        } else if let Some(taken) = RESERVED_PATHS.iter().find(|taken| parts[0] == **taken) {
-            (
-                format!("/{taken} belongs to another part of usher"),
-                format!("Write \"{DEFAULT_PATH}\" or another path."),
-            )
-        } else if path != normalized {
-            (
-                format!("{path:?} must begin with one slash and end without one"),
-                format!("Write \"{normalized}\"."),
-            )
-        } else {
-            return Ok(Self(path));
-        };
-        Err(Invalid::new(message, hint))
-    }
+fn queue_path(path: String) -> Result<String, Invalid> {
+    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    let fits = |part: &&str| {
+        !matches!(*part, "" | "." | "..")
+            && part
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
+    };
+    let normalized = format!("/{}", parts.join("/"));
+    let (message, hint) = if path.trim_matches('/').is_empty() {
+        (
+            "would be every path".to_owned(),
+            format!("Write \"{DEFAULT_PATH}\"."),
+        )
+    } else if !parts.iter().all(fits) {
+        (
+            format!("{path:?} is not a path"),
+            "Use letters, digits, \"-\", \".\", \"_\" and \"~\" between single slashes.".to_owned(),
+        )
+    } else if let Some(taken) = RESERVED_PATHS.iter().find(|taken| parts[0] == **taken) {
+        (
+            format!("/{taken} belongs to another part of usher"),
+            format!("Write \"{DEFAULT_PATH}\" or another path."),
+        )
+    } else if path != normalized {
+        (
+            format!("{path:?} must begin with one slash and end without one"),
+            format!("Write \"{normalized}\"."),
+        )
+    } else {
+        return Ok(path);
+    };
+    Err(Invalid::new(message, hint))
 }
 
-impl From<QueuePath> for String {
-    fn from(QueuePath(path): QueuePath) -> Self {
-        path
-    }
-}
+text_value!(ProxyAddress(IpAddr), proxy_address);
 
-#[derive(Debug, Deserialize)]
-#[serde(try_from = "String")]
-struct ProxyAddress(IpAddr);
-
-impl TryFrom<String> for ProxyAddress {
-    type Error = Invalid;
-
-    fn try_from(text: String) -> Result<Self, Invalid> {
-        text.parse().map(Self).map_err(|_| {
-            Invalid::new(
-                format!("{text:?} is not an IP address"),
-                "Write the address of each proxy, like \"192.0.2.7\".",
-            )
-        })
-    }
+fn proxy_address(text: String) -> Result<IpAddr, Invalid> {
+    text.parse().map_err(|_| {
+        Invalid::new(
+            format!("{text:?} is not an IP address"),
+            "Write the address of each proxy, like \"192.0.2.7\".",
+        )
+    })
 }
 
 #[cfg(test)]

@@ -173,13 +173,24 @@ impl<'t> Reader<'t> {
         self.accept(value.decode(), origin)
     }
 
-    /// The value of a key, else its default.
-    pub(super) fn get_or<T, U>(&mut self, key: &'static str, default: U) -> U
+    /// Replaces a default by the value of its key, if it is set.
+    pub(super) fn set<T, U>(&mut self, key: &'static str, default: &mut U)
     where
         T: DeserializeOwned + Into<U>,
     {
-        self.get::<T>(key)
-            .map_or(default, |found| found.value.into())
+        if let Some(found) = self.get::<T>(key) {
+            *default = found.value.into();
+        }
+    }
+
+    /// The same for a list.
+    pub(super) fn set_list<T, U>(&mut self, key: &'static str, default: &mut Vec<U>)
+    where
+        T: DeserializeOwned + Into<U>,
+    {
+        if let Some(list) = self.list::<T>(key) {
+            *default = list.value.into_iter().map(|it| it.value.into()).collect();
+        }
     }
 
     /// A path as it was given.
@@ -319,6 +330,13 @@ impl<'t> Reader<'t> {
             format!("Write a random value into it: openssl rand -hex 32 > {path}"),
         );
         self.report(&found.origin, invalid);
+    }
+
+    /// The path of a file that is read later.
+    pub(super) fn readable_path(&mut self, found: &Located<String>) -> Option<PathBuf> {
+        let path = self.path(&found.value);
+        self.readable(&found.origin, &path, files::check_readable(&path))?;
+        Some(path)
     }
 
     /// The result of reading a file; an error is reported.

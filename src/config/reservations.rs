@@ -10,7 +10,7 @@ use super::input::Invalid;
 use super::reader::Reader;
 use super::reload::Fixed;
 use super::unknown::nearest;
-use super::value::{DAY, Number, SECOND, Text, Time};
+use super::value::{DAY, Number, SECOND, Time, text_value};
 use crate::domain::booking::StartPolicy;
 use crate::domain::policy::PolicyKind;
 
@@ -71,28 +71,39 @@ impl Reservations {
             "reservations.decision_retention",
             "reservations.decisions_kept",
         );
-        let default = Self::default();
-        Self {
-            backend: backend(read, default.backend),
-            policy: read.get_or::<PolicyKind, _>("reservations.policy", default.policy),
-            default_duration: read.get_or::<Time<SECOND, { 30 * DAY }>, _>(
-                "reservations.default_duration",
-                default.default_duration,
-            ),
-            early_start: read
-                .get_or::<Time<0, DAY>, _>("reservations.early_start", default.early_start),
-            start_policy: read
-                .get_or::<StartPolicy, _>("reservations.start_policy", default.start_policy),
-            time_zone: read.get_or::<TimeZone, _>("reservations.time_zone", default.time_zone),
-            decision_retention: read.get_or::<Time<SECOND, { 3_650 * DAY }>, _>(
-                "reservations.decision_retention",
-                default.decision_retention,
-            ),
-            decisions_max: read.get_or::<Number<1, 100_000_000>, _>(
-                "reservations.decisions_max",
-                default.decisions_max,
-            ),
+        let mut it = Self {
             upstream: Upstream::read(read),
+            ..Self::default()
+        };
+        read.set::<Backend, _>("reservations.backend", &mut it.backend);
+        read.set::<PolicyKind, _>("reservations.policy", &mut it.policy);
+        read.set::<Time<SECOND, { 30 * DAY }>, _>(
+            "reservations.default_duration",
+            &mut it.default_duration,
+        );
+        read.set::<Time<0, DAY>, _>("reservations.early_start", &mut it.early_start);
+        read.set::<StartPolicy, _>("reservations.start_policy", &mut it.start_policy);
+        read.set::<TimeZone, _>("reservations.time_zone", &mut it.time_zone);
+        read.set::<Time<SECOND, { 3_650 * DAY }>, _>(
+            "reservations.decision_retention",
+            &mut it.decision_retention,
+        );
+        read.set::<Number<1, 100_000_000>, _>("reservations.decisions_max", &mut it.decisions_max);
+        it.check_upstream_has_a_url(read);
+        it
+    }
+
+    fn check_upstream_has_a_url(&self, read: &mut Reader<'_>) {
+        let url = "reservations.upstream.url";
+        if self.backend == Backend::Upstream
+            && read.origin(url).is_none()
+            && let Some(origin) = read.origin("reservations.backend")
+        {
+            let invalid = Invalid::new(
+                format!("is \"upstream\", but {url} is not set"),
+                "Set it to the reservation system's URL, or write \"local\".",
+            );
+            read.report(&origin, invalid);
         }
     }
 
@@ -113,52 +124,24 @@ impl Reservations {
     }
 }
 
-fn backend(read: &mut Reader<'_>, default: Backend) -> Backend {
-    let Some(found) = read.get::<Backend>("reservations.backend") else {
-        return default;
-    };
-    let url = "reservations.upstream.url";
-    if found.value == Backend::Upstream && read.origin(url).is_none() {
-        let invalid = Invalid::new(
-            format!("is \"upstream\", but {url} is not set"),
-            "Set it to the reservation system's URL, or write \"local\".",
-        );
-        read.report(&found.origin, invalid);
-    }
-    found.value
-}
+text_value!(TimeZone(Tz), time_zone);
 
-#[derive(Debug, Deserialize)]
-#[serde(try_from = "Text")]
-struct TimeZone(Tz);
-
-impl TryFrom<Text> for TimeZone {
-    type Error = Invalid;
-
-    fn try_from(name: Text) -> Result<Self, Invalid> {
-        let name = String::from(name);
-        name.parse().map(Self).map_err(|_| {
-            // "Berlin" and "europe/berlin" are more probable than a misspelled name.
-            let ending = format!("/{}", name.to_lowercase());
-            let names = || TZ_VARIANTS.iter().map(|zone| zone.name());
-            let near = names()
-                .find(|zone| format!("/{}", zone.to_lowercase()).ends_with(&ending))
-                .or_else(|| nearest(&name, names()));
-            Invalid::new(
-                format!("{name:?} is not the name of a time zone"),
-                match near {
-                    Some(zone) => format!("Did you mean \"{zone}\"?"),
-                    None => "Write its IANA name, such as \"Europe/Berlin\" or \"UTC\".".to_owned(),
-                },
-            )
-        })
-    }
-}
-
-impl From<TimeZone> for Tz {
-    fn from(TimeZone(zone): TimeZone) -> Self {
-        zone
-    }
+fn time_zone(name: String) -> Result<Tz, Invalid> {
+    name.parse().map_err(|_| {
+        // "Berlin" and "europe/berlin" are more probable than a misspelled name.
+        let ending = format!("/{}", name.to_lowercase());
+        let names = || TZ_VARIANTS.iter().map(|zone| zone.name());
+        let near = names()
+            .find(|zone| format!("/{}", zone.to_lowercase()).ends_with(&ending))
+            .or_else(|| nearest(&name, names()));
+        Invalid::new(
+            format!("{name:?} is not the name of a time zone"),
+            match near {
+                Some(zone) => format!("Did you mean \"{zone}\"?"),
+                None => "Write its IANA name, such as \"Europe/Berlin\" or \"UTC\".".to_owned(),
+            },
+        )
+    })
 }
 
 #[cfg(test)]

@@ -3,13 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use serde::Deserialize;
-
 use super::auth::Auth;
 use super::input::Invalid;
 use super::reader::Reader;
 use super::reload::Fixed;
-use super::value::{MINUTE, Number, Text, Time};
+use super::value::{MINUTE, Number, Time, text_value};
 
 /// `[server]`
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,18 +40,11 @@ const DEFAULT_PORT: u16 = 8060;
 
 impl Server {
     pub(super) fn read(read: &mut Reader<'_>) -> Self {
-        let default = Self::default();
-        Self {
-            listen: read.get_or::<ListenAddress, _>("server.listen", default.listen),
-            shutdown_grace: read.get_or::<Time<0, { 10 * MINUTE }>, _>(
-                "server.shutdown_grace",
-                default.shutdown_grace,
-            ),
-            max_connections: read.get_or::<Number<1, 1_000_000>, _>(
-                "server.max_connections",
-                default.max_connections,
-            ),
-        }
+        let mut it = Self::default();
+        read.set::<ListenAddress, _>("server.listen", &mut it.listen);
+        read.set::<Time<0, { 10 * MINUTE }>, _>("server.shutdown_grace", &mut it.shutdown_grace);
+        read.set::<Number<1, 1_000_000>, _>("server.max_connections", &mut it.max_connections);
+        it
     }
 
     /// On another address than the machine's own, services must present a token that can be verified: they
@@ -94,34 +85,21 @@ impl Server {
     }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(try_from = "Text")]
-struct ListenAddress(SocketAddr);
+text_value!(ListenAddress(SocketAddr), listen_address);
 
-impl TryFrom<Text> for ListenAddress {
-    type Error = Invalid;
-
-    fn try_from(text: Text) -> Result<Self, Invalid> {
-        let text = String::from(text);
-        text.parse().map(Self).map_err(|_| {
-            let default = Server::default().listen;
-            let port = text.rsplit(':').next().and_then(|port| port.parse().ok());
-            let suggested = match text.parse::<IpAddr>() {
-                Ok(address) => SocketAddr::new(address, DEFAULT_PORT),
-                Err(_) => SocketAddr::new(default.ip(), port.unwrap_or(DEFAULT_PORT)),
-            };
-            Invalid::new(
-                format!("{text:?} is not an IP address with a port"),
-                format!("Write it as \"{suggested}\"."),
-            )
-        })
-    }
-}
-
-impl From<ListenAddress> for SocketAddr {
-    fn from(ListenAddress(address): ListenAddress) -> Self {
-        address
-    }
+fn listen_address(text: String) -> Result<SocketAddr, Invalid> {
+    text.parse().map_err(|_| {
+        let default = Server::default().listen;
+        let port = text.rsplit(':').next().and_then(|port| port.parse().ok());
+        let suggested = match text.parse::<IpAddr>() {
+            Ok(address) => SocketAddr::new(address, DEFAULT_PORT),
+            Err(_) => SocketAddr::new(default.ip(), port.unwrap_or(DEFAULT_PORT)),
+        };
+        Invalid::new(
+            format!("{text:?} is not an IP address with a port"),
+            format!("Write it as \"{suggested}\"."),
+        )
+    })
 }
 
 #[cfg(test)]

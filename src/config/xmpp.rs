@@ -1,11 +1,9 @@
 //! `[xmpp]`: names in Prosody's configuration.
 
-use serde::Deserialize;
-
 use super::input::Invalid;
 use super::reader::{Content, Reader};
 use super::reload::Fixed;
-use super::value::Text;
+use super::value::text_value;
 
 /// `[xmpp]`
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,11 +26,12 @@ impl Default for Xmpp {
 
 impl Xmpp {
     pub(super) fn read(read: &mut Reader<'_>) -> Self {
-        let default = Self::default();
-        Self {
-            domain: domain(read).unwrap_or(default.domain),
-            muc_prefix: read.get_or::<HostName, _>("xmpp.muc_prefix", default.muc_prefix),
+        let mut it = Self::default();
+        if let Some(domain) = domain(read) {
+            it.domain = domain;
         }
+        read.set::<HostName, _>("xmpp.muc_prefix", &mut it.muc_prefix);
+        it
     }
 
     pub(super) fn keep_fixed(&self, new: &mut Self, fixed: &mut Fixed) {
@@ -48,13 +47,9 @@ fn domain(read: &mut Reader<'_>) -> Option<String> {
         Content::Inline(found) => Some(found.value.0),
         Content::File(found) => {
             let text = read.file(&found)?;
-            match HostName::parse(text.trim()) {
-                Ok(HostName(name)) => Some(name),
-                Err(invalid) => {
-                    read.report(&found.origin, invalid);
-                    None
-                }
-            }
+            let name = host_name(text.trim().to_owned());
+            name.map_err(|invalid| read.report(&found.origin, invalid))
+                .ok()
         }
     }
 }
@@ -63,37 +58,19 @@ fn domain(read: &mut Reader<'_>) -> Option<String> {
 const HOST_NAME_MAX_BYTES: usize = 253;
 const HOST_LABEL_MAX_BYTES: usize = 63;
 
-#[derive(Debug, Deserialize)]
-#[serde(try_from = "Text")]
-struct HostName(String);
+text_value!(HostName(String), host_name);
 
-impl HostName {
-    fn parse(text: &str) -> Result<Self, Invalid> {
-        let name = text.to_ascii_lowercase();
-        if is_host_name(&name) {
-            return Ok(Self(name));
-        }
-        let hint = if name.is_ascii() {
-            "Write it like \"meet.example.com\" or \"conference\": no scheme, no port, no slash, no space."
-        } else {
-            "Write the letters beyond a-z in Punycode (\"xn--…\")."
-        };
-        Err(Invalid::new(format!("{text:?} is not a host name"), hint))
+fn host_name(text: String) -> Result<String, Invalid> {
+    let name = text.to_ascii_lowercase();
+    if is_host_name(&name) {
+        return Ok(name);
     }
-}
-
-impl TryFrom<Text> for HostName {
-    type Error = Invalid;
-
-    fn try_from(text: Text) -> Result<Self, Invalid> {
-        Self::parse(&String::from(text))
-    }
-}
-
-impl From<HostName> for String {
-    fn from(HostName(name): HostName) -> Self {
-        name
-    }
+    let hint = if name.is_ascii() {
+        "Write it like \"meet.example.com\" or \"conference\": no scheme, no port, no slash, no space."
+    } else {
+        "Write the letters beyond a-z in Punycode (\"xn--…\")."
+    };
+    Err(Invalid::new(format!("{text:?} is not a host name"), hint))
 }
 
 fn is_host_name(name: &str) -> bool {
