@@ -56,8 +56,8 @@ fn only_the_configuration_reads_the_environment() {
 }
 
 #[test]
-fn what_is_measured_is_named_in_one_file() {
-    only(&["prometheus_client::"], |name| name == "metrics/mod.rs");
+fn metrics_are_defined_in_their_own_folder() {
+    only(&["prometheus::"], |name| name.starts_with("metrics/"));
 }
 
 #[test]

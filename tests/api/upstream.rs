@@ -447,6 +447,26 @@ async fn conferences_run_without_the_upstream_with_on_failure_allow() {
 }
 
 #[tokio::test]
+async fn requests_that_share_a_fallback_are_answered_alike() {
+    let server = Scripted::start(|_| Reply::HangUp).await;
+    let extra = "on_failure = \"allow\"\nretry_count = 0\nfailures_max = 100";
+    let usher = Arc::new(Usher::start(&gateway_to(&server, extra)).await);
+    server.hold.send(true).unwrap();
+    let requests = tokio::spawn({
+        let usher = Arc::clone(&usher);
+        async move { all(5, |_| usher.open("room1")).await }
+    });
+    server.wait("POST /api/conference", 1).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    server.hold.send(false).unwrap();
+    let responses = requests.await.unwrap();
+    for response in &responses {
+        assert_eq!(response.status, StatusCode::CREATED, "{}", response.body);
+        assert_eq!(response.body["id"], responses[0].body["id"]);
+    }
+}
+
+#[tokio::test]
 async fn conference_that_has_ended_is_refused() {
     let mut past = conference(7, "room1");
     past["start_time"] = in_seconds(-7200 - 60).into();
