@@ -91,15 +91,15 @@ pub const AUTO_LIVE_MAX: u32 = 24 * 60;
 /// A requested booking, before it is checked and stored.
 #[derive(Clone, Debug)]
 pub struct Draft {
-    /// Which room.
+    /// The room.
     pub conference: Conference,
     /// The title for people.
     pub title: Option<String>,
     /// The owner: an e-mail address, user id, user name or bare JID.
     pub owner: Option<String>,
-    /// When it begins.
+    /// The start of the window.
     pub start: DateTime<Utc>,
-    /// When it ends (exclusive); `None` is permanent.
+    /// The end of the window (exclusive); `None` is permanent.
     pub end: Option<DateTime<Utc>>,
     /// The options of the room.
     pub options: Options,
@@ -112,13 +112,13 @@ pub struct Draft {
 /// A stored booking.
 #[derive(Clone, Debug)]
 pub struct Booking {
-    /// Its id.
+    /// The id.
     pub id: BookingId,
     /// What was booked.
     pub draft: Draft,
-    /// When it was made.
+    /// The time of its creation.
     pub created_at: DateTime<Utc>,
-    /// When it was last changed.
+    /// The time of its last change.
     pub changed_at: DateTime<Utc>,
 }
 
@@ -139,7 +139,7 @@ pub enum DraftError {
     /// A text is longer than it may be.
     #[error("{field}: is longer than {max} characters; shorten it")]
     TooLong {
-        /// Which field.
+        /// The name of the field.
         field: &'static str,
         /// The bound, in characters.
         max: usize,

@@ -28,9 +28,7 @@ pub enum TimestampError {
     )]
     Zone,
     /// The zone is missing where it is needed.
-    #[error(
-        "the time has no zone, so it could mean any of many moments; add Z or an offset, like 2026-11-21T22:21:26+01:00"
-    )]
+    #[error("the time has no zone; add Z or an offset, like 2026-11-21T22:21:26+01:00")]
     MissingZone,
     /// The year in UTC is before 1970 or after 9999.
     #[error("the year must be from 1970 to 9999, like 2026-11-21T22:21:26.000Z")]

@@ -245,23 +245,8 @@ pub fn revise(
     let mut current = bookings.iter().filter(|booking| !booking.is_over(now));
     if let Some(id) = allocation.booking {
         let booking = current.find(|booking| booking.id == id)?;
-        if booking.opens_at(rules.early_start) > now {
-            return None;
-        }
-        let terms = from_booking(booking, now);
-        return Some(match booking.draft.end {
-            Some(_) => terms,
-            None => {
-                // The duration of a permanent booking counts from the opening. A booking that had an end before
-                // may have begun more than a year ago: its room stays open.
-                let end = allocation.start.max(booking.draft.start) + PERMANENT;
-                Terms {
-                    start: allocation.start,
-                    end: end.max(allocation.end),
-                    ..terms
-                }
-            }
-        });
+        let is_open = booking.opens_at(rules.early_start) <= now;
+        return is_open.then(|| revise_booked(allocation, booking, now));
     }
     let whole = allocation.start + rules.default_duration;
     let end = match current.next() {
@@ -302,6 +287,21 @@ pub fn end_message(
     };
     let room = allocation.conference.display_name();
     format!("The conference in \"{room}\" is over: {why}.")
+}
+
+fn revise_booked(allocation: &Allocation, booking: &Booking, now: DateTime<Utc>) -> Terms {
+    let terms = from_booking(booking, now);
+    if booking.draft.end.is_some() {
+        return terms;
+    }
+    // The duration of a permanent booking counts from the opening. A booking that had an end before may have begun
+    // more than a year ago: its room stays open.
+    let end = allocation.start.max(booking.draft.start) + PERMANENT;
+    Terms {
+        start: allocation.start,
+        end: end.max(allocation.end),
+        ..terms
+    }
 }
 
 fn until(booking: &Booking, rules: &PolicyRules, now: DateTime<Utc>) -> String {
