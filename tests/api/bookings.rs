@@ -1,4 +1,4 @@
-//! Bookings over the API, and what they make of requests for rooms.
+//! Bookings over the API, and their effect on requests for rooms.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use reqwest::{Method, StatusCode};
@@ -9,7 +9,7 @@ use crate::harness::{Answer, Usher, all, in_seconds, now};
 const BOOKED: &str = "reservations.policy = \"booked\"";
 const PATH: &str = "/api/v1/bookings";
 
-/// An hour of a room, from so many seconds from now.
+/// A booking of one hour that starts `from` seconds from now.
 fn hour(room: &str, from: i64) -> Value {
     json!({ "room": room, "start": in_seconds(from), "end": in_seconds(from + 3600) })
 }
@@ -22,16 +22,16 @@ fn with(mut body: Value, more: Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_booking_is_made_read_changed_and_cancelled() {
+async fn booking_is_made_read_changed_and_cancelled() {
     let usher = Usher::start("").await;
-    let wanted = with(
+    let sent = with(
         hour("Été 2026", 600),
         json!({
             "tenant": "Acme", "title": "Summer", "owner": "alice@example.com", "max_occupants": 12,
             "lobby": true, "waiting_queue": true, "starters": "owner",
         }),
     );
-    let made = usher.book(&wanted).await;
+    let made = usher.book(&sent).await;
     assert_eq!(made["room"], "%c3%a9t%c3%a9%202026");
     assert_eq!(made["tenant"], "acme");
     for field in [
@@ -42,7 +42,7 @@ async fn a_booking_is_made_read_changed_and_cancelled() {
         "waiting_queue",
         "starters",
     ] {
-        assert_eq!(made[field], wanted[field], "{field}");
+        assert_eq!(made[field], sent[field], "{field}");
     }
     let path = format!("{PATH}/{}", made["id"]);
     assert_eq!(usher.get(&path).await.body, made);
@@ -70,7 +70,7 @@ async fn a_booking_is_made_read_changed_and_cancelled() {
 }
 
 #[tokio::test]
-async fn a_new_booking_says_where_it_is() {
+async fn new_booking_has_a_location_header() {
     let usher = Usher::start("").await;
     let answer = usher.json(Method::POST, PATH, &hour("room", 60)).await;
     assert_eq!(
@@ -80,7 +80,7 @@ async fn a_new_booking_says_where_it_is() {
 }
 
 #[tokio::test]
-async fn a_password_is_never_shown() {
+async fn password_is_never_returned() {
     let usher = Usher::start(BOOKED).await;
     let made = usher
         .book(&with(hour("room", 0), json!({ "password": "hunter2" })))
@@ -98,7 +98,7 @@ async fn a_password_is_never_shown() {
     ] {
         assert!(!shown.to_string().contains("hunter2"), "{shown}");
     }
-    // Prosody is told, and nobody else.
+    // Only Prosody receives it.
     assert_eq!(usher.open("room").await.body["password"], "hunter2");
     assert!(!format!("{:?}", usher.decisions("").await).contains("hunter2"));
     let cleared = usher
@@ -190,7 +190,7 @@ async fn malformed_bookings_name_the_field() {
 }
 
 #[tokio::test]
-async fn a_member_that_is_there_twice_is_refused_by_name() {
+async fn duplicate_member_is_refused_by_name() {
     let usher = Usher::start("").await;
     let body = r#"{ "room": "a", "title": "x", "room": "b" }"#;
     let request = usher.request(Method::POST, PATH).body(body);
@@ -204,7 +204,7 @@ async fn a_member_that_is_there_twice_is_refused_by_name() {
 }
 
 #[tokio::test]
-async fn a_bound_is_named_to_whoever_asks_for_more() {
+async fn value_above_a_maximum_is_refused_with_the_maximum() {
     let usher = Usher::start("").await;
     let far = "9999-12-31T23:59:59Z";
     for (more, field, bound) in [
@@ -236,7 +236,7 @@ async fn a_bound_is_named_to_whoever_asks_for_more() {
 }
 
 #[tokio::test]
-async fn a_tenant_is_met_in_every_spelling_and_never_encoded() {
+async fn tenant_is_matched_in_every_spelling_and_returned_unencoded() {
     let usher = Usher::start("").await;
     let made = usher
         .book(&with(hour("room", 0), json!({ "tenant": "München" })))
@@ -273,7 +273,7 @@ async fn a_tenant_is_met_in_every_spelling_and_never_encoded() {
 }
 
 #[tokio::test]
-async fn a_changed_room_keeps_its_tenant_unless_its_name_says_another() {
+async fn changed_room_keeps_its_tenant_unless_its_name_has_another() {
     let usher = Usher::start("").await;
     let made = usher
         .book(&with(hour("room", 0), json!({ "tenant": "blue" })))
@@ -298,7 +298,7 @@ async fn a_changed_room_keeps_its_tenant_unless_its_name_says_another() {
 }
 
 #[tokio::test]
-async fn a_booking_that_is_over_says_so_to_whoever_changes_it() {
+async fn change_of_a_past_booking_is_refused_with_its_end() {
     let usher = Usher::start("").await;
     let body = json!({ "room": "room", "end": in_seconds(2) });
     let made = usher.book(&body).await;
@@ -308,15 +308,15 @@ async fn a_booking_that_is_over_says_so_to_whoever_changes_it() {
     let title = json!({ "title": "late" });
     let answer = usher.json(Method::PATCH, &path, &title).await;
     let message = answer.refused(400);
-    let said = format!("Booking {} has been over since", made["id"]);
-    assert!(message.starts_with(&said), "{message}");
+    let expected = format!("Booking {} has been over since", made["id"]);
+    assert!(message.starts_with(&expected), "{message}");
     let longer = json!({ "title": "late", "end": in_seconds(600) });
     let answer = usher.json(Method::PATCH, &path, &longer).await;
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
 }
 
 #[tokio::test]
-async fn an_overlap_names_the_booking_in_the_way() {
+async fn overlap_is_refused_with_the_other_booking() {
     let usher = Usher::start("").await;
     let first = usher
         .book(&with(hour("Café", 3600), json!({ "title": "Tea" })))
@@ -345,7 +345,7 @@ async fn an_overlap_names_the_booking_in_the_way() {
         )
         .await
         .refused(409);
-    // Ends are exclusive, and tenants apart.
+    // Ends are exclusive, and a room of another tenant is another room.
     let next = json!({ "room": "café", "start": first["end"], "end": in_seconds(90_000) });
     let next = usher.book(&next).await;
     usher
@@ -355,7 +355,7 @@ async fn an_overlap_names_the_booking_in_the_way() {
     let back = json!({ "start": in_seconds(4000) });
     let answer = usher.json(Method::PATCH, &path, &back).await;
     assert!(answer.refused(409).contains("Tea"));
-    // A booking is not in its own way.
+    // A booking does not overlap itself.
     let longer = json!({ "end": in_seconds(95_000) });
     assert_eq!(
         usher.json(Method::PATCH, &path, &longer).await.status,
@@ -364,7 +364,7 @@ async fn an_overlap_names_the_booking_in_the_way() {
 }
 
 #[tokio::test]
-async fn of_many_who_book_one_hour_at_once_one_gets_it() {
+async fn concurrent_bookings_of_one_hour_make_one_booking() {
     let usher = Usher::start("").await;
     let body = hour("room", 60);
     let answers = all(50, |_| usher.json(Method::POST, PATH, &body)).await;
@@ -380,7 +380,7 @@ async fn of_many_who_book_one_hour_at_once_one_gets_it() {
 }
 
 #[tokio::test]
-async fn lists_are_narrowed_and_paged() {
+async fn lists_are_filtered_and_paged() {
     let usher = Usher::start("").await;
     for n in 0..7 {
         let owner = if n % 2 == 0 {
@@ -412,7 +412,7 @@ async fn lists_are_narrowed_and_paged() {
         list("owner=odd@example.com").await.0,
         ["room1", "room3", "room5"]
     );
-    // As whoever opens the room is met: an address in any case.
+    // The case of an e-mail address does not matter, as for opening the room.
     assert_eq!(
         list("owner=Odd@Example.COM").await.0,
         ["room1", "room3", "room5"]
@@ -456,7 +456,7 @@ async fn lists_are_narrowed_and_paged() {
 }
 
 #[tokio::test]
-async fn a_booked_room_follows_its_booking() {
+async fn conference_has_the_end_and_options_of_its_booking() {
     let usher = Usher::start(BOOKED).await;
     usher
         .book(&with(
@@ -477,7 +477,7 @@ async fn a_booked_room_follows_its_booking() {
 }
 
 #[tokio::test]
-async fn refusals_say_what_to_do_and_are_logged() {
+async fn refusals_name_the_remedy_and_are_recorded() {
     let usher = Usher::start(BOOKED).await;
     let unbooked = usher.open("nobody's").await;
     unbooked.refused(400);
@@ -537,11 +537,11 @@ async fn refusals_say_what_to_do_and_are_logged() {
 }
 
 #[tokio::test]
-async fn an_owner_is_met_by_address_id_name_or_jid() {
+async fn owner_is_matched_by_address_id_name_or_jid() {
     let usher = Usher::start(BOOKED).await;
-    // The JID is in every request.
+    // Every request has the JID.
     let identity = [("user_id", "u-17"), ("user_name", "Alice Ames")];
-    for (n, (owner, met)) in [
+    for (n, (owner, matches)) in [
         ("u-17", true),
         ("Alice Ames", true),
         ("ABC@meet.example.com", true),
@@ -557,7 +557,7 @@ async fn an_owner_is_met_by_address_id_name_or_jid() {
         let booking = json!({ "owner": owner, "starters": "owner" });
         usher.book(&with(hour(&room, 0), booking)).await;
         let status = usher.open_as(&room, &identity).await.status;
-        let expected = if met {
+        let expected = if matches {
             StatusCode::CREATED
         } else {
             StatusCode::FORBIDDEN
@@ -572,18 +572,18 @@ async fn an_owner_is_met_by_address_id_name_or_jid() {
 }
 
 #[tokio::test]
-async fn an_unbooked_conference_never_runs_into_a_booking() {
+async fn unbooked_conference_ends_before_the_next_booking() {
     let usher = Usher::start("").await;
     let booking = usher.book(&hour("room", 1800)).await;
     let answer = usher.open("room").await;
     assert_eq!(answer.status, StatusCode::CREATED);
-    let start: chrono::DateTime<chrono::Utc> = booking["start"].as_str().unwrap().parse().unwrap();
+    let start: DateTime<Utc> = booking["start"].as_str().unwrap().parse().unwrap();
     assert_eq!(answer.end(), start - TimeDelta::minutes(10));
     assert!(answer.body.get("max_occupants").is_none());
 }
 
 #[tokio::test]
-async fn a_running_conference_follows_its_changed_booking() {
+async fn running_conference_follows_its_changed_booking() {
     let usher = Usher::start(BOOKED).await;
     let booking = usher.book(&hour("room", 0)).await;
     let path = format!("{PATH}/{}", booking["id"]);
@@ -598,8 +598,8 @@ async fn a_running_conference_follows_its_changed_booking() {
             )
             .await;
         let running = usher.get(&conference).await;
-        let wanted: chrono::DateTime<chrono::Utc> = end.parse().unwrap();
-        assert!((running.end() - wanted).abs() <= TimeDelta::seconds(1));
+        let expected: DateTime<Utc> = end.parse().unwrap();
+        assert!((running.end() - expected).abs() <= TimeDelta::seconds(1));
         assert_eq!(running.body["max_occupants"], 9);
     }
     usher.delete(&path).await;
@@ -613,7 +613,7 @@ async fn a_running_conference_follows_its_changed_booking() {
 }
 
 #[tokio::test]
-async fn an_emptied_room_opens_again_within_its_booking() {
+async fn closed_room_opens_again_within_its_booking() {
     let usher = Usher::start(BOOKED).await;
     usher.book(&hour("room", 0)).await;
     let first = usher.open("room").await;
@@ -624,19 +624,19 @@ async fn an_emptied_room_opens_again_within_its_booking() {
 }
 
 #[tokio::test]
-async fn a_permanent_booking_has_no_end() {
+async fn permanent_booking_has_no_end() {
     let usher = Usher::start(BOOKED).await;
     let booking = usher.book(&json!({ "room": "lounge" })).await;
     assert!(booking.get("end").is_none());
     let answer = usher.open("lounge").await;
     assert_eq!(answer.status, StatusCode::CREATED);
     assert!(answer.end() - now() > TimeDelta::days(300));
-    // Our shim takes less than ten thousand million seconds.
+    // usher's Prosody module accepts less than 10,000,000,000 seconds.
     assert!(answer.body["duration"].as_i64().unwrap() < 10_000_000_000);
 }
 
 #[tokio::test]
-async fn a_visitor_of_a_queued_booking_is_let_through_to_the_queue() {
+async fn visitor_of_a_queued_booking_is_sent_to_the_queue() {
     let usher = Usher::start(BOOKED).await;
     usher
         .book(&with(hour("event", 7200), json!({ "waiting_queue": true })))

@@ -9,7 +9,9 @@
 
 mod bookings;
 mod check;
+mod commands;
 mod conformance;
+mod disk;
 mod docs;
 mod harness;
 mod house;

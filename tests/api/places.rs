@@ -1,4 +1,4 @@
-//! Places in the line: who keeps theirs, whatever happens to connections and to usher.
+//! Places in the line: they survive broken connections and restarts.
 
 use std::time::Duration;
 
@@ -9,28 +9,28 @@ use crate::harness::{Usher, all};
 use crate::queue::{ROOM, start};
 use crate::stomp::{Client, SECRET, visitor, visitor_topic};
 
-/// The claims of somebody: signed again a second later, they make the same token.
-fn somebody(name: &str, like: &Value) -> Value {
+/// The claims of one user: signed again a second later, they are the same token.
+fn user(name: &str, like: &Value) -> Value {
     let mut claims = like.clone();
     claims["jti"] = name.into();
     claims
 }
 
-async fn come(usher: &Usher, claims: &Value) -> Client {
+async fn subscribe(usher: &Usher, claims: &Value) -> Client {
     let mut client = Client::connect(usher, claims).await;
     client.subscribe("1", &visitor_topic("room")).await;
     client
 }
 
 #[tokio::test]
-async fn who_comes_back_while_the_old_connection_still_seems_to_live_keeps_their_place() {
+async fn visitor_keeps_its_place_while_the_old_connection_is_still_open() {
     let usher = start("queue.release_per_second = 1").await;
     let like = visitor("room");
-    let (first, second) = (somebody("first", &like), somebody("second", &like));
-    let dead = come(&usher, &first).await;
-    let mut second = come(&usher, &second).await;
-    // Their network changed: nobody has told usher about the end of the first connection.
-    let mut back = come(&usher, &first).await;
+    let (first, second) = (user("first", &like), user("second", &like));
+    let dead = subscribe(&usher, &first).await;
+    let mut second = subscribe(&usher, &second).await;
+    // The visitor's network changed: usher has not noticed the end of the first connection.
+    let mut back = subscribe(&usher, &first).await;
     usher.counts(3).await;
     dead.vanish();
     usher.counts(2).await;
@@ -41,16 +41,16 @@ async fn who_comes_back_while_the_old_connection_still_seems_to_live_keeps_their
     let after = begun.elapsed();
     assert!(
         after >= Duration::from_millis(900),
-        "the second did not wait for their turn: {after:?}"
+        "the second was released too early: {after:?}"
     );
 }
 
 #[tokio::test]
-async fn who_unsubscribes_gives_up_their_place() {
+async fn visitor_that_unsubscribes_loses_its_place() {
     let usher = start("queue.release_per_second = 1").await;
     let like = visitor("room");
-    let mut first = come(&usher, &somebody("first", &like)).await;
-    let mut second = come(&usher, &somebody("second", &like)).await;
+    let mut first = subscribe(&usher, &user("first", &like)).await;
+    let mut second = subscribe(&usher, &user("second", &like)).await;
     first.send("UNSUBSCRIBE\nid:1\n\n\0").await;
     usher.counts(1).await;
     first.subscribe("2", &visitor_topic("room")).await;
@@ -62,19 +62,19 @@ async fn who_unsubscribes_gives_up_their_place() {
     let after = begun.elapsed();
     assert!(
         after >= Duration::from_millis(900),
-        "they came in as if they had never left: {after:?}"
+        "the first kept its place: {after:?}"
     );
 }
 
 #[tokio::test]
-async fn a_restart_while_the_line_moves_breaks_neither_the_pace_nor_the_line() {
+async fn restart_during_release_keeps_the_pace_and_the_order() {
     let more = format!("auth.secret = \"{SECRET}\"\nqueue.release_per_second = 2");
     let mut usher = start("queue.release_per_second = 2").await;
     let like = visitor("room");
     let names: Vec<_> = (0..10).map(|n| format!("visitor-{n}")).collect();
     let mut waiting = Vec::new();
     for name in &names {
-        waiting.push(come(&usher, &somebody(name, &like)).await);
+        waiting.push(subscribe(&usher, &user(name, &like)).await);
     }
     usher.counts(10).await;
     usher.go_live(ROOM).await;
@@ -84,10 +84,10 @@ async fn a_restart_while_the_line_moves_breaks_neither_the_pace_nor_the_line() {
     usher = Usher::start_in(usher.stop().await, &more).await;
     drop(waiting);
     let begun = Instant::now();
-    // Whoever stood at the end is the first to be back.
+    // The last visitor of the line is the first to reconnect.
     let mut back = Vec::new();
     for name in names[2..].iter().rev() {
-        back.push(come(&usher, &somebody(name, &like)).await);
+        back.push(subscribe(&usher, &user(name, &like)).await);
     }
     for client in &mut back {
         client.told().await;
@@ -95,12 +95,12 @@ async fn a_restart_while_the_line_moves_breaks_neither_the_pace_nor_the_line() {
     let after = begun.elapsed();
     assert!(
         after >= Duration::from_secs(2),
-        "eight at two a second came in within {after:?}"
+        "eight visitors at two a second were released within {after:?}"
     );
 }
 
 #[tokio::test]
-async fn what_goes_live_in_the_same_instant_is_live_for_good() {
+async fn concurrent_go_live_events_are_all_durable() {
     const ROOMS: usize = 50;
     let usher = start("").await;
     let jid = |n: usize| format!("room-{n}@conference.meet.example.com");
@@ -117,7 +117,7 @@ async fn what_goes_live_in_the_same_instant_is_live_for_good() {
     for client in &mut waiting {
         client.told().await;
     }
-    // One of them ends in the same instant as others go live once more.
+    // One ends at the same time as the others go live again.
     all(ROOMS, |n| {
         let usher = &usher;
         async move {
@@ -136,20 +136,20 @@ async fn what_goes_live_in_the_same_instant_is_live_for_good() {
 }
 
 #[tokio::test]
-async fn who_was_let_in_and_is_sent_back_takes_their_time() {
+async fn released_visitor_that_returns_gets_a_growing_delay() {
     let usher = start("").await;
-    let mut claims = somebody("somebody", &visitor("room"));
+    let mut claims = user("first user", &visitor("room"));
     usher.go_live(ROOM).await;
-    let mut client = come(&usher, &claims).await;
+    let mut client = subscribe(&usher, &claims).await;
     assert_eq!(client.told().await["randomDelayMs"], 0);
     client.close().await;
-    // jicofo said that it isn't live, and will say so for a while.
+    // jicofo sent the visitor back since it does not know yet that the conference is live.
     for millis in [10_000, 20_000, 40_000, 60_000, 60_000] {
-        let mut client = come(&usher, &claims).await;
+        let mut client = subscribe(&usher, &claims).await;
         assert_eq!(client.told().await["randomDelayMs"], millis);
         client.close().await;
     }
-    claims["jti"] = "somebody else".into();
-    let mut client = come(&usher, &claims).await;
+    claims["jti"] = "second user".into();
+    let mut client = subscribe(&usher, &claims).await;
     assert_eq!(client.told().await["randomDelayMs"], 0);
 }

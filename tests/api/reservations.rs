@@ -1,4 +1,4 @@
-//! The reservation API as Prosody speaks it, from outside.
+//! The reservation API that Prosody calls.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::harness::{Answer, TOKEN, Usher, all, in_seconds, now};
 
 #[tokio::test]
-async fn a_room_is_allocated_with_every_field_that_prosody_needs() {
+async fn new_allocation_has_every_field_that_prosody_needs() {
     let usher = Usher::start("").await;
     let body =
         "start_time=2026-11-21T22%3a21%3a26.000Z&name=room1&mail_owner=abc%40meet.example.com";
@@ -28,7 +28,7 @@ async fn a_room_is_allocated_with_every_field_that_prosody_needs() {
 }
 
 #[tokio::test]
-async fn our_clock_rules_whatever_the_request_says() {
+async fn end_follows_the_clock_of_usher_not_the_request() {
     let usher = Usher::start("").await;
     for (room, start_time) in [("past", -86_400), ("future", 86_400)] {
         let start_time = in_seconds(start_time);
@@ -57,7 +57,7 @@ async fn mail_owner_is_always_a_string() {
 }
 
 #[tokio::test]
-async fn the_name_is_echoed_byte_for_byte() {
+async fn name_is_returned_byte_for_byte() {
     let usher = Usher::start("").await;
     for (sent, node) in [
         ("caf%25c3%25a9", "caf%c3%a9"),
@@ -76,7 +76,7 @@ async fn the_name_is_echoed_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn a_running_conference_is_a_conflict_that_leads_to_it() {
+async fn running_conference_is_a_conflict_with_its_id() {
     let usher = Usher::start("").await;
     let first = usher.open("room1").await;
     let second = usher.open("room1").await;
@@ -88,7 +88,7 @@ async fn a_running_conference_is_a_conflict_that_leads_to_it() {
 }
 
 #[tokio::test]
-async fn an_id_is_taken_in_every_spelling_that_lua_makes_of_it() {
+async fn id_is_accepted_in_every_spelling_that_lua_writes() {
     let usher = Usher::start("").await;
     let id = usher.open("room1").await.id();
     let scientific = format!("{:e}", id).replace('e', "e+0");
@@ -124,14 +124,14 @@ async fn an_id_is_taken_in_every_spelling_that_lua_makes_of_it() {
 }
 
 #[tokio::test]
-async fn an_ended_conference_can_be_opened_anew() {
+async fn ended_conference_can_be_opened_again() {
     let usher = Usher::start("").await;
     let first = usher.open("room1").await.id();
     assert_eq!(
         usher.delete(&format!("/conference/{first}.0")).await.status,
         StatusCode::NO_CONTENT
     );
-    // Again is fine.
+    // A repetition is no error.
     assert_eq!(
         usher.delete(&format!("/conference/{first}.0")).await.status,
         StatusCode::NO_CONTENT
@@ -146,7 +146,7 @@ async fn an_ended_conference_can_be_opened_anew() {
 }
 
 #[tokio::test]
-async fn a_conference_is_over_at_its_end_on_our_clock() {
+async fn conference_is_over_at_its_end() {
     let usher = Usher::start("reservations.default_duration = \"1s\"").await;
     let first = usher.open("room1").await;
     let id = first.id();
@@ -161,7 +161,7 @@ async fn a_conference_is_over_at_its_end_on_our_clock() {
 }
 
 #[tokio::test]
-async fn a_hundred_requests_for_one_room_make_one_conference() {
+async fn concurrent_requests_for_one_room_make_one_conference() {
     let usher = Usher::start("").await;
     let answers: Vec<Answer> = all(100, |_| usher.open("room1")).await;
     let created: Vec<_> = answers
@@ -182,14 +182,14 @@ async fn a_hundred_requests_for_one_room_make_one_conference() {
     assert_eq!(rows, 1);
 }
 
-/// The database that a service keeps in `dir`, as another process sees it.
+/// Another process's connection to the database of a service in `dir`.
 async fn database(dir: &Path) -> SqliteConnection {
     let url = format!("sqlite:{}", dir.join("usher.db").display());
     SqliteConnection::connect(&url).await.unwrap()
 }
 
 #[tokio::test]
-async fn while_another_process_holds_the_database_the_answer_is_503() {
+async fn answer_is_503_while_another_process_locks_the_database() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().to_owned();
     let usher = Usher::start_in(dir, "").await;
@@ -208,20 +208,20 @@ async fn while_another_process_holds_the_database_the_answer_is_503() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_one_room_is_not_the_trouble_of_those_who_ask_meanwhile() {
+async fn unreadable_row_of_one_room_fails_no_other_request() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().to_owned();
     let usher = Usher::start_in(dir, "").await;
     assert_eq!(usher.get("/health").await.status, StatusCode::OK);
     let mut other = database(&path).await;
     let unreadable = "INSERT INTO booking (room, tenant, starts_at, lobby, waiting_queue, starters, created_at, changed_at)
-        VALUES ('odd', '', 1000, 0, 0, 'nobody', 1000, 1000)";
+        VALUES ('corrupt', '', 1000, 0, 0, 'unknown', 1000, 1000)";
     for step in [unreadable, "BEGIN IMMEDIATE"] {
         sqlx::raw_sql(step).execute(&mut other).await.unwrap();
     }
     let later = async |wait: u64| tokio::time::sleep(Duration::from_millis(wait)).await;
-    let rooms = ["odd", "second", "third"];
-    // The first one waits for the database, and the others for their common turn.
+    let rooms = ["corrupt", "second", "third"];
+    // The first request waits for the database; the others arrive meanwhile and share its transaction.
     let others = async {
         later(300).await;
         let ask = async |n: usize| (rooms[n], usher.open(rooms[n]).await);
@@ -234,20 +234,20 @@ async fn what_is_wrong_with_one_room_is_not_the_trouble_of_those_who_ask_meanwhi
     let (first, others, ()) = tokio::join!(usher.open("first"), others, release);
     assert_eq!(first.status, StatusCode::CREATED, "{}", first.body);
     for (room, answer) in others {
-        let wanted = if room == "odd" { 500 } else { 201 };
-        assert_eq!(answer.status, wanted, "{room}: {}", answer.body);
+        let expected = if room == "corrupt" { 500 } else { 201 };
+        assert_eq!(answer.status, expected, "{room}: {}", answer.body);
     }
 }
 
 #[tokio::test]
-async fn decisions_are_paged_back_from_the_newest() {
+async fn decisions_are_paged_newest_first() {
     let usher = Usher::start("").await;
     for n in 0..5 {
         usher.open(&format!("room{n}")).await;
         usher.open(&format!("[blue]room{n}")).await;
     }
-    for (narrowed, tenant, wanted) in [("", None, 10), ("&tenant=Blue", Some("blue"), 5)] {
-        let (mut seen, mut query) = (Vec::new(), format!("limit=2{narrowed}"));
+    for (filter, tenant, expected) in [("", None, 10), ("&tenant=Blue", Some("blue"), 5)] {
+        let (mut seen, mut query) = (Vec::new(), format!("limit=2{filter}"));
         loop {
             let page = usher.get(&format!("/api/v1/decisions?{query}")).await;
             assert_eq!(page.status, StatusCode::OK, "{}", page.body);
@@ -260,16 +260,16 @@ async fn decisions_are_paged_back_from_the_newest() {
             let Some(next) = page.body.get("next") else {
                 break;
             };
-            query = format!("limit=2{narrowed}&before={next}");
+            query = format!("limit=2{filter}&before={next}");
         }
-        assert_eq!(seen.len(), wanted);
+        assert_eq!(seen.len(), expected);
         assert!(seen.is_sorted_by(|a, b| a > b), "{seen:?}");
     }
     usher.get("/api/v1/decisions?before=x").await.refused(400);
 }
 
 #[tokio::test]
-async fn whatever_people_are_called_they_are_let_in_and_written_down_in_bounds() {
+async fn identity_is_cleaned_and_truncated_in_the_log() {
     let usher = Usher::start("").await;
     let long = "é".repeat(3000);
     let identity = [("user_name", "Eve\n\u{1b}[31m"), ("user_id", &long)];
@@ -282,7 +282,7 @@ async fn whatever_people_are_called_they_are_let_in_and_written_down_in_bounds()
 }
 
 #[tokio::test]
-async fn a_double_slash_is_one() {
+async fn double_slash_counts_as_one() {
     let usher = Usher::start("").await;
     let id = {
         let form = [("name", "room1"), ("start_time", "2026-11-21T22:21:26Z")];
@@ -338,7 +338,7 @@ async fn malformed_requests_name_the_field() {
 }
 
 #[tokio::test]
-async fn dates_are_read_liberally() {
+async fn dates_are_accepted_in_several_forms() {
     let usher = Usher::start("").await;
     let dates = [
         "2026-11-21T22:21:26.000Z",
@@ -370,7 +370,7 @@ async fn unknown_fields_are_ignored() {
 }
 
 #[tokio::test]
-async fn the_wrong_kind_of_body_is_refused() {
+async fn body_of_wrong_type_or_size_is_refused() {
     let usher = Usher::start("").await;
     let json = usher
         .json(Method::POST, "/conference", &json!({ "name": "a" }))
@@ -383,11 +383,11 @@ async fn the_wrong_kind_of_body_is_refused() {
         .post_form(format!("name=a&x={}", "x".repeat(1_000_000)))
         .await;
     large.refused(413);
-    assert_eq!(usher.open("still-well").await.status, StatusCode::CREATED);
+    assert_eq!(usher.open("after").await.status, StatusCode::CREATED);
 }
 
 #[tokio::test]
-async fn every_refusal_of_the_framework_is_a_message_too() {
+async fn errors_of_the_framework_have_a_message() {
     let usher = Usher::start("").await;
     usher.get("/nowhere").await.refused(404);
     usher.get("/").await.refused(404);
@@ -405,7 +405,7 @@ async fn every_refusal_of_the_framework_is_a_message_too() {
 }
 
 #[tokio::test]
-async fn only_a_service_token_opens_the_door() {
+async fn requests_without_a_valid_service_token_are_refused() {
     let usher = Usher::start("").await;
     let request = || {
         usher
@@ -443,7 +443,7 @@ async fn only_a_service_token_opens_the_door() {
 }
 
 #[tokio::test]
-async fn a_jwt_service_token_opens_the_door_and_a_users_token_does_not() {
+async fn service_jwt_is_accepted_and_user_jwt_is_refused() {
     let secret = "0123456789abcdef0123456789abcdef";
     let usher = Usher::start(&format!("auth.secret = \"{secret}\"")).await;
     let now = now().timestamp();
@@ -471,7 +471,7 @@ async fn a_jwt_service_token_opens_the_door_and_a_users_token_does_not() {
 }
 
 #[tokio::test]
-async fn without_any_key_callers_on_this_machine_need_no_token_but_proxies_do() {
+async fn without_keys_local_callers_need_no_token_but_proxied_ones_do() {
     let dir = tempfile::TempDir::new().unwrap();
     let usher = Usher::start_in(dir, "auth.service.tokens = []").await;
     let open = || usher.client.get(usher.url("/api/v1/bookings"));
@@ -485,7 +485,7 @@ async fn without_any_key_callers_on_this_machine_need_no_token_but_proxies_do() 
 }
 
 #[tokio::test]
-async fn answers_outlive_the_service() {
+async fn allocations_survive_a_restart() {
     let usher = Usher::start("").await;
     let first = usher.open("room1").await;
     let usher = Usher::start_in(usher.stop().await, "").await;
@@ -497,7 +497,7 @@ async fn answers_outlive_the_service() {
 }
 
 #[tokio::test]
-async fn a_tenants_room_is_its_own() {
+async fn rooms_of_different_tenants_are_different() {
     let usher = Usher::start("").await;
     assert_eq!(usher.open("room1").await.status, StatusCode::CREATED);
     assert_eq!(
@@ -512,7 +512,7 @@ async fn a_tenants_room_is_its_own() {
 }
 
 #[tokio::test]
-async fn health_version_and_readiness_are_told_to_anyone() {
+async fn health_version_and_readiness_need_no_token() {
     let usher = Usher::start("").await;
     for path in ["/health", "/about/health", "/ready"] {
         assert_eq!(
@@ -530,7 +530,7 @@ async fn health_version_and_readiness_are_told_to_anyone() {
 }
 
 #[tokio::test]
-async fn an_answer_under_way_is_finished_on_shutdown() {
+async fn request_in_progress_is_answered_on_shutdown() {
     let usher = Usher::start("").await;
     let opening = usher
         .client
@@ -542,7 +542,7 @@ async fn an_answer_under_way_is_finished_on_shutdown() {
     tokio::time::sleep(Duration::from_millis(1)).await;
     let address = usher.address;
     let _ = usher.stop().await;
-    // Either it came too late, or it was answered whole: never cut off.
+    // The request either came too late or received a complete answer.
     if let Ok(answer) = opening.await {
         assert_eq!(answer.status, StatusCode::CREATED);
     }

@@ -17,7 +17,7 @@ use reqwest::StatusCode;
 use tempfile::TempDir;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::process::{PATIENCE, Process, free_address, usher, wait_for};
+use crate::process::{Process, WAIT_TIMEOUT, free_address, usher, wait_for};
 use crate::scripted::{Reply, Scripted};
 use crate::stomp::{SECRET, sign, visitor, visitor_topic};
 
@@ -70,7 +70,7 @@ fn start_on(dir: &Path, socket: &TcpListener) -> Process {
 /// One request on its own connection.
 fn ask(address: SocketAddr) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(WAIT_TIMEOUT))?;
     stream.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
@@ -119,7 +119,7 @@ fn connections_made_during_restarts_are_answered_after_them() {
 fn systemd_receives_notifications() {
     let dir = TempDir::new().unwrap();
     let socket = UnixDatagram::bind(dir.path().join("notify")).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
     let receive = |what: &str| {
         let mut buffer = [0; 512];
         loop {
@@ -241,7 +241,7 @@ fn ask_while_it_stops() -> Option<String> {
     let address = free_address();
     let process = start(dir.path(), address, "");
     let mut late = TcpStream::connect(address).unwrap();
-    late.set_read_timeout(Some(PATIENCE)).unwrap();
+    late.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
     // Connections are accepted in order: once this one is answered, the other was accepted.
     ask(address).unwrap();
     process.signal("-TERM");
