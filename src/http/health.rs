@@ -1,4 +1,4 @@
-//! Whether connections are accepted, and whether the store takes writes.
+//! The parts of readiness: whether connections are accepted, and whether the store can be written.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,26 +9,26 @@ use tokio::time::{Instant, sleep};
 
 use crate::reservation::Reservations;
 
-/// How often the accept loop shows that it runs.
-const BEAT: Duration = Duration::from_secs(1);
-/// A loop that was not seen for so long hangs: a busy machine's is late by less.
-const BEAT_LOST: Duration = Duration::from_secs(15);
+/// The interval at which the accept loop records that it runs.
+const TICK_INTERVAL: Duration = Duration::from_secs(1);
+/// A loop without a tick for this time hangs; on a busy machine a tick is late by less.
+const TICK_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Whether connections are accepted: written by the accept loop, read by those who ask how it is.
+/// Whether connections are accepted: the accept loop writes it, the health checks read it.
 #[derive(Clone, Debug)]
 pub struct AcceptLoopHealth(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
-    seen: Instant,
-    trouble: Option<String>,
+    last_tick: Instant,
+    last_error: Option<String>,
 }
 
 impl Default for AcceptLoopHealth {
     fn default() -> Self {
         Self(Arc::new(Mutex::new(State {
-            seen: Instant::now(),
-            trouble: None,
+            last_tick: Instant::now(),
+            last_error: None,
         })))
     }
 }
@@ -38,27 +38,27 @@ impl AcceptLoopHealth {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The loop runs. Waits until it has to show that again.
+    /// Records that the loop runs, and waits until the next tick is due.
     pub async fn tick(&self) {
-        self.get().seen = Instant::now();
-        sleep(BEAT).await;
+        self.get().last_tick = Instant::now();
+        sleep(TICK_INTERVAL).await;
     }
 
-    /// A connection was accepted, or could not be.
+    /// Records the result of an accept.
     pub fn record_accept(&self, outcome: Result<(), &io::Error>) {
-        self.get().trouble = outcome.err().map(ToString::to_string);
+        self.get().last_error = outcome.err().map(ToString::to_string);
     }
 
     /// Whether the loop runs and accepts connections.
     ///
     /// # Errors
     ///
-    /// What keeps it, in a sentence.
+    /// The cause, in a sentence.
     pub fn check(&self) -> Result<(), String> {
         if !self.is_alive() {
-            return Err("The accept loop hangs; the log may say why.".into());
+            return Err("The accept loop hangs; see the log.".into());
         }
-        match &self.get().trouble {
+        match &self.get().last_error {
             None => Ok(()),
             Some(error) => Err(format!(
                 "Connections can't be accepted: {error}; raise LimitNOFILE or lower server.max_connections."
@@ -66,22 +66,22 @@ impl AcceptLoopHealth {
         }
     }
 
-    /// Whether the loop runs, whatever it can do.
+    /// Whether the loop runs, even if it can't accept connections.
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        self.get().seen.elapsed() < BEAT_LOST
+        self.get().last_tick.elapsed() < TICK_TIMEOUT
     }
 }
 
-/// How long the result of a probe holds. Every client may ask, and each probe costs a write to the disk.
-const PROBE_HOLDS: Duration = Duration::from_secs(1);
+/// The time for which the result of a probe is cached: every client may ask, and each probe writes to the disk.
+const PROBE_TTL: Duration = Duration::from_secs(1);
 
-/// Whether the store takes writes, and when that was last probed.
+/// The result and the time of the last probe of the store.
 #[derive(Debug, Default)]
 pub(super) struct StoreHealth(Mutex<Option<(Instant, bool)>>);
 
 impl StoreHealth {
-    /// Whether the store takes writes.
+    /// Whether the store can be written.
     pub(super) async fn is_writable(
         &self,
         reservations: &Reservations,
@@ -89,13 +89,13 @@ impl StoreHealth {
     ) -> bool {
         let started = Instant::now();
         if let Some((at, is_writable)) = *self.last()
-            && started.duration_since(at) < PROBE_HOLDS
+            && started.duration_since(at) < PROBE_TTL
         {
             return is_writable;
         }
         let probed = reservations.probe(now).await;
         if let Err(error) = &probed {
-            tracing::warn!(%error, "not ready");
+            tracing::warn!(%error, "not ready: the store can't be written");
         }
         *self.last() = Some((started, probed.is_ok()));
         probed.is_ok()
@@ -113,11 +113,11 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_loop_that_is_not_seen_for_long_hangs() {
+    async fn loop_without_a_tick_hangs() {
         let health = AcceptLoopHealth::default();
         health.tick().await;
         assert_eq!(health.check(), Ok(()));
-        advance(BEAT_LOST).await;
+        advance(TICK_TIMEOUT).await;
         assert!(!health.is_alive());
         assert!(health.check().unwrap_err().contains("hangs"));
         health.tick().await;
@@ -125,11 +125,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failed_accept_is_trouble_until_one_succeeds_and_no_reason_to_be_restarted() {
+    async fn failed_accept_is_not_ready_until_one_succeeds_and_stays_alive() {
         let health = AcceptLoopHealth::default();
         health.record_accept(Err(&io::Error::other("too many open files")));
-        let trouble = health.check().unwrap_err();
-        assert!(trouble.contains("too many open files") && trouble.contains("LimitNOFILE"));
+        let error = health.check().unwrap_err();
+        assert!(error.contains("too many open files") && error.contains("LimitNOFILE"));
         assert!(health.is_alive());
         health.record_accept(Ok(()));
         assert_eq!(health.check(), Ok(()));
