@@ -26,25 +26,6 @@ pub(super) fn routes(shared: &Arc<Shared>) -> BoxedFilter<(Response,)> {
         .fold(warp::any().boxed(), |base, part| {
             base.and(warp::path(part.to_owned())).boxed()
         });
-    // The path doesn't matter to a session: the destination decides its role. Not authenticated: the token comes
-    // with the CONNECT frame.
-    let topic = warp::path("visitor")
-        .or(warp::path("state"))
-        .unify()
-        .or(warp::path("moderator"))
-        .unify();
-    let end = warp::path!("websocket").or(warp::path::end()).unify();
-    let open = base
-        .clone()
-        .and(topic)
-        .and(end)
-        .and(request(shared, READ, Access::Open))
-        .and(warp::ext::optional())
-        .and(warp::ext::optional())
-        .and(with(shared))
-        .map(|request, upgrade, connection, shared: Arc<Shared>| {
-            respond(websocket::open(&request, upgrade, connection, &shared))
-        });
     let go_live = base
         .clone()
         .and(warp::path!("golive"))
@@ -60,13 +41,36 @@ pub(super) fn routes(shared: &Arc<Shared>) -> BoxedFilter<(Response,)> {
             respond(set_live(request, &shared, false).await)
         });
     let list = base
+        .clone()
         .and(warp::path!("conferences"))
         .and(request(shared, READ, service))
         .and(with(shared))
         .then(async |request, shared: Arc<Shared>| respond(conferences(request, &shared).await));
     [go_live.boxed(), end_live.boxed(), list.boxed()]
         .into_iter()
-        .fold(open.boxed(), either)
+        .fold(websocket_route(base, shared), either)
+}
+
+/// `GET {path}/visitor/websocket` and the like.
+fn websocket_route(base: BoxedFilter<()>, shared: &Arc<Shared>) -> BoxedFilter<(Response,)> {
+    // The path doesn't matter to a session: the destination decides its role. Not authenticated: the token comes
+    // with the CONNECT frame.
+    let topic = warp::path("visitor")
+        .or(warp::path("state"))
+        .unify()
+        .or(warp::path("moderator"))
+        .unify();
+    let end = warp::path!("websocket").or(warp::path::end()).unify();
+    base.and(topic)
+        .and(end)
+        .and(request(shared, READ, Access::Open))
+        .and(warp::ext::optional())
+        .and(warp::ext::optional())
+        .and(with(shared))
+        .map(|request, upgrade, connection, shared: Arc<Shared>| {
+            respond(websocket::open(&request, upgrade, connection, &shared))
+        })
+        .boxed()
 }
 
 /// The body of golive and endlive. Jitsi's visitors component may send more.
