@@ -24,7 +24,7 @@ use crate::store::StoreError;
 /// A response of ours.
 pub(super) type Response = warp::reply::Response;
 
-/// Seconds after which a caller may try again what failed for want of the database or of a key.
+/// `Retry-After`, in seconds, while the database or a key is unavailable.
 const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("5");
 
 /// An answer that says no.
@@ -65,9 +65,7 @@ impl ApiError {
     }
 
     pub(super) fn no_such_path() -> Self {
-        Self::not_found(
-            "There is nothing at this path; the README lists the paths that are served.",
-        )
+        Self::not_found("There is no such path; docs/api.md lists the paths.")
     }
 
     /// For a caller who isn't let in; `to_users` is the status for a good token, but a user's.
