@@ -405,7 +405,7 @@ async fn unacknowledged_message_is_not_sent_again() {
         .send(&subscribe("1", "ack:client-individual\n"))
         .await;
     assert_eq!(client.frame().await.command, "MESSAGE");
-    client.hears_nothing().await;
+    client.receives_nothing().await;
 }
 
 #[tokio::test]
@@ -416,7 +416,7 @@ async fn unsubscribed_client_gets_no_more_messages() {
     client.send("UNSUBSCRIBE\nid:1\nreceipt:u\n\n\0").await;
     assert_eq!(client.frame().await.header("receipt-id"), "u");
     go_live(&usher).await;
-    client.hears_nothing().await;
+    client.receives_nothing().await;
 }
 
 #[tokio::test]
@@ -445,7 +445,7 @@ async fn unsubscribe_by_destination_in_1_0() {
         assert_eq!(receipt.command, "RECEIPT", "{id:?}: {receipt:?}");
     }
     go_live(&usher).await;
-    client.hears_nothing().await;
+    client.receives_nothing().await;
 }
 
 #[tokio::test]

@@ -184,14 +184,14 @@ async fn jitsis_component_starts_the_live_state_and_the_ttl_ends_it() {
     let more = format!("auth.secret = \"{SECRET}\"\nqueue.live_ttl = \"5s\"");
     let usher = Usher::start(&format!("{}\n{more}", config(&server))).await;
     let mut visitor = Client::wait(&usher, "room").await;
-    visitor.hears_nothing().await;
+    visitor.receives_nothing().await;
     let body = json!({ "conference": ROOM });
     let request = usher.client.post(usher.url("/waiting-queue/golive"));
     let answer = Answer::of(request.bearer_auth(service_token(&asap, KID)).json(&body)).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
     let live = json!({ "conference": ROOM, "status": "live", "randomDelayMs": 0 });
-    assert_eq!(visitor.told().await, live);
-    assert_eq!(Client::wait(&usher, "room").await.told().await, live);
+    assert_eq!(visitor.released().await, live);
+    assert_eq!(Client::wait(&usher, "room").await.released().await, live);
     let is_live = async || {
         let path = format!("/waiting-queue/conferences?conference={ROOM}");
         usher.get(&path).await.body["conferences"][0]["live"] == true
@@ -202,7 +202,7 @@ async fn jitsis_component_starts_the_live_state_and_the_ttl_ends_it() {
         assert!(polls < 1000, "the live state did not end");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    Client::wait(&usher, "room").await.hears_nothing().await;
+    Client::wait(&usher, "room").await.receives_nothing().await;
 }
 
 #[tokio::test]

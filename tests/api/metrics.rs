@@ -52,7 +52,7 @@ async fn use_everything(usher: &Usher) {
     Answer::of(wrong.bearer_auth("wrong")).await.refused(401);
     let mut waiting = Client::wait(usher, "room").await;
     usher.go_live(ROOM).await;
-    waiting.told().await;
+    waiting.released().await;
     waiting.close().await;
 }
 

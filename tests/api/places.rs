@@ -36,8 +36,8 @@ async fn visitor_keeps_its_place_while_the_old_connection_is_still_open() {
     usher.counts(2).await;
     let begun = Instant::now();
     usher.go_live(ROOM).await;
-    back.told().await;
-    second.told().await;
+    back.released().await;
+    second.released().await;
     let after = begun.elapsed();
     assert!(
         after >= Duration::from_millis(900),
@@ -57,8 +57,8 @@ async fn visitor_that_unsubscribes_loses_its_place() {
     usher.counts(2).await;
     let begun = Instant::now();
     usher.go_live(ROOM).await;
-    second.told().await;
-    first.told().await;
+    second.released().await;
+    first.released().await;
     let after = begun.elapsed();
     assert!(
         after >= Duration::from_millis(900),
@@ -79,7 +79,7 @@ async fn restart_during_release_keeps_the_pace_and_the_order() {
     usher.counts(10).await;
     usher.go_live(ROOM).await;
     for client in &mut waiting[..2] {
-        client.told().await;
+        client.released().await;
     }
     usher = Usher::start_in(usher.stop().await, &more).await;
     drop(waiting);
@@ -90,7 +90,7 @@ async fn restart_during_release_keeps_the_pace_and_the_order() {
         back.push(subscribe(&usher, &user(name, &like)).await);
     }
     for client in &mut back {
-        client.told().await;
+        client.released().await;
     }
     let after = begun.elapsed();
     assert!(
@@ -115,7 +115,7 @@ async fn concurrent_go_live_events_are_all_durable() {
     })
     .await;
     for client in &mut waiting {
-        client.told().await;
+        client.released().await;
     }
     // One ends at the same time as the others go live again.
     all(ROOMS, |n| {
@@ -141,15 +141,15 @@ async fn released_visitor_that_returns_gets_a_growing_delay() {
     let mut claims = user("first user", &visitor("room"));
     usher.go_live(ROOM).await;
     let mut client = subscribe(&usher, &claims).await;
-    assert_eq!(client.told().await["randomDelayMs"], 0);
+    assert_eq!(client.released().await["randomDelayMs"], 0);
     client.close().await;
     // jicofo sent the visitor back since it does not know yet that the conference is live.
     for millis in [10_000, 20_000, 40_000, 60_000, 60_000] {
         let mut client = subscribe(&usher, &claims).await;
-        assert_eq!(client.told().await["randomDelayMs"], millis);
+        assert_eq!(client.released().await["randomDelayMs"], millis);
         client.close().await;
     }
     claims["jti"] = "second user".into();
     let mut client = subscribe(&usher, &claims).await;
-    assert_eq!(client.told().await["randomDelayMs"], 0);
+    assert_eq!(client.released().await["randomDelayMs"], 0);
 }

@@ -66,16 +66,16 @@ impl Usher {
 async fn visitor_waits_until_live_and_late_visitor_is_released_immediately() {
     let usher = start("").await;
     let mut early = Client::wait(&usher, "room").await;
-    early.hears_nothing().await;
+    early.receives_nothing().await;
     usher.go_live(ROOM).await;
-    let told = early.told().await;
+    let released = early.released().await;
     assert_eq!(
-        told,
+        released,
         json!({ "conference": ROOM, "status": "live", "randomDelayMs": 0 })
     );
     let mut late = Client::wait(&usher, "room").await;
-    assert_eq!(late.told().await, told);
-    early.hears_nothing().await;
+    assert_eq!(late.released().await, released);
+    early.receives_nothing().await;
 }
 
 #[tokio::test]
@@ -84,9 +84,9 @@ async fn visitor_waits_again_after_end_live() {
     usher.go_live(ROOM).await;
     usher.end_live(ROOM).await;
     let mut visitor = Client::wait(&usher, "room").await;
-    visitor.hears_nothing().await;
+    visitor.receives_nothing().await;
     usher.go_live(ROOM).await;
-    visitor.told().await;
+    visitor.released().await;
 }
 
 #[tokio::test]
@@ -100,7 +100,7 @@ async fn moderator_receives_the_count_immediately_and_on_change() {
     let second = Client::wait(&usher, "room").await;
     assert_eq!(host.count().await, 2);
     // No message without a change.
-    host.hears_nothing().await;
+    host.receives_nothing().await;
     first.close().await;
     assert_eq!(host.count().await, 1);
     second.vanish();
@@ -134,7 +134,7 @@ async fn spellings_of_a_conference_share_one_line() {
     let topic = "/secured/conference/visitor/topic.Room@conference.acme.meet.example.com";
     client.subscribe("1", topic).await;
     usher.go_live(ROOM).await;
-    client.hears_nothing().await;
+    client.receives_nothing().await;
     usher
         .go_live("[acme]room@conference.meet.example.com")
         .await;
@@ -157,7 +157,7 @@ async fn release_rate_keeps_order_of_arrival() {
     usher.go_live(ROOM).await;
     let mut seconds = Vec::new();
     for visitor in &mut visitors {
-        assert_eq!(visitor.told().await["randomDelayMs"], 1000);
+        assert_eq!(visitor.released().await["randomDelayMs"], 1000);
         seconds.push(begun.elapsed().as_millis());
     }
     assert!(seconds.is_sorted());
@@ -185,8 +185,8 @@ async fn visitor_that_returns_within_the_grace_keeps_its_place() {
     usher.counts(2).await;
     let begun = tokio::time::Instant::now();
     usher.go_live(ROOM).await;
-    first.told().await;
-    second.told().await;
+    first.released().await;
+    second.released().await;
     let after = begun.elapsed();
     assert!(
         after >= Duration::from_millis(900),
@@ -214,15 +214,15 @@ async fn restart_keeps_the_order_of_returning_visitors() {
     usher.counts(3).await;
     usher = Usher::start_in(usher.stop().await, &more).await;
     drop(waiting);
-    let told = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let released = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     let mut tasks = Vec::new();
     // The visitors return in another order, and a new one comes first.
     for name in ["new", "third", "second", "first"] {
         let mut client = wait(&usher, name).await;
-        let told = std::sync::Arc::clone(&told);
+        let released = std::sync::Arc::clone(&released);
         tasks.push(tokio::spawn(async move {
-            client.told().await;
-            told.lock().unwrap().push(name);
+            client.released().await;
+            released.lock().unwrap().push(name);
         }));
     }
     usher.counts(4).await;
@@ -230,8 +230,8 @@ async fn restart_keeps_the_order_of_returning_visitors() {
     for task in tasks {
         task.await.unwrap();
     }
-    let told = told.lock().unwrap().clone();
-    assert_eq!(told, ["first", "second", "third", "new"]);
+    let released = released.lock().unwrap().clone();
+    assert_eq!(released, ["first", "second", "third", "new"]);
 }
 
 #[tokio::test]
@@ -241,14 +241,14 @@ async fn live_state_survives_a_restart_and_expires() {
     let dir = usher.stop().await;
     let more = format!("auth.secret = \"{SECRET}\"\nqueue.live_ttl = \"5s\"");
     let usher = Usher::start_in(dir, &more).await;
-    Client::wait(&usher, "room").await.told().await;
+    Client::wait(&usher, "room").await.released().await;
     for _ in 0..500 {
         if usher.status(ROOM).await["live"] == false {
             break;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    Client::wait(&usher, "room").await.hears_nothing().await;
+    Client::wait(&usher, "room").await.receives_nothing().await;
 }
 
 #[tokio::test]
@@ -289,11 +289,11 @@ async fn booking_goes_live_automatically() {
     usher.book(&booking).await;
     let mut visitor = Client::wait(&usher, "room").await;
     assert_eq!(usher.status(ROOM).await["waitingQueue"], true);
-    visitor.hears_nothing().await;
-    visitor.told().await;
+    visitor.receives_nothing().await;
+    visitor.released().await;
     // Once, and not again after endlive.
     usher.end_live(ROOM).await;
-    Client::wait(&usher, "room").await.hears_nothing().await;
+    Client::wait(&usher, "room").await.receives_nothing().await;
     booking["room"] = "other".into();
     booking["waiting_queue"] = false.into();
     let refused = usher.json(Method::POST, "/api/v1/bookings", &booking).await;
@@ -377,7 +377,7 @@ async fn service_token_waits_for_any_conference() {
     let mut jigasi = Client::connect(&usher, &service()).await;
     jigasi.subscribe("1", &visitor_topic("room")).await;
     usher.go_live(ROOM).await;
-    jigasi.told().await;
+    jigasi.released().await;
     let mut jigasi = Client::connect(&usher, &service()).await;
     jigasi
         .send(&format!(
@@ -689,7 +689,7 @@ async fn expired_token_is_refused_at_subscribe() {
     assert!(error.header("message").contains("expired"), "{error:?}");
     // A visitor that subscribed in time continues to wait.
     usher.go_live(ROOM).await;
-    early.told().await;
+    early.released().await;
 }
 
 #[tokio::test]
@@ -844,7 +844,7 @@ async fn unsubscribe_and_disconnect_follow_stomp() {
     assert_eq!(client.frame().await.header("receipt-id"), "bye");
     usher.counts(0).await;
     usher.go_live(ROOM).await;
-    client.hears_nothing().await;
+    client.receives_nothing().await;
     client.send("DISCONNECT\nreceipt:last\n\n\0").await;
     let receipt = client.frame().await;
     assert_eq!(
@@ -1022,7 +1022,7 @@ async fn slow_client_does_not_delay_others() {
     let mut others = all(50, |_| Client::wait(&usher, "room")).await;
     usher.go_live(ROOM).await;
     for other in &mut others {
-        other.told().await;
+        other.released().await;
     }
     drop(slow_clients);
 }
@@ -1055,7 +1055,7 @@ async fn flooding_client_is_dropped() {
     };
     let meanwhile = async {
         usher.go_live("another@conference.meet.example.com").await;
-        other.told().await;
+        other.released().await;
         for _ in 0..1500 {
             if slow().await > before && usher.status(ROOM).await["visitorsWaiting"] == 0 {
                 return;
@@ -1142,9 +1142,9 @@ async fn messages_stay_within_their_conference() {
         waiting.push(Client::wait(&usher, &format!("room{n}")).await);
     }
     usher.go_live("room3@conference.meet.example.com").await;
-    waiting.remove(3).told().await;
+    waiting.remove(3).released().await;
     tokio::time::sleep(QUIET).await;
     for mut other in waiting {
-        other.hears_nothing().await;
+        other.receives_nothing().await;
     }
 }

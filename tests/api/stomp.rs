@@ -211,8 +211,8 @@ impl Client {
         }
     }
 
-    /// The message that lets a visitor in.
-    pub(crate) async fn told(&mut self) -> Value {
+    /// The message that releases a visitor.
+    pub(crate) async fn released(&mut self) -> Value {
         let frame = self.frame().await;
         assert_eq!(frame.command, "MESSAGE", "{frame:?}");
         assert_eq!(frame.header("content-type"), "application/json");
@@ -222,21 +222,21 @@ impl Client {
         body
     }
 
-    /// How many wait, as a moderator is told.
+    /// The number of waiting visitors in a message to a moderator.
     pub(crate) async fn count(&mut self) -> u64 {
         let frame = self.frame().await;
         assert_eq!(frame.command, "MESSAGE", "{frame:?}");
         frame.json()["visitorsWaiting"].as_u64().unwrap()
     }
 
-    /// Asserts that nothing comes for a moment.
-    pub(crate) async fn hears_nothing(&mut self) {
-        if let Ok(heard) = timeout(QUIET, self.read()).await {
-            panic!("heard {heard:?}");
+    /// Asserts that no frame arrives within [`QUIET`].
+    pub(crate) async fn receives_nothing(&mut self) {
+        if let Ok(received) = timeout(QUIET, self.read()).await {
+            panic!("received {received:?}");
         }
     }
 
-    /// The ERROR frame that comes, and the close after it.
+    /// The ERROR frame and the code of the close after it.
     pub(crate) async fn refused(&mut self) -> (Frame, Option<u16>) {
         let error = self.frame().await;
         assert_eq!(error.command, "ERROR", "{error:?}");

@@ -100,8 +100,8 @@ fn released_visitor_that_returns_is_released_while_live() {
     });
     assert_eq!(line.join(released, 1, 9), (first, true));
     line.end_live();
-    let (again, at_once) = line.join(released, 1, 9);
-    assert!(again > first && !at_once);
+    let (again, immediately) = line.join(released, 1, 9);
+    assert!(again > first && !immediately);
 }
 
 /// As after a restart, or if a connection is broken when its turn comes.
@@ -184,10 +184,10 @@ proptest! {
                         Event::Return(n) if !gone.is_empty() => unreleased(gone.swap_remove(n % gone.len())),
                         _ => None,
                     };
-                    let (ticket, at_once) = line.join(kept, per_second, n);
+                    let (ticket, immediately) = line.join(kept, per_second, n);
                     prop_assert!(kept.is_none_or(|kept| kept.ticket == ticket));
-                    prop_assert!(!at_once || (line.is_live() && waiting.is_empty()));
-                    if at_once {
+                    prop_assert!(!immediately || (line.is_live() && waiting.is_empty()));
+                    if immediately {
                         this_second += 1;
                     } else {
                         waiting.push((n, ticket));
