@@ -7,13 +7,16 @@
 #![no_main]
 
 // Only this module, which depends on no other module of the service.
+#[path = "../../src/session/websocket/client_frame.rs"]
+mod client_frame;
 #[path = "../../src/session/websocket.rs"]
 #[expect(dead_code, reason = "the part for sessions is not fuzzed")]
 mod websocket;
 
+use client_frame::client_frame;
 use libfuzzer_sys::fuzz_target;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
-use websocket::{Breach, Inbox, Incoming, MESSAGE_MAX, close_payload, write_frame};
+use websocket::{FrameDecoder, MESSAGE_MAX, ProtocolError, WsMessage, close_payload, write_frame};
 
 fuzz_target!(|data: &[u8]| {
     let [selector, size, bytes @ ..] = data else {
@@ -32,8 +35,8 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(read(&pieces), (expected, None));
 });
 
-fn read(pieces: &[&[u8]]) -> (Vec<Incoming>, Option<Breach>) {
-    let mut decoder = Inbox::default();
+fn read(pieces: &[&[u8]]) -> (Vec<WsMessage>, Option<ProtocolError>) {
+    let mut decoder = FrameDecoder::default();
     let mut all = Vec::new();
     let mut pushed = 0;
     for piece in pieces {
@@ -41,50 +44,50 @@ fn read(pieces: &[&[u8]]) -> (Vec<Incoming>, Option<Breach>) {
         pushed += piece.len();
         loop {
             match decoder.next() {
-                Ok(Some(incoming)) => {
-                    assert!(size_of(&incoming) <= MESSAGE_MAX.min(pushed));
-                    all.push(incoming);
+                Ok(Some(message)) => {
+                    assert!(size_of(&message) <= MESSAGE_MAX.min(pushed));
+                    all.push(message);
                 }
                 Ok(None) => break,
-                Err(breach) => return (all, Some(breach)),
+                Err(error) => return (all, Some(error)),
             }
         }
     }
     (all, None)
 }
 
-fn size_of(incoming: &Incoming) -> usize {
-    match incoming {
-        Incoming::Message(payload) | Incoming::Ping(payload) => payload.len(),
-        Incoming::Pong | Incoming::Close(_) => 0,
+fn size_of(message: &WsMessage) -> usize {
+    match message {
+        WsMessage::Data(payload) | WsMessage::Ping(payload) => payload.len(),
+        WsMessage::Pong | WsMessage::Close(_) => 0,
     }
 }
 
 /// The response of a session is a valid frame.
-fn assert_response(incoming: &Incoming) {
+fn assert_response(message: &WsMessage) {
     let mut out = Vec::new();
-    match incoming {
-        Incoming::Ping(payload) => {
+    match message {
+        WsMessage::Ping(payload) => {
             assert!(payload.len() <= 125);
             write_frame(OpCode::Control(Control::Pong), payload, &mut out);
             assert_eq!(out.len(), 2 + payload.len());
         }
-        Incoming::Close(Some(code)) => {
+        WsMessage::Close(Some(code)) => {
             let payload = close_payload(*code, "");
             write_frame(OpCode::Control(Control::Close), &payload, &mut out);
             assert_eq!(out.len(), 4);
         }
-        Incoming::Message(payload) => {
+        WsMessage::Data(payload) => {
             write_frame(OpCode::Data(Data::Binary), payload, &mut out);
             assert!(out.ends_with(payload));
         }
-        Incoming::Pong | Incoming::Close(None) => {}
+        WsMessage::Pong | WsMessage::Close(None) => {}
     }
 }
 
 /// Encodes the bytes as fragmented binary messages of a client, some with a ping between fragments. Returns them with
 /// the expected messages.
-fn encode_messages(bytes: &[u8]) -> (Vec<u8>, Vec<Incoming>) {
+fn encode_messages(bytes: &[u8]) -> (Vec<u8>, Vec<WsMessage>) {
     let (mut encoded, mut expected) = (Vec::new(), Vec::new());
     let mut rest = bytes;
     while let [head, body @ ..] = rest {
@@ -99,33 +102,14 @@ fn encode_messages(bytes: &[u8]) -> (Vec<u8>, Vec<Incoming>) {
         let last = parts.len() - 1;
         for (index, part) in parts.into_iter().enumerate() {
             let opcode = if index == 0 { 2 } else { 0 };
-            write_masked(opcode, index == last, part, &mut encoded);
+            let fin = u8::from(index == last) << 7;
+            encoded.extend(client_frame(fin | opcode, part));
             if index == 0 && with_ping && last > 0 {
-                write_masked(9, true, b"ping", &mut encoded);
-                expected.push(Incoming::Ping(b"ping".to_vec()));
+                encoded.extend(client_frame(0x89, b"ping"));
+                expected.push(WsMessage::Ping(b"ping".to_vec()));
             }
         }
-        expected.push(Incoming::Message(payload.to_vec()));
+        expected.push(WsMessage::Data(payload.to_vec()));
     }
     (encoded, expected)
-}
-
-/// Appends a masked frame.
-fn write_masked(opcode: u8, is_final: bool, payload: &[u8], out: &mut Vec<u8>) {
-    const MASK: [u8; 4] = [0xa5, 0x00, 0xff, 0x3c];
-    out.push(opcode | u8::from(is_final) << 7);
-    match payload.len() {
-        short @ 0..126 => out.push(0x80 | short as u8),
-        long => {
-            out.push(0x80 | 126);
-            out.extend((long as u16).to_be_bytes());
-        }
-    }
-    out.extend(MASK);
-    out.extend(
-        payload
-            .iter()
-            .zip(MASK.iter().cycle())
-            .map(|(octet, mask)| octet ^ mask),
-    );
 }

@@ -97,7 +97,7 @@ async fn set_live(request: Request, shared: &Shared, live: bool) -> Result<Respo
     } else {
         context.queue.end_live(&conference).await?;
     }
-    let body = json!({ "conference": conference.jid(&context.muc_prefix), "live": live });
+    let body = json!({ "conference": conference.jid(&context.xmpp.muc_prefix), "live": live });
     Ok(json(StatusCode::OK, &body))
 }
 
@@ -116,7 +116,7 @@ async fn conferences(request: Request, shared: &Shared) -> Result<Response, ApiE
             .reservations
             .has_queue(&status.conference, request.now)
             .await?;
-        list.push(body(&status, waiting_queue, &context.muc_prefix));
+        list.push(body(&status, waiting_queue, &context.xmpp.muc_prefix));
     }
     Ok(json(StatusCode::OK, &json!({ "conferences": list })))
 }
@@ -135,7 +135,7 @@ fn body(status: &ConferenceStatus, waiting_queue: bool, muc_prefix: &str) -> Val
 }
 
 fn conference(jid: &str, context: &SessionContext) -> Result<Conference, ApiError> {
-    Conference::from_jid(jid, &context.muc_prefix, &context.domain).map_err(|error| {
+    Conference::from_jid(jid, &context.xmpp.muc_prefix, &context.xmpp.domain).map_err(|error| {
         let status = match error {
             ConferenceError::Foreign { .. } => StatusCode::FORBIDDEN,
             _ => StatusCode::BAD_REQUEST,

@@ -115,8 +115,8 @@ fn count_connection(
     address: IpAddr,
     context: &SessionContext,
 ) -> Result<LimitGuard<IpAddr>, ApiError> {
-    let connections = &context.tallies.connections;
-    connections.add(address, context.max_per_address).ok_or_else(|| {
+    let connections = &context.limits.connections;
+    connections.add(address, context.settings.max_per_address).ok_or_else(|| {
         let message = "Too many connections are open from this address already; try again later, or raise queue.max_per_address.";
         ApiError::connection_limit(StatusCode::TOO_MANY_REQUESTS, message)
     })

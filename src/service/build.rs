@@ -102,15 +102,10 @@ pub(super) fn session_context(
     SessionContext {
         queue,
         verifier: auth.verifier.clone(),
-        domain: config.xmpp.domain.as_str().into(),
-        state_interval: config.queue.state_interval,
-        heart_beat: config.queue.heart_beat,
-        connect_timeout: config.queue.connect_timeout,
-        max_per_token: config.queue.max_per_token,
-        max_per_address: config.queue.max_per_address,
-        muc_prefix: config.xmpp.muc_prefix.clone(),
-        tallies: limits,
-        rounds: timers,
+        settings: Arc::new(config.queue.clone()),
+        xmpp: Arc::new(config.xmpp.clone()),
+        limits,
+        timers,
     }
 }
 

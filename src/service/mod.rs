@@ -92,9 +92,9 @@ impl Service {
         tasks.spawn(async move { reservations.run(stop).await });
         let (queue, stop) = (self.queue.clone(), self.shared.stop.clone());
         tasks.spawn(async move { queue.run(next_sync, stop).await });
-        let timers = Arc::clone(&self.shared.sessions.load().rounds);
+        let timers = Arc::clone(&self.shared.sessions.load().timers);
         let stop = self.shared.stop.clone();
-        tasks.spawn(async move { timers.go(stop).await });
+        tasks.spawn(async move { timers.run(stop).await });
     }
 
     fn spawn_http_server(&self, listener: TcpListener) {
@@ -120,7 +120,7 @@ impl Service {
         }
         self.queue.reload(config.queue.clone());
         let former = self.shared.sessions.load();
-        let (limits, timers) = (former.tallies.clone(), Arc::clone(&former.rounds));
+        let (limits, timers) = (former.limits.clone(), Arc::clone(&former.timers));
         let sessions = session_context(&config, self.queue.clone(), &auth, limits, timers);
         self.shared.sessions.store(Arc::new(sessions));
         self.shared.service_auth.store(Arc::new(auth));

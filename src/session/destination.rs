@@ -7,34 +7,29 @@ use crate::domain::conference::{Conference, ConferenceError};
 const VISITOR: &str = "/secured/conference/visitor/topic.";
 const STATE: &str = "/secured/conference/state/topic.";
 
-/// What a subscription is about.
+/// The destination of a subscription.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Destination {
     /// A visitor waits until the conference goes live.
     Visitor(Conference),
-    /// A moderator watches how many wait.
+    /// A moderator watches how many visitors wait.
     State(Conference),
 }
 
-/// Why there is no such destination. Each message fits an ERROR frame.
+/// Why a destination is invalid. Each message fits an ERROR frame.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(crate) enum DestinationError {
-    /// Neither topic.
+    /// It is neither topic.
     #[error(
         "there is no such destination; subscribe to /secured/conference/visitor/topic.ROOM or /secured/conference/state/topic.ROOM, with the address of the room"
     )]
     Unknown,
-    /// The topic is of no conference here.
+    /// Its conference is invalid or elsewhere.
     #[error("{0}")]
     Conference(#[from] ConferenceError),
 }
 
 impl Destination {
-    /// Reads a destination.
-    ///
-    /// # Errors
-    ///
-    /// [`DestinationError`] for one that isn't served here.
     pub(crate) fn parse(
         text: &str,
         muc_prefix: &str,
@@ -60,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn both_topics_are_read_and_every_spelling_is_one_conference() {
+    fn both_topics_are_parsed_in_every_spelling_of_a_conference() {
         let room = Conference::from_names("room", Some("acme"), "meet.example.com").unwrap();
         for jid in [
             "room@conference.acme.meet.example.com",
@@ -75,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_served_is_refused() {
+    fn unknown_destinations_are_refused() {
         for text in [
             "",
             "/topic",

@@ -1,4 +1,4 @@
-//! How many there are of each: connections from an address, watchers with a token.
+//! Limits on connections from an address and on moderators with a token.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -6,24 +6,25 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::queue::TokenKey;
 
-/// What is counted beside those who wait, whom the queue counts. Cheap to clone; every clone is the same.
+/// The counters beside the queue's own. Cheap to clone; the clones share the counts.
 #[derive(Clone, Debug, Default)]
 pub struct ConnectionLimits {
-    /// Open connections, by the address of their client.
+    /// Open connections, by client address. A session counts once more for the second and each further conference that
+    /// it waits for.
     pub connections: LimitCounter<IpAddr>,
-    /// Those who watch how many wait, by their token.
+    /// Moderators that watch the queue, by token.
     pub watchers: LimitCounter<TokenKey>,
 }
 
-/// How many there are of each `K`. A tree, as it gives back what a crowd took that came and went.
+/// A number for each `K`. A tree, because it frees its memory after a crowd has left.
 #[derive(Debug)]
 pub struct LimitCounter<K: Copy + Ord>(Arc<Mutex<BTreeMap<K, u32>>>);
 
-/// One that is counted until this is dropped.
+/// Counts one until it is dropped.
 #[derive(Debug)]
 pub struct LimitGuard<K: Copy + Ord> {
     key: K,
-    tally: LimitCounter<K>,
+    counter: LimitCounter<K>,
 }
 
 impl<K: Copy + Ord> LimitCounter<K> {
@@ -35,8 +36,8 @@ impl<K: Copy + Ord> LimitCounter<K> {
             return None;
         }
         counts.insert(key, count + 1);
-        let tally = self.clone();
-        Some(LimitGuard { key, tally })
+        let counter = self.clone();
+        Some(LimitGuard { key, counter })
     }
 
     fn counts(&self) -> MutexGuard<'_, BTreeMap<K, u32>> {
@@ -45,7 +46,7 @@ impl<K: Copy + Ord> LimitCounter<K> {
 }
 
 impl<K: Copy + Ord> LimitGuard<K> {
-    /// What it is one of.
+    /// The key that it counts for.
     pub fn key(&self) -> K {
         self.key
     }
@@ -53,7 +54,7 @@ impl<K: Copy + Ord> LimitGuard<K> {
 
 impl<K: Copy + Ord> Drop for LimitGuard<K> {
     fn drop(&mut self) {
-        let mut counts = self.tally.counts();
+        let mut counts = self.counter.counts();
         match counts.get_mut(&self.key) {
             Some(count) if *count > 1 => *count -= 1,
             _ => drop(counts.remove(&self.key)),
@@ -78,19 +79,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_counts_to_its_own_limit_and_who_leaves_makes_room() {
-        let tally = LimitCounter::default();
-        let first = tally.add(1, 2).unwrap();
-        let second = tally.clone().add(1, 2).unwrap();
-        assert!(tally.add(1, 2).is_none());
-        assert_eq!(tally.add(2, 2).unwrap().key(), 2);
+    fn each_key_has_its_own_limit_and_a_dropped_guard_frees_it() {
+        let counter = LimitCounter::default();
+        let first = counter.add(1, 2).unwrap();
+        let second = counter.clone().add(1, 2).unwrap();
+        assert!(counter.add(1, 2).is_none());
+        assert_eq!(counter.add(2, 2).unwrap().key(), 2);
         drop(first);
-        let third = tally.add(1, 2).unwrap();
-        assert!(tally.add(1, 2).is_none());
+        let third = counter.add(1, 2).unwrap();
+        assert!(counter.add(1, 2).is_none());
         drop((second, third));
         assert!(
-            tally.counts().is_empty(),
-            "nothing is kept of those who left"
+            counter.counts().is_empty(),
+            "a key without guards uses no memory"
         );
     }
 }

@@ -1,95 +1,134 @@
-//! What a client subscribed to, and the messages that it gets for it.
+//! A subscription, and the MESSAGE frames sent for it.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::commands::Subscribe;
 use super::limits::LimitGuard;
 use crate::domain::conference::Conference;
-use crate::queue::{QueueTicket, TokenKey};
+use crate::queue::{QueueTicket, TokenKey, message};
 use crate::stomp::frame::{end, write_header};
 use crate::stomp::{Command, Version};
 
-/// Room for the headers of a message beside those that the client wrote.
+/// Capacity for the headers of a MESSAGE other than those that the client wrote.
 const OTHER_HEADERS: usize = 128;
 
 /// A subscription.
 #[derive(Debug)]
 pub(super) struct Subscription {
-    /// The header lines that begin each message: destination and id, as the client wrote them. Kept as they are
-    /// sent: thousands are told at a time, and to write these anew took a twentieth of that.
-    head: Box<[u8]>,
+    /// The first header lines of each MESSAGE: destination and id. They are stored encoded: encoding them for each
+    /// visitor took a twentieth of the time in which a crowd is notified.
+    header_bytes: Box<[u8]>,
     /// Whether messages carry an `ack` header (the client's `ack` is not `auto`).
-    acknowledged: bool,
+    wants_ack: bool,
     pub(super) topic: Topic,
 }
 
-/// What it leads to.
+/// What a subscription is about.
 #[derive(Debug)]
 pub(super) enum Topic {
-    /// A visitor's place in the line; `told` once it was told.
+    /// A visitor waits.
     Visitor {
-        seat: u32,
-        waiting: QueueTicket,
-        told: bool,
-        /// The second and each further place of a connection counts like a connection of its address.
-        _further_place: Option<Box<LimitGuard<IpAddr>>>,
+        /// Unique in the session.
+        number: u32,
+        ticket: QueueTicket,
+        is_released: bool,
+        /// Counts a second and further conference that the session waits for.
+        _limit: Option<Box<LimitGuard<IpAddr>>>,
     },
-    /// How many wait.
-    State(Box<Watch>),
+    /// A moderator watches how many visitors wait.
+    State(Box<StateSubscription>),
 }
 
-/// What a moderator was told last, and when to look again.
+/// How many visitors wait for a conference, as last sent to a moderator.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(super) struct StateSubscription {
     pub(super) conference: Conference,
-    pub(super) told: Option<usize>,
-    pub(super) look_at: Instant,
-    /// Among those who watch with the same token.
-    pub(super) _counted: LimitGuard<TokenKey>,
+    pub(super) last_sent: Option<usize>,
+    pub(super) next_update_at: Instant,
+    /// Counts the watchers with the same token.
+    pub(super) _limit: LimitGuard<TokenKey>,
+}
+
+impl Topic {
+    /// Marks the visitor with this number as released; false if it is another subscription or was released before.
+    pub(super) fn release(&mut self, wanted: u32) -> bool {
+        match self {
+            Self::Visitor {
+                number,
+                is_released,
+                ..
+            } if *number == wanted => !std::mem::replace(is_released, true),
+            _ => false,
+        }
+    }
+
+    /// The message to a moderator, if it is due and the number of waiting visitors has changed.
+    pub(super) fn update(
+        &mut self,
+        now: Instant,
+        interval: Duration,
+        count: impl Fn(&Conference) -> usize,
+        muc_prefix: &str,
+    ) -> Option<Vec<u8>> {
+        let Self::State(state) = self else {
+            return None;
+        };
+        if state.next_update_at > now {
+            return None;
+        }
+        state.next_update_at = now + interval;
+        let waiting = count(&state.conference);
+        if state.last_sent.replace(waiting) == Some(waiting) {
+            return None;
+        }
+        Some(message::state(&state.conference.jid(muc_prefix), waiting))
+    }
+
+    /// The client unsubscribed: unlike a broken connection, the visitor's place is not kept.
+    pub(super) fn leave_permanently(self) {
+        if let Self::Visitor { ticket, .. } = self {
+            ticket.leave_permanently();
+        }
+    }
 }
 
 impl Subscription {
-    pub(super) fn new(
-        destination: &str,
-        id: &str,
-        version: Version,
-        acknowledged: bool,
-        topic: Topic,
-    ) -> Self {
-        let mut head = line("destination", destination, version);
-        head.append(&mut line("subscription", id, version));
+    pub(super) fn new(subscribe: &Subscribe, version: Version, topic: Topic) -> Self {
+        let mut header_bytes = line("destination", &subscribe.destination, version);
+        header_bytes.append(&mut line("subscription", &subscribe.id, version));
         Self {
-            head: head.into(),
-            acknowledged,
+            header_bytes: header_bytes.into(),
+            wants_ack: subscribe.wants_ack,
             topic,
         }
     }
 
-    /// Whether it is the one with this id. `version` is the session's.
+    /// Whether it has this id. `version` is the session's.
     pub(super) fn has_id(&self, id: &str, version: Version) -> bool {
-        // A line before it has ended: no header holds a bare line break.
+        // The line before it has ended: no header holds a bare line break.
         let line = [b"\n", &*line("subscription", id, version)].concat();
-        self.head.ends_with(&line)
+        self.header_bytes.ends_with(&line)
     }
 
-    /// Whether it is one to this destination.
-    pub(super) fn leads_to(&self, destination: &str, version: Version) -> bool {
-        self.head
+    pub(super) fn matches_destination(&self, destination: &str, version: Version) -> bool {
+        self.header_bytes
             .starts_with(&line("destination", destination, version))
     }
 
-    /// A MESSAGE frame with this number, and this JSON.
+    /// A MESSAGE frame with this number and this JSON body.
     pub(super) fn message(&self, number: u32, json: &[u8]) -> Vec<u8> {
-        let mut frame = Vec::with_capacity(self.head.len() + OTHER_HEADERS + json.len());
+        let mut frame = Vec::with_capacity(self.header_bytes.len() + OTHER_HEADERS + json.len());
         frame.extend_from_slice(Command::Message.as_str().as_bytes());
         frame.push(b'\n');
-        frame.extend_from_slice(&self.head);
+        frame.extend_from_slice(&self.header_bytes);
         frame.extend_from_slice(b"message-id:");
         let number = number.to_string();
         frame.extend_from_slice(number.as_bytes());
         frame.extend_from_slice(b"\ncontent-type:application/json\n");
-        if self.acknowledged {
+        if self.wants_ack {
             frame.extend_from_slice(b"ack:");
             frame.extend_from_slice(number.as_bytes());
             frame.push(b'\n');
@@ -112,19 +151,24 @@ mod tests {
     use crate::stomp::Frame;
 
     fn subscription(destination: &str, id: &str, version: Version) -> Subscription {
-        let topic = Topic::State(Box::new(Watch {
+        let counter = super::super::limits::LimitCounter::default();
+        let topic = Topic::State(Box::new(StateSubscription {
             conference: Conference::from_names("room", None, "meet.example.com").unwrap(),
-            told: None,
-            look_at: Instant::now(),
-            _counted: super::super::limits::LimitCounter::default()
-                .add(TokenKey([0; 16]), 1)
-                .unwrap(),
+            last_sent: None,
+            next_update_at: Instant::now(),
+            _limit: counter.add(TokenKey([0; 16]), 1).unwrap(),
         }));
-        Subscription::new(destination, id, version, true, topic)
+        let subscribe = Subscribe {
+            destination: destination.to_owned(),
+            id: id.to_owned(),
+            wants_ack: true,
+            token: None,
+        };
+        Subscription::new(&subscribe, version, topic)
     }
 
     #[test]
-    fn a_message_is_the_frame_that_it_says_it_is() {
+    fn message_is_encoded_as_the_frame_would_be() {
         for version in Version::ALL {
             let (destination, id) = ("/topic/a:b\\c", "one:two");
             let message = subscription(destination, id, version).message(7, b"{}");
@@ -143,16 +187,19 @@ mod tests {
     }
 
     #[test]
-    fn it_is_known_by_its_whole_id_and_its_whole_destination() {
+    fn subscription_is_found_by_its_whole_id_or_destination() {
         for version in Version::ALL {
             let found = subscription("/topic/a", "x\\subscription:1", version);
             assert!(found.has_id("x\\subscription:1", version), "{version:?}");
             for other in ["1", "subscription:1", "", "x", "x\\subscription:11"] {
                 assert!(!found.has_id(other, version), "{version:?} {other}");
             }
-            assert!(found.leads_to("/topic/a", version));
+            assert!(found.matches_destination("/topic/a", version));
             for other in ["/topic/", "/topic/ab", ""] {
-                assert!(!found.leads_to(other, version), "{version:?} {other}");
+                assert!(
+                    !found.matches_destination(other, version),
+                    "{version:?} {other}"
+                );
             }
         }
     }

@@ -1,4 +1,5 @@
-//! What time does to a session: when it next matters, and what is due then.
+//! When a session has something to do next, and what an idle client receives (pure); and the session's part of the
+//! timer wheel.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,130 +7,213 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
-use super::commands::Fault;
+use super::close::{CloseAction, CloseReason};
+use super::error::SessionError;
 use super::timer_wheel::Slot;
-use super::{End, Ending, Session, State, Topic};
+use super::{Session, State};
 
-/// How long a client may take to take what it is sent, before it is dropped: it reads nothing.
+/// How long a client may leave sent bytes unread before it is dropped.
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often a client that promised no heart-beats is asked for a sign of life, by a WebSocket ping.
+/// How often a client without heart-beats receives a WebSocket ping.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
-/// A peer's heart-beat may be late by as much again as its interval: networks and timers are.
-const BEAT_TOLERANCE: u32 = 2;
-/// A session whose frame takes long (a key is being fetched) is looked at again so much later.
-const BUSY_PAUSE: Duration = Duration::from_secs(1);
+/// A client's heart-beat or pong may be late by one interval: networks and timers are.
+const TOLERANCE: u32 = 2;
+/// How much later the timer checks a session again while a token is being verified.
+const VERIFYING_PAUSE: Duration = Duration::from_secs(1);
+
+/// How a client shows that it is alive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Liveness {
+    /// It sends CONNECT within this time.
+    Connect(Duration),
+    /// It sends something in each interval, as it promised.
+    HeartBeat(Duration),
+    /// It promised nothing, and answers pings.
+    Ping { is_pinged: bool },
+}
+
+/// When the timer has to check a session, and why.
+#[derive(Clone, Copy, Debug)]
+struct Deadlines {
+    idle: Instant,
+    write: Option<Instant>,
+    heart_beat: Option<Instant>,
+    state_update: Option<Instant>,
+}
+
+impl Liveness {
+    /// When a client that last sent something at `received_at` is idle.
+    fn idle_deadline(self, received_at: Instant) -> Instant {
+        received_at
+            + match self {
+                Self::Connect(timeout) => timeout,
+                Self::HeartBeat(interval) => interval * TOLERANCE,
+                Self::Ping { is_pinged: false } => PING_INTERVAL,
+                Self::Ping { is_pinged: true } => PING_INTERVAL * TOLERANCE,
+            }
+    }
+
+    /// The client is idle: `Ok` if it receives a ping.
+    ///
+    /// # Errors
+    ///
+    /// How the session ends.
+    fn on_idle(self) -> Result<(), CloseAction> {
+        match self {
+            Self::Connect(_) => Err(SessionError::ConnectTimeout.into()),
+            Self::HeartBeat(_) => {
+                let text = "no heart-beat came";
+                Err(CloseAction::Close(
+                    CloseCode::Policy,
+                    text,
+                    CloseReason::Silent,
+                ))
+            }
+            Self::Ping { is_pinged: true } => Err(CloseAction::Abort(CloseReason::Silent)),
+            Self::Ping { is_pinged: false } => Ok(()),
+        }
+    }
+}
+
+impl Deadlines {
+    fn next(self) -> Instant {
+        let others = [self.write, self.heart_beat, self.state_update];
+        others.into_iter().flatten().fold(self.idle, Instant::min)
+    }
+}
+
+/// The interval between two heart-beats of the server: a little shorter than promised, so that they arrive in time.
+fn send_interval(promised: Duration) -> Duration {
+    promised - (promised / 10).min(Duration::from_secs(1))
+}
 
 impl Session {
-    /// When the clock next matters.
-    fn deadline(&self, state: &State) -> Instant {
-        let mut deadline = self.silent_from(state);
-        if let Some(unsent) = &state.unsent {
-            deadline = deadline.min(unsent.since + WRITE_TIMEOUT);
-        }
-        if let Some(send) = state.beats.send {
-            deadline = deadline.min(state.sent_at + early(send));
-        }
-        for subscription in &state.subscriptions {
-            if let Topic::State(watch) = &subscription.topic {
-                deadline = deadline.min(watch.look_at);
-            }
-        }
-        deadline
-    }
-
-    /// When something has to be done about the client's silence.
-    fn silent_from(&self, state: &State) -> Instant {
-        if !state.client.is_connected() {
-            return state.heard_at + self.gate.connect_timeout;
-        }
-        match state.beats.expect {
-            Some(expect) => state.heard_at + expect * BEAT_TOLERANCE,
-            None if state.pinged => state.heard_at + PING_INTERVAL * BEAT_TOLERANCE,
-            None => state.heard_at + PING_INTERVAL,
+    fn deadlines(&self, state: &State) -> Deadlines {
+        let liveness = state
+            .protocol
+            .liveness(self.context.settings.connect_timeout);
+        Deadlines {
+            idle: liveness.idle_deadline(state.received_at),
+            write: state
+                .connection
+                .unsent_since()
+                .map(|since| since + WRITE_TIMEOUT),
+            heart_beat: state.heart_beat_at(),
+            state_update: state.protocol.next_state_update(),
         }
     }
 
-    /// Has the clock look at this session in time.
-    pub(super) fn schedule(self: &Arc<Self>, state: &mut State) {
-        let slot = self.gate.rounds.slot(self.deadline(state));
+    /// Sets the timer to the next deadline, if that is earlier.
+    pub(super) fn arm_timer(self: &Arc<Self>, state: &mut State) {
+        let timers = &self.context.timers;
+        let slot = timers.slot(self.deadlines(state).next());
         if slot < state.slot {
-            self.gate.rounds.remove(state.slot, self);
-            self.schedule_at(state, slot);
+            timers.remove(state.slot, self);
+            self.arm_timer_at(state, slot);
         }
     }
 
-    fn schedule_at(self: &Arc<Self>, state: &mut State, slot: Slot) {
+    fn arm_timer_at(self: &Arc<Self>, state: &mut State, slot: Slot) {
         state.slot = slot;
-        if !self.gate.rounds.add(slot, self) {
-            self.end_soon(state, Ending::stop());
+        if !self.context.timers.add(slot, self) {
+            self.request_close(state, CloseAction::stop());
         }
     }
 
-    /// The clock looks at this session, as it asked for when it was last looked at or changed.
-    pub(super) fn look(self: &Arc<Self>, slot: Slot, now: Instant) {
+    /// The timer wheel has reached the session's slot.
+    pub(super) fn on_timer(self: &Arc<Self>, slot: Slot, now: Instant) {
         let mut state = self.state();
         if state.slot != slot {
             return;
         }
         state.slot = Slot::NEVER;
-        // Its task ends it, in its own time; nothing can be sent, so that whatever is due would stay so.
-        if state.closed {
+        // The task ends it; nothing can be sent, so everything would stay due.
+        if state.protocol.is_closed() {
             return;
         }
-        if state.busy {
-            let slot = self.gate.rounds.slot(now + BUSY_PAUSE);
-            return self.schedule_at(&mut state, slot);
+        // The client is not silent while it waits for usher.
+        if state.protocol.is_verifying() {
+            let slot = self.context.timers.slot(now + VERIFYING_PAUSE);
+            return self.arm_timer_at(&mut state, slot);
         }
-        match self.clock(&mut state, now) {
-            Ok(()) => self.schedule(&mut state),
-            Err(ending) => self.end_soon(&mut state, ending),
+        match self.run_due(&mut state, now) {
+            Ok(()) => self.arm_timer(&mut state),
+            Err(close) => self.request_close(&mut state, close),
         }
     }
 
-    /// Does what is due.
-    fn clock(&self, state: &mut State, now: Instant) -> Result<(), Ending> {
-        let unsent = state.unsent.as_ref();
-        if unsent.is_some_and(|unsent| now >= unsent.since + WRITE_TIMEOUT) {
-            return Err(Ending::Gone(End::Slow));
+    fn run_due(&self, state: &mut State, now: Instant) -> Result<(), CloseAction> {
+        let due = self.deadlines(state);
+        if due.write.is_some_and(|write| now >= write) {
+            return Err(CloseAction::Abort(CloseReason::Slow));
         }
-        if now >= self.silent_from(state) {
-            self.silence(state)?;
+        if now >= due.idle {
+            let liveness = state
+                .protocol
+                .liveness(self.context.settings.connect_timeout);
+            liveness.on_idle()?;
+            state.protocol.mark_pinged();
+            self.send(state, OpCode::Control(Control::Ping), &[]);
         }
-        if let Some(send) = state.beats.send
-            && now >= state.sent_at + early(send)
-        {
+        if state.heart_beat_at().is_some_and(|beat| now >= beat) {
             self.send(state, OpCode::Data(Data::Text), b"\n");
         }
-        self.tell_state(state, now);
+        self.send_state_updates(state, now);
         Ok(())
-    }
-
-    /// The client has been silent for long.
-    fn silence(&self, state: &mut State) -> Result<(), Ending> {
-        if !state.client.is_connected() {
-            let fault =
-                Fault::policy("no CONNECT frame came in time; send one first").because("too_late");
-            return Err(Ending::Refuse(fault, End::Silent));
-        }
-        if state.beats.expect.is_some() {
-            let reason = "no heart-beat came";
-            return Err(Ending::Close(CloseCode::Policy, reason, End::Silent));
-        }
-        if state.pinged {
-            return Err(Ending::Gone(End::Silent));
-        }
-        state.pinged = true;
-        self.send(state, OpCode::Control(Control::Ping), &[]);
-        Ok(())
-    }
-
-    /// usher stops.
-    pub(super) fn stop(&self) {
-        self.end_soon(&mut self.state(), Ending::stop());
     }
 }
 
-/// Beats are sent a little early, to be there in time.
-fn early(interval: Duration) -> Duration {
-    interval - (interval / 10).min(Duration::from_secs(1))
+impl State {
+    fn heart_beat_at(&self) -> Option<Instant> {
+        let promised = self.protocol.send_interval()?;
+        Some(self.sent_at + send_interval(promised))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn idle_client_is_closed_by_what_it_promised() {
+        let connect = Liveness::Connect(Duration::from_secs(10)).on_idle();
+        let Err(CloseAction::Refuse(refusal)) = connect else {
+            panic!("{connect:?}");
+        };
+        assert_eq!(refusal.error, SessionError::ConnectTimeout);
+        let beat = Liveness::HeartBeat(Duration::from_secs(10)).on_idle();
+        assert!(
+            matches!(
+                beat,
+                Err(CloseAction::Close(
+                    CloseCode::Policy,
+                    _,
+                    CloseReason::Silent
+                ))
+            ),
+            "{beat:?}"
+        );
+        assert!(Liveness::Ping { is_pinged: false }.on_idle().is_ok());
+        let pinged = Liveness::Ping { is_pinged: true }.on_idle();
+        assert!(
+            matches!(pinged, Err(CloseAction::Abort(CloseReason::Silent))),
+            "{pinged:?}"
+        );
+    }
+
+    #[test]
+    fn heart_beat_may_be_late_by_one_interval() {
+        let now = Instant::now();
+        let seconds = Duration::from_secs;
+        for (liveness, deadline) in [
+            (Liveness::Connect(seconds(10)), 10),
+            (Liveness::HeartBeat(seconds(10)), 20),
+            (Liveness::Ping { is_pinged: false }, 30),
+            (Liveness::Ping { is_pinged: true }, 60),
+        ] {
+            assert_eq!(liveness.idle_deadline(now), now + seconds(deadline));
+        }
+        assert_eq!(send_interval(seconds(10)), seconds(9));
+        assert_eq!(send_interval(seconds(60)), seconds(59));
+    }
 }

@@ -1,8 +1,8 @@
-//! The clock of all sessions: one task looks at each of them when its time has come.
+//! The timer wheel: one task runs the timers of all sessions.
 //!
-//! A timer for each session costs memory and wakes its task for nothing but a byte. Here a session stands, as
-//! one pointer, in the one slot of time in which it next matters; what has ended stands nowhere, as the pointer
-//! would keep its memory.
+//! A `tokio` timer for each session costs memory, and wakes the session's task for a heart-beat of one byte. Here a session
+//! is one pointer in the slot of its next deadline. A session that has ended is in no slot: a weak pointer keeps the
+//! memory allocated.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -15,24 +15,24 @@ use tokio_util::sync::CancellationToken;
 
 use super::Session;
 
-/// Length of a slot. Sessions are looked at so much too late, at most, and a busy machine's more.
+/// Length of a slot. A timer runs at most this much late on an idle machine.
 const SLOT: Duration = Duration::from_millis(50);
-/// How many are looked at before other tasks have their turn.
-const IN_A_ROW: usize = 64;
+/// The number of sessions between two yields to other tasks.
+const BATCH: usize = 64;
 
-/// A slot of time, counted from the beginning of the service.
+/// A slot of time, counted from the start of the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Slot(u32);
 
 impl Slot {
-    /// Later than all others; no session stands here.
+    /// Later than all others; it contains no session.
     pub(super) const NEVER: Self = Self(u32::MAX);
 }
 
-/// The sessions, by when they are to be looked at.
+/// The sessions, by their next deadline.
 #[derive(Debug)]
 pub struct TimerWheel {
-    begun: Instant,
+    started_at: Instant,
     due: Mutex<Due>,
     added: Notify,
 }
@@ -46,7 +46,7 @@ struct Due {
 impl Default for TimerWheel {
     fn default() -> Self {
         Self {
-            begun: Instant::now(),
+            started_at: Instant::now(),
             due: Mutex::default(),
             added: Notify::new(),
         }
@@ -56,18 +56,20 @@ impl Default for TimerWheel {
 impl TimerWheel {
     /// The slot to be looked at in when it is `deadline`: the first that begins then or later.
     pub(super) fn slot(&self, deadline: Instant) -> Slot {
-        let since = deadline.saturating_duration_since(self.begun).as_nanos();
+        let since = deadline
+            .saturating_duration_since(self.started_at)
+            .as_nanos();
         let slot = since.div_ceil(SLOT.as_nanos());
         Slot(u32::try_from(slot).unwrap_or(u32::MAX - 1))
     }
 
-    /// The last slot that has begun.
+    /// The last slot that has started_at.
     fn current(&self, now: Instant) -> Slot {
-        let since = now.saturating_duration_since(self.begun).as_nanos();
+        let since = now.saturating_duration_since(self.started_at).as_nanos();
         Slot(u32::try_from(since / SLOT.as_nanos()).unwrap_or(u32::MAX - 1))
     }
 
-    /// Has a session looked at in `slot`; says whether it will be: not after the stop. It must stand in no other.
+    /// Adds a session to `slot`; it must be in no other. Returns false after the stop.
     pub(super) fn add(&self, slot: Slot, session: &Arc<Session>) -> bool {
         let mut due = self.due();
         if due.stopped {
@@ -85,7 +87,7 @@ impl TimerWheel {
         true
     }
 
-    /// Takes a session out of `slot`, if it stands there.
+    /// Removes a session from `slot`, if it is there.
     pub(super) fn remove(&self, slot: Slot, session: &Session) {
         let mut due = self.due();
         let Entry::Occupied(mut sessions) = due.slots.entry(slot) else {
@@ -104,8 +106,8 @@ impl TimerWheel {
         self.due.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Goes the rounds until `stop`, and then ends every session.
-    pub async fn go(&self, stop: CancellationToken) {
+    /// Runs the timers until `stop`, and then closes every session.
+    pub async fn run(&self, stop: CancellationToken) {
         let mut tick = interval(SLOT);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !stop.is_cancelled() {
@@ -113,19 +115,19 @@ impl TimerWheel {
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = self.added.notified(), if is_idle => {}
-                _ = tick.tick(), if !is_idle => self.look(Instant::now()).await,
+                _ = tick.tick(), if !is_idle => self.run_due(Instant::now()).await,
             }
         }
         self.due().stopped = true;
         self.stop_all().await;
     }
 
-    async fn look(&self, now: Instant) {
+    async fn run_due(&self, now: Instant) {
         let current = self.current(now);
         while let Some((slot, sessions)) = self.take_first(|slot| slot <= current) {
-            for some in sessions.chunks(IN_A_ROW) {
+            for some in sessions.chunks(BATCH) {
                 for session in some.iter().filter_map(Weak::upgrade) {
-                    session.look(slot, now);
+                    session.on_timer(slot, now);
                 }
                 tokio::task::yield_now().await;
             }
@@ -134,7 +136,7 @@ impl TimerWheel {
 
     async fn stop_all(&self) {
         while let Some((_, sessions)) = self.take_first(|_| true) {
-            for some in sessions.chunks(IN_A_ROW) {
+            for some in sessions.chunks(BATCH) {
                 for session in some.iter().filter_map(Weak::upgrade) {
                     session.stop();
                 }
@@ -154,16 +156,16 @@ impl TimerWheel {
 mod tests {
     use super::*;
 
-    /// Else a session is looked at too early, has nothing to do, and asks for the same slot for ever.
+    /// Otherwise a timer runs too early, has nothing to do, and is set for the same slot forever.
     #[test]
     fn no_slot_begins_before_its_deadline() {
-        let rounds = TimerWheel::default();
+        let wheel = TimerWheel::default();
         for nanos in [0, 1, 49_999_999, 50_000_000, 50_000_001, 100_700_000] {
-            let deadline = rounds.begun + Duration::from_nanos(nanos);
-            let slot = rounds.slot(deadline);
+            let deadline = wheel.started_at + Duration::from_nanos(nanos);
+            let slot = wheel.slot(deadline);
             let before = deadline - Duration::from_nanos(1);
-            assert!(nanos == 0 || rounds.current(before) < slot, "{nanos}");
-            assert!(slot.0 <= rounds.current(deadline).0 + 1, "{nanos}");
+            assert!(nanos == 0 || wheel.current(before) < slot, "{nanos}");
+            assert!(slot.0 <= wheel.current(deadline).0 + 1, "{nanos}");
         }
     }
 }

@@ -1,0 +1,204 @@
+//! The state of a session after CONNECT: what each further frame does.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::Span;
+
+use super::action::{Authenticated, Env, Join, Pending};
+use super::commands::{Connect, Subscribe, Unsubscribe, check_ack};
+use super::destination::Destination;
+use super::error::SessionError;
+use super::subscription::{Subscription, Topic};
+use crate::auth::TokenError;
+use crate::config;
+use crate::domain::conference::Conference;
+use crate::stomp::negotiate::HeartBeat;
+use crate::stomp::{Command, Frame, Version};
+
+/// Most subscriptions of a session. Clients have one; the documented sample has two.
+pub(super) const SUBSCRIPTIONS_MAX: usize = 8;
+
+/// What follows from a frame, apart from its receipt.
+pub(super) enum Step {
+    Done,
+    Verify(Pending),
+    Join(Destination, Join),
+    Disconnect,
+}
+
+/// A session after CONNECT.
+#[derive(Debug)]
+pub(super) struct Connected {
+    pub(super) version: Version,
+    /// A WebSocket ping was sent and nothing received since.
+    pub(super) is_pinged: bool,
+    client: Authenticated,
+    pub(super) heart_beat: HeartBeat,
+    subscriptions: Vec<Subscription>,
+    last_subscription: u32,
+    last_message: u32,
+}
+
+impl Connected {
+    pub(super) fn new(connect: Connect, client: Authenticated) -> Self {
+        Self {
+            version: connect.version,
+            is_pinged: false,
+            client,
+            heart_beat: connect.heart_beat,
+            subscriptions: Vec::new(),
+            last_subscription: 0,
+            last_message: 0,
+        }
+    }
+
+    pub(super) fn handle_frame(
+        &mut self,
+        frame: &Frame,
+        env: &Env<'_>,
+    ) -> Result<Step, SessionError> {
+        match frame.command {
+            Command::Subscribe => {
+                let subscribe = Subscribe::parse(frame, self.version)?;
+                match subscribe.token {
+                    Some(_) => Ok(Step::Verify(Pending::Subscribe(subscribe))),
+                    None => {
+                        let (destination, join) = self.authorize(subscribe, None, env)?;
+                        Ok(Step::Join(destination, join))
+                    }
+                }
+            }
+            Command::Unsubscribe => self.unsubscribe(&Unsubscribe::parse(frame, self.version)?),
+            Command::Ack | Command::Nack => {
+                check_ack(frame, self.version)?;
+                Ok(Step::Done)
+            }
+            Command::Disconnect => Ok(Step::Disconnect),
+            Command::Connect | Command::Stomp => Err(SessionError::ConnectRepeated),
+            Command::Send => Err(SessionError::SendNotAllowed),
+            Command::Begin | Command::Commit | Command::Abort => Err(SessionError::NoTransactions),
+            Command::Connected | Command::Message | Command::Receipt | Command::Error => {
+                Err(SessionError::ServerCommand(frame.command))
+            }
+        }
+    }
+
+    /// Whether the subscription is allowed, by its own token if it has one.
+    pub(super) fn authorize(
+        &mut self,
+        subscribe: Subscribe,
+        own: Option<&Authenticated>,
+        env: &Env<'_>,
+    ) -> Result<(Destination, Join), SessionError> {
+        let has_id = |known: &Subscription| known.has_id(&subscribe.id, self.version);
+        if self.subscriptions.iter().any(has_id) {
+            return Err(SessionError::IdInUse);
+        }
+        if self.subscriptions.len() >= SUBSCRIPTIONS_MAX {
+            let max = SUBSCRIPTIONS_MAX;
+            return Err(SessionError::TooManySubscriptions { max });
+        }
+        let config::Xmpp { domain, muc_prefix } = env.xmpp;
+        let destination = Destination::parse(&subscribe.destination, muc_prefix, domain)?;
+        let client = own.unwrap_or(&self.client);
+        // CONNECT may be long ago.
+        if client.expiry.has_passed(env.now) {
+            return Err(SessionError::Token(TokenError::Expired));
+        }
+        let waits = |conference| self.waiting().any(|waits_for| waits_for == conference);
+        let grant = &client.grant;
+        let (conference, is_allowed, not_allowed) = match &destination {
+            Destination::Visitor(conference) if waits(conference) => {
+                return Err(SessionError::AlreadyWaiting);
+            }
+            Destination::Visitor(it) => (it, grant.may_wait(it), SessionError::NotVisitor),
+            Destination::State(it) => (it, grant.may_watch(it), SessionError::NotModerator),
+        };
+        Span::current().record("conference", conference.node());
+        match (is_allowed, grant.is_for(conference)) {
+            (true, _) => {}
+            (false, true) => return Err(not_allowed),
+            (false, false) => return Err(SessionError::OtherConference),
+        }
+        let (token, is_service) = (client.key, grant.is_service());
+        let is_further_wait = self.waiting().next().is_some();
+        self.last_subscription += 1;
+        let join = Join {
+            number: self.last_subscription,
+            token,
+            is_service,
+            is_further_wait,
+            subscribe,
+            receipt: None,
+        };
+        Ok((destination, join))
+    }
+
+    /// The conferences that this session waits for.
+    fn waiting(&self) -> impl Iterator<Item = &Conference> {
+        let all = self.subscriptions.iter();
+        all.filter_map(|subscription| match &subscription.topic {
+            Topic::Visitor { ticket, .. } => Some(ticket.conference()),
+            Topic::State(_) => None,
+        })
+    }
+
+    fn unsubscribe(&mut self, named: &Unsubscribe<'_>) -> Result<Step, SessionError> {
+        let version = self.version;
+        let is_named = |subscription: &mut Subscription| match named {
+            Unsubscribe::Id(id) => subscription.has_id(id, version),
+            Unsubscribe::Destination(to) => subscription.matches_destination(to, version),
+        };
+        let mut any = false;
+        for subscription in self.subscriptions.extract_if(.., is_named) {
+            any = true;
+            subscription.topic.leave_permanently();
+        }
+        match any {
+            true => Ok(Step::Done),
+            false => Err(SessionError::NotSubscribed),
+        }
+    }
+
+    pub(super) fn add(&mut self, subscribe: &Subscribe, topic: Topic) {
+        // Most sessions have one subscription.
+        self.subscriptions.reserve_exact(1);
+        let subscription = Subscription::new(subscribe, self.version, topic);
+        self.subscriptions.push(subscription);
+    }
+
+    pub(super) fn release(&mut self, number: u32, json: &[u8]) -> Option<Vec<u8>> {
+        let mut all = self.subscriptions.iter_mut();
+        let subscription = all.find_map(|it| it.topic.release(number).then_some(it))?;
+        self.last_message += 1;
+        Some(subscription.message(self.last_message, json))
+    }
+
+    pub(super) fn state_updates(
+        &mut self,
+        now: Instant,
+        interval: Duration,
+        count: impl Fn(&Conference) -> usize,
+        muc_prefix: &str,
+    ) -> Vec<Vec<u8>> {
+        let mut updates = Vec::new();
+        for subscription in &mut self.subscriptions {
+            let Some(json) = subscription.topic.update(now, interval, &count, muc_prefix) else {
+                continue;
+            };
+            self.last_message += 1;
+            updates.push(subscription.message(self.last_message, &json));
+        }
+        updates
+    }
+
+    pub(super) fn next_state_update(&self) -> Option<Instant> {
+        let all = self.subscriptions.iter();
+        all.filter_map(|subscription| match &subscription.topic {
+            Topic::State(state) => Some(state.next_update_at),
+            Topic::Visitor { .. } => None,
+        })
+        .min()
+    }
+}
