@@ -16,6 +16,7 @@ mod docs;
 mod harness;
 mod house;
 mod keys;
+mod language;
 mod layers;
 mod metrics;
 mod places;
