@@ -105,37 +105,6 @@ async fn every_body_says_its_content_type() {
 }
 
 #[tokio::test]
-async fn frame_before_connect_is_refused() {
-    let usher = start().await;
-    for frame in [
-        subscribe("1", ""),
-        "DISCONNECT\n\n\0".into(),
-        "SEND\n\n\0".into(),
-    ] {
-        refused(&mut Client::open(&usher).await, &frame).await;
-    }
-}
-
-#[tokio::test]
-async fn second_connect_is_refused() {
-    let usher = start().await;
-    for frame in ["CONNECT\n\n\0", "STOMP\n\n\0"] {
-        refused(&mut session(&usher, "1.2").await, frame).await;
-    }
-}
-
-#[tokio::test]
-async fn stomp_frame_begins_a_session_as_connect_does() {
-    let usher = start().await;
-    let mut client = Client::open(&usher).await;
-    assert_eq!(
-        greet(&mut client, "STOMP", "1.2").await.command,
-        "CONNECTED"
-    );
-    client.subscribe("1", &visitor_topic("room")).await;
-}
-
-#[tokio::test]
 async fn connect_needs_no_host() {
     let usher = start().await;
     for version in VERSIONS {
@@ -164,15 +133,6 @@ async fn refused_connect_is_told_why_and_the_socket_closes() {
 }
 
 #[tokio::test]
-async fn connected_names_the_version() {
-    let usher = start().await;
-    for version in VERSIONS {
-        let connected = greet(&mut Client::open(&usher).await, "CONNECT", version).await;
-        assert_eq!(connected.header("version"), version);
-    }
-}
-
-#[tokio::test]
 async fn connected_names_the_session() {
     let usher = start().await;
     let mut names = BTreeSet::new();
@@ -182,16 +142,6 @@ async fn connected_names_the_session() {
         names.insert(connected.header("session").to_owned());
     }
     assert_eq!(names.len(), VERSIONS.len());
-}
-
-#[tokio::test]
-async fn connected_names_the_server() {
-    let usher = start().await;
-    let connected = greet(&mut Client::open(&usher).await, "CONNECT", "1.2").await;
-    assert_eq!(
-        connected.header("server"),
-        concat!("usher/", env!("CARGO_PKG_VERSION"))
-    );
 }
 
 #[tokio::test]
@@ -293,32 +243,6 @@ async fn client_that_falls_silent_is_gone_after_a_margin() {
     );
 }
 
-/// stompjs sends the header in every version, and does not beat in 1.0.
-#[tokio::test]
-async fn heart_beats_are_nothing_to_1_0() {
-    let usher = start_with("queue.heart_beat = \"1s\"").await;
-    let token = sign(&visitor("room"));
-    let mut sessions = Vec::new();
-    for beats in ["1000,1000", "rubbish"] {
-        let mut client = Client::open(&usher).await;
-        client
-            .send(&format!(
-                "CONNECT\naccept-version:1.0\nheart-beat:{beats}\nAuthorization:Bearer {token}\n\n\0"
-            ))
-            .await;
-        let connected = client.frame().await;
-        assert_eq!(connected.command, "CONNECTED", "{beats}: {connected:?}");
-        assert_eq!(connected.header("heart-beat"), "");
-        sessions.push(client);
-    }
-    // Twice the interval, after which a client that promised to beat would be gone.
-    tokio::time::sleep(Duration::from_millis(2500)).await;
-    for client in &mut sessions {
-        client.subscribe("1", &visitor_topic("room")).await;
-        assert_eq!(client.beats, 0);
-    }
-}
-
 #[tokio::test]
 async fn send_is_refused_and_the_socket_closes() {
     let usher = start().await;
@@ -343,40 +267,6 @@ async fn refused_subscription_is_told_why_and_the_socket_closes() {
         let error = refused(&mut session(&usher, "1.2").await, &frame).await;
         assert!(error.header("message").len() > 10);
     }
-}
-
-#[tokio::test]
-async fn subscribe_needs_a_destination() {
-    let usher = start().await;
-    for version in VERSIONS {
-        let error = refused(&mut session(&usher, version).await, "SUBSCRIBE\nid:1\n\n\0").await;
-        assert!(error.header("message").contains("destination"), "{error:?}");
-    }
-}
-
-#[tokio::test]
-async fn subscribe_needs_an_id_since_1_1() {
-    let usher = start().await;
-    let frame = format!(
-        "SUBSCRIBE\ndestination:{}\nreceipt:1\n\n\0",
-        visitor_topic("room")
-    );
-    for version in ["1.1", "1.2"] {
-        let error = refused(&mut session(&usher, version).await, &frame).await;
-        assert!(error.header("message").contains("id"), "{error:?}");
-    }
-    let mut old = session(&usher, "1.0").await;
-    old.send(&frame).await;
-    assert_eq!(old.frame().await.command, "RECEIPT");
-}
-
-#[tokio::test]
-async fn two_subscriptions_need_two_ids() {
-    let usher = start().await;
-    let mut client = session(&usher, "1.2").await;
-    client.subscribe("1", &visitor_topic("room")).await;
-    let error = refused(&mut client, &subscribe("1", "")).await;
-    assert!(error.header("message").contains("this id"), "{error:?}");
 }
 
 #[tokio::test]
@@ -420,75 +310,6 @@ async fn unsubscribed_client_gets_no_more_messages() {
 }
 
 #[tokio::test]
-async fn unsubscribe_needs_the_id_of_a_subscription() {
-    let usher = start().await;
-    for frame in ["UNSUBSCRIBE\nid:9\n\n\0", "UNSUBSCRIBE\n\n\0"] {
-        refused(&mut session(&usher, "1.2").await, frame).await;
-    }
-}
-
-#[tokio::test]
-async fn unsubscribe_by_destination_in_1_0() {
-    let usher = start().await;
-    let mut client = session(&usher, "1.0").await;
-    let topic = visitor_topic("room");
-    for id in ["", "id:1\n"] {
-        client
-            .send(&format!("SUBSCRIBE\n{id}destination:{topic}\n\n\0"))
-            .await;
-        client
-            .send(&format!(
-                "UNSUBSCRIBE\ndestination:{topic}\nreceipt:u\n\n\0"
-            ))
-            .await;
-        let receipt = client.frame().await;
-        assert_eq!(receipt.command, "RECEIPT", "{id:?}: {receipt:?}");
-    }
-    go_live(&usher).await;
-    client.receives_nothing().await;
-}
-
-#[tokio::test]
-async fn ack_needs_the_headers_of_its_version() {
-    let usher = start().await;
-    for (version, good, bad) in [
-        ("1.0", "ACK\nmessage-id:1\n", "ACK\nid:1\n"),
-        (
-            "1.1",
-            "ACK\nmessage-id:1\nsubscription:1\n",
-            "ACK\nmessage-id:1\n",
-        ),
-        (
-            "1.1",
-            "NACK\nmessage-id:1\nsubscription:1\n",
-            "NACK\nid:1\n",
-        ),
-        ("1.2", "ACK\nid:1\n", "ACK\nmessage-id:1\nsubscription:1\n"),
-        ("1.2", "NACK\nid:1\n", "NACK\n"),
-        ("1.0", "ACK\nmessage-id:1\n", "NACK\nmessage-id:1\n"),
-    ] {
-        let mut client = session(&usher, version).await;
-        client.send(&format!("{good}receipt:a\n\n\0")).await;
-        assert_eq!(
-            client.frame().await.header("receipt-id"),
-            "a",
-            "{version} {good}"
-        );
-        refused(&mut client, &format!("{bad}\n\0")).await;
-    }
-}
-
-#[tokio::test]
-async fn transactions_are_refused() {
-    let usher = start().await;
-    for command in ["BEGIN", "COMMIT", "ABORT"] {
-        let frame = format!("{command}\ntransaction:t\n\n\0");
-        let error = refused(&mut session(&usher, "1.2").await, &frame).await;
-        assert!(error.header("message").contains("transaction"), "{error:?}");
-    }
-}
-
-#[tokio::test]
 async fn disconnect_gets_its_receipt_then_the_socket_closes() {
     let usher = start().await;
     for version in VERSIONS {
@@ -503,20 +324,6 @@ async fn disconnect_gets_its_receipt_then_the_socket_closes() {
         assert_eq!(client.frame().await.header("receipt-id"), "d");
         assert!(matches!(client.next().await, Incoming::Closed(Some(_))));
     }
-}
-
-#[tokio::test]
-async fn frames_after_disconnect_are_not_looked_at() {
-    let usher = start().await;
-    let mut client = session(&usher, "1.2").await;
-    client
-        .send(&format!(
-            "DISCONNECT\nreceipt:d\n\n\0{}HELLO\n\n\0",
-            subscribe("1", "receipt:s\n")
-        ))
-        .await;
-    assert_eq!(client.frame().await.header("receipt-id"), "d");
-    assert!(matches!(client.next().await, Incoming::Closed(Some(_))));
 }
 
 #[tokio::test]
@@ -580,19 +387,6 @@ async fn every_frame_that_asks_for_a_receipt_gets_it() {
         assert_eq!(receipt.command, "RECEIPT");
         assert_eq!(receipt.header("receipt-id"), format!("number\\c {n}"));
         assert!(receipt.body.is_empty());
-    }
-}
-
-#[tokio::test]
-async fn receipts_come_in_the_order_of_the_frames() {
-    let usher = start().await;
-    let mut client = session(&usher, "1.2").await;
-    let frames: String = (0..50)
-        .map(|n| format!("ACK\nid:x\nreceipt:{n}\n\n\0"))
-        .collect();
-    client.send(&frames).await;
-    for n in 0..50 {
-        assert_eq!(client.frame().await.header("receipt-id"), n.to_string());
     }
 }
 

@@ -9,6 +9,8 @@
 
 mod bookings;
 mod check;
+#[path = "../../src/session/websocket/client_frame.rs"]
+mod client_frame;
 mod commands;
 mod conformance;
 mod disk;

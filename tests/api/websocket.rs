@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::client_frame::client_frame as frame;
 use crate::harness::Usher;
 use crate::stomp::{SECRET, sign, visitor, visitor_topic};
 
@@ -214,35 +215,6 @@ fn line() -> String {
 fn connect() -> String {
     let token = sign(&visitor("room"));
     format!("CONNECT\naccept-version:1.2\nheart-beat:0,0\nAuthorization:Bearer {token}\n\n\0")
-}
-
-/// A frame of a client: first byte and payload, masked.
-fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![first];
-    match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
-        (Ok(short), _) if short < 126 => bytes.push(0x80 | short),
-        (_, Ok(length)) => {
-            bytes.push(0x80 | 126);
-            bytes.extend(length.to_be_bytes());
-        }
-        _ => {
-            bytes.push(0x80 | 127);
-            bytes.extend((payload.len() as u64).to_be_bytes());
-        }
-    }
-    mask_into(&mut bytes, payload);
-    bytes
-}
-
-fn mask_into(bytes: &mut Vec<u8>, payload: &[u8]) {
-    let mask = [0x37, 0xfa, 0x21, 0x3d];
-    bytes.extend(mask);
-    bytes.extend(
-        payload
-            .iter()
-            .zip(mask.iter().cycle())
-            .map(|(byte, mask)| byte ^ mask),
-    );
 }
 
 /// The frame that the bytes begin with, and where it ends, if it is all there.
@@ -464,45 +436,6 @@ async fn frames_of_the_server_are_unmasked_whole_and_minimal() {
 }
 
 #[tokio::test]
-async fn reserved_bits_end_the_connection() {
-    let usher = start().await;
-    for bit in [0x40, 0x20, 0x10] {
-        assert_eq!(
-            ends(&usher, &frame(FIN | bit | TEXT, b"\n")).await,
-            1002,
-            "{bit:#x}"
-        );
-        assert_eq!(
-            ends(&usher, &frame(FIN | bit | PING, b"")).await,
-            1002,
-            "{bit:#x}"
-        );
-    }
-}
-
-#[tokio::test]
-async fn unknown_opcodes_end_the_connection() {
-    let usher = start().await;
-    for opcode in (3..=7).chain(11..=15) {
-        assert_eq!(
-            ends(&usher, &frame(FIN | opcode, b"")).await,
-            1002,
-            "{opcode}"
-        );
-    }
-}
-
-#[tokio::test]
-async fn length_of_more_than_63_bits_ends_the_connection() {
-    let usher = start().await;
-    let mut bytes = vec![FIN | TEXT, 0xff];
-    bytes.extend([0xff; 8]);
-    bytes.extend([0; 4]);
-    let code = ends(&usher, &bytes).await;
-    assert!(matches!(code, 1002 | 1009), "{code}");
-}
-
-#[tokio::test]
 async fn text_and_binary_messages_are_read() {
     let usher = start().await;
     let mut raw = Raw::open(&usher).await;
@@ -512,20 +445,6 @@ async fn text_and_binary_messages_are_read() {
     // Nothing is a message as well.
     raw.send(&frame(FIN | TEXT, b"")).await;
     raw.is_alive().await;
-}
-
-#[tokio::test]
-async fn frame_may_come_byte_by_byte() {
-    let usher = start().await;
-    let mut raw = Raw::session(&usher).await;
-    raw.socket.set_nodelay(true).unwrap();
-    let receipt = "r".repeat(150);
-    let ack = format!("ACK\nid:x\nreceipt:{receipt}\n\n\0");
-    for byte in frame(FIN | TEXT, ack.as_bytes()) {
-        raw.send(&[byte]).await;
-        tokio::task::yield_now().await;
-    }
-    assert!(raw.text().await.contains(&receipt));
 }
 
 // Fragments
@@ -548,47 +467,7 @@ async fn fragments_are_one_message_with_control_frames_between() {
     assert!(raw.text().await.contains("receipt-id:whole"));
 }
 
-#[tokio::test]
-async fn continuation_of_nothing_ends_the_connection() {
-    let usher = start().await;
-    assert_eq!(ends(&usher, &frame(FIN | CONTINUATION, b"\n")).await, 1002);
-    assert_eq!(ends(&usher, &frame(CONTINUATION, b"\n")).await, 1002);
-    // The end of a message ends it.
-    let twice = [
-        frame(TEXT, b"\n"),
-        frame(FIN | CONTINUATION, b"\n"),
-        frame(FIN | CONTINUATION, b"\n"),
-    ];
-    assert_eq!(ends(&usher, &twice.concat()).await, 1002);
-}
-
-#[tokio::test]
-async fn message_within_a_message_ends_the_connection() {
-    let usher = start().await;
-    for second in [FIN | TEXT, TEXT, FIN | BINARY] {
-        let bytes = [frame(TEXT, b"\n"), frame(second, b"\n")].concat();
-        assert_eq!(ends(&usher, &bytes).await, 1002, "{second:#x}");
-    }
-}
-
 // Control frames
-
-#[tokio::test]
-async fn long_control_frame_ends_the_connection() {
-    let usher = start().await;
-    for opcode in [CLOSE, PING, PONG] {
-        let bytes = frame(FIN | opcode, &[b'x'; 126]);
-        assert_eq!(ends(&usher, &bytes).await, 1002, "{opcode}");
-    }
-}
-
-#[tokio::test]
-async fn fragmented_control_frame_ends_the_connection() {
-    let usher = start().await;
-    for opcode in [CLOSE, PING, PONG] {
-        assert_eq!(ends(&usher, &frame(opcode, b"")).await, 1002, "{opcode}");
-    }
-}
 
 #[tokio::test]
 async fn ping_is_answered_with_the_same_payload() {
@@ -666,28 +545,6 @@ async fn close_within_a_message_is_a_close() {
 }
 
 #[tokio::test]
-async fn close_with_half_a_code_ends_the_connection() {
-    let usher = start().await;
-    assert_eq!(ends(&usher, &frame(FIN | CLOSE, b"\x03")).await, 1002);
-}
-
-#[tokio::test]
-async fn close_with_a_reserved_code_ends_the_connection() {
-    let usher = start().await;
-    for code in [0_u16, 999, 1004, 1005, 1006, 1015, 2000, 5000] {
-        let answered = ends(&usher, &frame(FIN | CLOSE, &code.to_be_bytes())).await;
-        assert_eq!(answered, 1002, "{code}");
-    }
-}
-
-#[tokio::test]
-async fn reason_of_a_close_is_utf_8() {
-    let usher = start().await;
-    let code = ends(&usher, &frame(FIN | CLOSE, b"\x03\xe8\xff\xfe")).await;
-    assert!(matches!(code, 1002 | 1007), "{code}");
-}
-
-#[tokio::test]
 async fn server_that_ends_a_session_closes_the_websocket_too() {
     let usher = start().await;
     let mut raw = Raw::session(&usher).await;
@@ -743,20 +600,6 @@ async fn text_that_is_not_utf_8_ends_the_connection() {
     assert!(matches!(code, 1002 | 1007), "{code}");
 }
 
-#[tokio::test]
-async fn fragments_may_part_a_character() {
-    let usher = start().await;
-    let mut raw = Raw::session(&usher).await;
-    let ack = "ACK\nid:x\nreceipt:€𝄞\n\n\0".as_bytes();
-    let pieces: Vec<_> = ack.chunks(1).collect();
-    for (n, piece) in pieces.iter().enumerate() {
-        let first = if n == 0 { TEXT } else { CONTINUATION };
-        let fin = if n + 1 == pieces.len() { FIN } else { 0 };
-        raw.send(&frame(fin | first, piece)).await;
-    }
-    assert!(raw.text().await.contains("receipt-id:€𝄞"));
-}
-
 // Limits
 
 #[tokio::test]
@@ -800,7 +643,10 @@ async fn session_goes_on_through_all_that_is_allowed() {
 #[test]
 fn every_test_in_the_websocket_table_exists() {
     let table = include_str!("../conformance/websocket.md");
-    let code = include_str!("websocket.rs");
+    let code = concat!(
+        include_str!("websocket.rs"),
+        include_str!("../../src/session/websocket/tests.rs")
+    );
     let cells = table
         .lines()
         .filter(|line| line.starts_with("| ") && !line.starts_with("| ---"))
