@@ -260,8 +260,8 @@ async fn each_refusal_of_connect_has_its_error() {
             "{text:?}"
         );
     }
-    let nobody = claims(&json!({ "name": "neither visitor nor moderator" }));
-    let error = Machine::new(nobody).refused(&connect("1.2", "")).await;
+    let without_role = claims(&json!({ "name": "neither visitor nor moderator" }));
+    let error = Machine::new(without_role).refused(&connect("1.2", "")).await;
     assert_eq!(error, SessionError::NoAccess);
 }
 
