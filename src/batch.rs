@@ -28,8 +28,8 @@ pub(crate) struct BatchItem<Request, Outcome, E> {
 
 impl<Request, Outcome, E: From<WorkerCrashed>> Batcher<Request, Outcome, E> {
     /// Submits a request and waits for its outcome. `work` must [`Batcher::take`] the requests and answer each.
-    /// It is spawned for the first request of a batch only. It is a task of its own since it serves the other
-    /// requests too, and a caller may be dropped.
+    /// It is spawned for the first request of a batch only. It runs in its own task: dropping a caller must not
+    /// cancel the other requests.
     ///
     /// # Errors
     ///

@@ -9,16 +9,18 @@
 //! | [`domain`] | the nouns, pure: conference, booking, allocation, requester, policy (the decision) |
 //! | [`stomp`] | STOMP 1.0, 1.1 and 1.2: frames and bytes, sans I/O |
 //! | [`clock`], `backoff`, [`metrics`], `batch` | one small thing each |
-//! | [`config`] | one file a section: keys, defaults, ranges, what reloads |
+//! | [`config`] | one file per section: keys, defaults, ranges, what reloads |
 //! | [`auth`] | verifying JWTs, their keys, what a token grants, service tokens |
 //! | [`store`] | durable state |
 //! | [`reservation`] | decide, allocate, find, end, expire; or ask an external system (`gateway`) |
-//! | [`queue`] | who waits and which conferences are live |
+//! | [`queue`] | which visitors wait, and which conferences are live |
 //! | [`session`] | a WebSocket and the STOMP conversation on it |
 //! | [`lifecycle`] | signals, the listening socket, systemd |
 //! | [`http`] | routes, the one error body, the accept loop |
 //! | [`service`] | configuration to parts (`build`), `health`, start, reload, stop |
-//! | `cli` (in the binary) | one file a command |
+//! | `cli` (in the binary) | one file per command |
+
+#![cfg_attr(not(test), deny(clippy::too_many_lines))]
 
 pub mod auth;
 mod backoff;

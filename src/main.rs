@@ -1,5 +1,7 @@
 //! The binary `usher`: arguments, logging, exit codes.
 
+#![cfg_attr(not(test), deny(clippy::too_many_lines))]
+
 mod cli;
 
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! The command line: one file a command. The commands use the same store as the service, so they work whether or not
+//! The command line: one file per command. The commands use the same store as the service, so they work whether or not
 //! the service runs.
 
 mod backup;

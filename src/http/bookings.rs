@@ -38,7 +38,7 @@ pub(super) fn routes(shared: &Arc<Shared>) -> BoxedFilter<(Response,)> {
     either(all.boxed(), one.boxed())
 }
 
-/// A booking as the API shows it. The password never leaves; whether there is one does.
+/// A booking as the API shows it. The password is never returned, only whether one is set.
 #[derive(Serialize)]
 struct BookingBody<'a> {
     id: i64,

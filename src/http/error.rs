@@ -1,7 +1,7 @@
-//! What goes out: the one JSON error body, and the one table from errors to status codes.
+//! Responses: the one JSON error body, and the one table from errors to status codes.
 //!
-//! Stock Prosody shows `message` to the user and chokes on anything in it but a string, so every body
-//! with an error status is `{"message": "a sentence"}`, the framework's own refusals included.
+//! Stock Prosody shows `message` to the user and fails if it is not a string, so every body with an error status is
+//! `{"message": "a sentence"}`, the framework's own rejections included.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -21,13 +21,13 @@ use crate::reservation::gateway::GatewayError;
 use crate::reservation::{BookingError, ReservationError};
 use crate::store::StoreError;
 
-/// A response of ours.
+/// A response of this server.
 pub(super) type Response = warp::reply::Response;
 
 /// `Retry-After`, in seconds, while the database or a key is unavailable.
 const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("5");
 
-/// An answer that says no.
+/// A response with an error status.
 #[derive(Clone, Debug)]
 pub(super) struct ApiError {
     status: StatusCode,
@@ -47,7 +47,7 @@ impl ApiError {
         }
     }
 
-    /// Adds a key to the body.
+    /// Adds a member to the body.
     pub(super) fn with_field(mut self, key: &str, value: impl Into<Value>) -> Self {
         self.body.insert(key.to_owned(), value.into());
         self
@@ -68,15 +68,15 @@ impl ApiError {
         Self::not_found("There is no such path; docs/api.md lists the paths.")
     }
 
-    /// For a caller who isn't let in; `to_users` is the status for a good token, but a user's.
-    pub(super) fn refused(refusal: &AuthError, to_users: StatusCode) -> Self {
+    /// For an unauthorized caller; `user_token_status` is the status for a user's valid token.
+    pub(super) fn refused(refusal: &AuthError, user_token_status: StatusCode) -> Self {
         let message = refusal.to_string();
         match refusal {
             AuthError::Token(error) if error.is_temporary() => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
                     .with_header(RETRY_AFTER, RETRY_SECONDS)
             }
-            AuthError::NotAService => Self::new(to_users, message).with_www_authenticate(),
+            AuthError::NotAService => Self::new(user_token_status, message).with_www_authenticate(),
             AuthError::Missing
             | AuthError::NotBearer
             | AuthError::NotConfigured
@@ -86,7 +86,7 @@ impl ApiError {
         }
     }
 
-    /// Says what kind of token would do (RFC 9110, section 11.6.1).
+    /// Names the required authentication scheme (RFC 9110, section 11.6.1).
     fn with_www_authenticate(self) -> Self {
         self.with_header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
     }
@@ -113,7 +113,7 @@ impl ApiError {
             .with_header(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"))
     }
 
-    /// For a caller for whom there is no room. Their connection is not kept: it takes some, too.
+    /// For a client beyond a limit. Its connection is closed, since it counts too.
     pub(super) fn connection_limit(status: StatusCode, message: &str) -> Self {
         Self::new(status, message).with_header(CONNECTION, HeaderValue::from_static("close"))
     }
@@ -123,8 +123,8 @@ impl ApiError {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, message)
     }
 
-    pub(super) fn wrong_type(wanted: &str) -> Self {
-        let message = format!("The body must be {wanted}; send it so, and say so in Content-Type.");
+    pub(super) fn wrong_type(expected: &str) -> Self {
+        let message = format!("The body must be {expected}, with that Content-Type.");
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message)
     }
 }
@@ -160,7 +160,7 @@ impl From<StoreError> for ApiError {
     }
 }
 
-/// Several may have asked for the one thing that failed.
+/// Several requests may share one failed transaction.
 impl From<Arc<StoreError>> for ApiError {
     fn from(error: Arc<StoreError>) -> Self {
         Self::from(&*error)
@@ -186,7 +186,7 @@ impl From<&StoreError> for ApiError {
                 tracing::error!(%error, "the database can't be used");
                 Self::new(
                     StatusCode::SERVICE_UNAVAILABLE,
-                    "The reservation service can't write down its answer right now. Try again in a few seconds.",
+                    "The reservation service can't store its decision at the moment. Try again in a few seconds.",
                 )
                 .with_header(RETRY_AFTER, RETRY_SECONDS)
             }
@@ -265,22 +265,22 @@ impl Reply for ApiError {
     }
 }
 
-/// A JSON answer.
+/// A JSON response.
 pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response {
     warp::reply::with_status(warp::reply::json(body), status).into_response()
 }
 
-/// An answer without a body.
+/// A response without a body.
 pub(super) fn no_content() -> Response {
     StatusCode::NO_CONTENT.into_response()
 }
 
-/// Makes the answer of a handler's result.
+/// Makes a response of a handler's result.
 pub(super) fn respond(outcome: Result<Response, ApiError>) -> Response {
     outcome.unwrap_or_else(ApiError::into_response)
 }
 
-/// Answers what no route took: the only place where the framework's rejections become answers.
+/// Answers a request that no route accepted: the only place where the framework's rejections become responses.
 pub(super) async fn recover(rejection: Rejection) -> Result<Response, Infallible> {
     let error = match rejection.find::<ApiError>() {
         Some(error) => error.clone(),

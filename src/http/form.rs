@@ -243,8 +243,7 @@ impl<'de> Deserialize<'de> for Time {
     }
 }
 
-/// A whole number. One that is too large for us is the largest there is: above the bound of its field, and refused
-/// with it.
+/// A whole number. Larger numbers saturate, and then fail the range check of their field.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Count(pub(super) u32);
 
@@ -335,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_too_large_for_us_is_the_largest() {
+    fn numbers_beyond_the_range_saturate() {
         let sample = json(r#"{"max_occupants": 5000000000}"#).unwrap();
         assert_eq!(sample.max_occupants.unwrap().0, u32::MAX);
     }

@@ -48,8 +48,8 @@ fn version() -> Response {
     json(StatusCode::OK, &body)
 }
 
-/// `GET /ready`, and `/about/health`, where Jitsi's services have it: whether it can do its work (write down
-/// an answer, accept connections, and is not about to stop), and if not, why not.
+/// `GET /ready`, and `/about/health`, where Jitsi's services have it: whether the store is writable,
+/// connections are accepted, and no shutdown is under way; otherwise the reasons.
 async fn ready(shared: &Shared) -> Response {
     let mut reasons = Vec::new();
     if shared.stop.is_cancelled() {

@@ -103,8 +103,14 @@ pub(super) fn request(
                     return Err(warp::reject::custom(ApiError::wrong_method(methods)));
                 }
                 let now = clock::now();
-                if let Access::Service(to_users) = access {
-                    authorize(&shared.service_auth.load_full(), &headers, to_users, now).await?;
+                if let Access::Service(user_token_status) = access {
+                    authorize(
+                        &shared.service_auth.load_full(),
+                        &headers,
+                        user_token_status,
+                        now,
+                    )
+                    .await?;
                 }
                 Ok((method, headers, now))
             }
@@ -128,10 +134,10 @@ pub(super) fn request(
 pub(super) async fn authorize(
     auth: &ServiceAuth,
     headers: &HeaderMap,
-    to_users: StatusCode,
+    user_token_status: StatusCode,
     now: DateTime<Utc>,
 ) -> Result<(), Rejection> {
-    let refused = |refusal| warp::reject::custom(ApiError::refused(&refusal, to_users));
+    let refused = |refusal| warp::reject::custom(ApiError::refused(&refusal, user_token_status));
     let authorization = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
     auth.authorize(authorization, is_proxied(headers), now)
         .await

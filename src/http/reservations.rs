@@ -31,17 +31,17 @@ const CLOCK_SKEW_SECONDS: i64 = 60;
 /// Whether Prosody's clock differed from usher's at the last request. Only a change is logged.
 #[derive(Debug, Default)]
 pub(super) struct ClockSkew {
-    differ: AtomicBool,
+    is_skewed: AtomicBool,
 }
 
 impl ClockSkew {
     fn compare(&self, prosody: DateTime<Utc>, usher: DateTime<Utc>) {
         let seconds = (prosody - usher).num_seconds();
-        let differ = seconds.abs() > CLOCK_SKEW_SECONDS;
-        if self.differ.swap(differ, Ordering::Relaxed) == differ {
+        let is_skewed = seconds.abs() > CLOCK_SKEW_SECONDS;
+        if self.is_skewed.swap(is_skewed, Ordering::Relaxed) == is_skewed {
             return;
         }
-        if differ {
+        if is_skewed {
             tracing::warn!(
                 seconds,
                 "clock skew between Prosody and usher; usher's clock is used"

@@ -1,8 +1,7 @@
-//! The accept loop: connections in, bounded in number and patience, and out again on shutdown.
+//! The accept loop: it bounds the number of connections and their time-outs, and ends them on shutdown.
 //!
-//! warp's own server would do, but for four things: it waits for a slow request head for ever, has no
-//! bound on connections, routes `//conference` nowhere (a prefix that ends in a slash is a common slip
-//! in Prosody's configuration), and doesn't set `TCP_NODELAY`.
+//! warp's own server lacks four things: a time-out for slow request heads, a bound on connections, `//conference`
+//! as `/conference` (a prefix that ends in a slash is a common error in Prosody's configuration), and `TCP_NODELAY`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,24 +21,23 @@ use crate::http::health::AcceptLoopHealth;
 
 /// How long a request's head may take to arrive, and an idle connection is kept.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a connection that was accepted just before the stop may take to its first request.
+/// How long a connection that was accepted just before a shutdown may take to its first request.
 const FIRST_REQUEST: Duration = Duration::from_millis(500);
 /// Largest request head.
 const HEAD_MAX: usize = 32 * 1024;
 /// No more connections than this are reserved for requests.
 const RESERVED_MAX: usize = 100;
-/// Pause after a failed accept (out of file descriptors, mostly): others need the time to leave.
+/// Pause after a failed accept, mostly for lack of file descriptors: other connections must end first.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// How many of `max_connections` WebSockets may not take: a crowd must not keep Prosody and the operator out.
+/// How many of `max_connections` are reserved for requests: visitors must not block Prosody and the operator.
 #[must_use]
 pub fn reserved_for_requests(max_connections: usize) -> usize {
     (max_connections / 20).min(RESERVED_MAX)
 }
 
-/// Serves `api` on `listener` until `stop`; then lets the requests that are under way finish. The
-/// caller waits for them through `connections`. A connection's place is freed when it ends, or, if it
-/// became a WebSocket, when its session ends.
+/// Serves on `listener` until `shared.stop`; then requests that are under way finish. The caller waits for them through
+/// `shared.connections`. A connection's permit is released when it ends, or, after an upgrade, when its session ends.
 pub async fn run(listener: TcpListener, shared: Arc<Shared>) {
     let service = warp::service(super::routes(&shared));
     let (health, stop) = (&shared.accept_loop, &shared.stop);
@@ -47,7 +45,7 @@ pub async fn run(listener: TcpListener, shared: Arc<Shared>) {
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
-            // What is dropped here is begun again; nothing is lost by it.
+            // The dropped accept starts again: no connection is lost.
             () = health.tick() => continue,
             accepted = accept(&listener, &permits, health) => accepted,
         };
@@ -61,10 +59,10 @@ pub async fn run(listener: TcpListener, shared: Arc<Shared>) {
                 peer,
                 permit: Arc::new(permit),
             };
-            let asked = CancellationToken::new();
-            let asking = asked.clone();
+            let first_request = CancellationToken::new();
+            let first_request_seen = first_request.clone();
             let service = service_fn(move |mut request| {
-                asking.cancel();
+                first_request_seen.cancel();
                 normalize_path(&mut request);
                 request.extensions_mut().insert(from.clone());
                 service.call(request)
@@ -79,10 +77,10 @@ pub async fn run(listener: TcpListener, shared: Arc<Shared>) {
             let outcome = tokio::select! {
                 outcome = connection.as_mut() => outcome,
                 () = stop.cancelled() => {
-                    // Who was accepted has been promised an answer; a request may be on its way.
+                    // A request may be on its way, and its client expects an answer.
                     let outcome = tokio::select! {
                         outcome = connection.as_mut() => Some(outcome),
-                        () = asked.cancelled() => None,
+                        () = first_request.cancelled() => None,
                         () = tokio::time::sleep(FIRST_REQUEST) => None,
                     };
                     match outcome {
@@ -101,7 +99,7 @@ pub async fn run(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-/// The next connection, once there is a place for it; until then it waits in the kernel's backlog.
+/// The next connection, once there is a permit for it; until then it waits in the kernel's backlog.
 async fn accept(
     listener: &TcpListener,
     permits: &Arc<Semaphore>,
@@ -117,7 +115,7 @@ async fn accept(
                 }
                 return Some((stream, peer, permit));
             }
-            // Never a reason to stop serving.
+            // The service goes on after every kind of error.
             Err(error) => {
                 health.record_accept(Err(&error));
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -127,7 +125,7 @@ async fn accept(
     }
 }
 
-/// Takes `//conference` for `/conference`, and `/conference/` too.
+/// Collapses repeated slashes and drops a trailing one: `//conference` becomes `/conference`.
 fn normalize_path<B>(request: &mut hyper::Request<B>) {
     let path = request.uri().path();
     if !path.contains("//") && (path == "/" || !path.ends_with('/')) {

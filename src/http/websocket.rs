@@ -44,7 +44,7 @@ pub(super) fn open(
         return Err(ApiError::upgrade_required());
     };
     // Also during shutdown: the session then closes at once. Jitsi Meet's client counts a refused handshake as an
-    // error, and a close not.
+    // error, but not a close.
     if connection.available() < reserved_for_requests(shared.config.server.max_connections) {
         let message = "All connections for visitors are in use; try again later, or raise server.max_connections.";
         return Err(ApiError::connection_limit(
@@ -58,14 +58,14 @@ pub(super) fn open(
         connection.peer.ip(),
         &shared.config.queue.trusted_proxies,
     );
-    let caller = address
+    let client_ip = address
         .map(|address| count_connection(address, &context))
         .transpose()?;
     let sessions = shared.connections.clone();
     // A task of its own, which ends when the session begins: the session's task stays small.
     shared.connections.spawn(async move {
         let Connection { peer, permit } = connection;
-        if let Some(session) = begin(upgrade, context, caller).await {
+        if let Some(session) = begin(upgrade, context, client_ip).await {
             let span = tracing::debug_span!("session", %peer, conference = Empty);
             sessions.spawn(run(session, permit).instrument(span));
         }
@@ -94,7 +94,7 @@ async fn run(session: Arc<Session>, permit: Arc<OwnedSemaphorePermit>) {
 async fn begin(
     upgrade: OnUpgrade,
     context: Arc<SessionContext>,
-    caller: Option<LimitGuard<IpAddr>>,
+    client_ip: Option<LimitGuard<IpAddr>>,
 ) -> Option<Arc<Session>> {
     let Ok(Ok(upgraded)) = tokio::time::timeout(UPGRADE_TIMEOUT, upgrade).await else {
         tracing::debug!("no connection followed the handshake");
@@ -106,7 +106,7 @@ async fn begin(
         parts.io.into_inner(),
         &parts.read_buf,
         &context,
-        caller,
+        client_ip,
     ))
 }
 
@@ -171,7 +171,7 @@ fn header_list(headers: &HeaderMap, name: &HeaderName) -> String {
     values.join(",")
 }
 
-/// The client address: the right-most `X-Forwarded-For` entry that no trusted proxy stands for. `None` for the loopback,
+/// The client address: the right-most `X-Forwarded-For` entry that is not a trusted proxy. `None` for the loopback,
 /// where nginx is: it is never counted. Entries that cannot be parsed count as 0.0.0.0, so that they cannot bypass the
 /// limit.
 fn client_address(headers: &HeaderMap, peer: IpAddr, trusted: &[IpAddr]) -> Option<IpAddr> {

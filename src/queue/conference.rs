@@ -223,8 +223,8 @@ impl ConferenceQueue {
         self.line.tick(per_second)
     }
 
-    /// The conference is no longer live; returns whether it was. Places of released visitors lose their worth:
-    /// `on_removed` receives the token of each.
+    /// The conference is no longer live; returns whether it was. Reserved places of released visitors are
+    /// removed: `on_removed` receives the token of each.
     pub(super) fn end_live(&mut self, on_removed: impl FnMut(TokenKey)) -> bool {
         self.line.end_live();
         self.retain(|place| !place.released, on_removed);

@@ -1,7 +1,7 @@
 //! Decides on requests: all that arrived while the transaction before ran, in one transaction.
 //!
-//! A few statements and one commit serve any number of requests. What a decision reads still holds when its
-//! outcome is written, as in a transaction of its own, and no answer leaves before everything is on disk.
+//! A few statements and one commit serve any number of requests. Reads and writes of a decision are in one
+//! transaction, so the data can't change in between, and no answer leaves before everything is on disk.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

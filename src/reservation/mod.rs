@@ -1,7 +1,7 @@
 //! Reservations: decides on requests, finds and ends conferences, and keeps bookings.
 //!
 //! A *booking* is made in advance; an *allocation* is a running conference, made by `POST /conference`.
-//! Each change is one transaction: what a decision read still holds when its outcome is written.
+//! Each change is one transaction, so the data that a decision reads can't change before its outcome is written.
 
 mod allocate;
 mod bookings;

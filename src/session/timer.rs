@@ -16,7 +16,7 @@ use super::{Session, State};
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a client without heart-beats receives a WebSocket ping.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
-/// A client's heart-beat or pong may be late by one interval: networks and timers are.
+/// A client's heart-beat or pong may be late by one interval, to tolerate delays of networks and timers.
 const TOLERANCE: u32 = 2;
 /// How much later the timer checks a session again while a token is being verified.
 const VERIFYING_PAUSE: Duration = Duration::from_secs(1);

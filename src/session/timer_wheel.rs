@@ -63,7 +63,7 @@ impl TimerWheel {
         Slot(u32::try_from(slot).unwrap_or(u32::MAX - 1))
     }
 
-    /// The last slot that has started_at.
+    /// The last slot that has started.
     fn current(&self, now: Instant) -> Slot {
         let since = now.saturating_duration_since(self.started_at).as_nanos();
         Slot(u32::try_from(since / SLOT.as_nanos()).unwrap_or(u32::MAX - 1))

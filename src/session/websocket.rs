@@ -26,7 +26,7 @@ pub(super) enum WsMessage {
     Close(Option<CloseCode>),
 }
 
-/// How a client violated the protocol. The messages address the author of the client.
+/// How a client violated the protocol. The messages are for client developers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub(super) enum ProtocolError {
     #[error("the WebSocket frame has RSV bits set; no extension was negotiated")]

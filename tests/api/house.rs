@@ -1,10 +1,10 @@
-//! The house's rules about what may be used where, read off the source.
+//! Rules about what may be used where, and how long a file may be, checked against the source.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Every source file, with its path below `src`.
-fn sources() -> Vec<(String, String)> {
+pub(crate) fn source_files() -> Vec<(String, String)> {
     fn walk(directory: &Path, into: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
@@ -25,16 +25,41 @@ fn sources() -> Vec<(String, String)> {
     files.collect()
 }
 
+/// Whether a file of `src` holds tests only.
+pub(crate) fn is_test(path: &str) -> bool {
+    let directories = path.trim_end_matches(".rs").split('/');
+    directories
+        .skip(1)
+        .any(|name| matches!(name, "tests" | "test_keys"))
+}
+
+#[test]
+fn files_have_at_most_500_lines() {
+    let files = source_files()
+        .into_iter()
+        .filter(|(path, _)| !is_test(path));
+    let lengths: Vec<_> = files
+        .map(|(path, text)| (text.lines().count(), path))
+        .collect();
+    assert!(lengths.len() > 50);
+    for (lines, path) in lengths {
+        assert!(
+            lines <= 500,
+            "{path} has {lines} lines: split it by what it owns"
+        );
+    }
+}
+
 /// Asserts that only files that `may` contain one of these words, and that some file does.
 fn only(words: &[&str], may: impl Fn(&str) -> bool) {
     let mut users = 0;
-    for (name, text) in sources() {
+    for (name, text) in source_files() {
         for word in words.iter().filter(|word| text.contains(**word)) {
             users += 1;
             assert!(may(&name), "{name} has {word}");
         }
     }
-    assert!(users > 0, "nobody uses {words:?}");
+    assert!(users > 0, "no file uses {words:?}");
 }
 
 #[test]
@@ -93,7 +118,7 @@ fn the_rooms_in_the_middle_are_pure() {
         "reservation/gateway/circuit_breaker.rs",
         "reservation/gateway/id.rs",
     ];
-    let sources = sources();
+    let sources = source_files();
     for room in pure {
         let (_, text) = sources.iter().find(|(name, _)| name == room).expect(room);
         for word in [

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use crate::house::{is_test, source_files};
 
 /// The rooms from the ground up. A room may use the rooms before it.
 const ORDER: &[&str] = &[
@@ -33,29 +35,11 @@ struct Source {
 }
 
 fn sources() -> Vec<Source> {
-    fn walk(directory: &Path, into: &mut Vec<PathBuf>) {
-        for entry in fs::read_dir(directory).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                walk(&path, into);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                into.push(path);
-            }
-        }
-    }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut paths = Vec::new();
-    walk(&root, &mut paths);
-    let files = paths.into_iter().filter_map(|path| {
-        let name = path.strip_prefix(&root).unwrap().with_extension("");
-        let module = name.display().to_string();
-        let module = module.trim_end_matches("/mod").to_owned();
-        let is_test = module.ends_with("/tests")
-            || module.contains("/tests/")
-            || module.ends_with("/test_keys");
-        (!is_test && module != "lib" && module != "main").then(|| Source {
-            module,
-            code: production(&fs::read_to_string(&path).unwrap()),
+    let files = source_files().into_iter().filter_map(|(path, text)| {
+        let module = path.trim_end_matches(".rs").trim_end_matches("/mod");
+        (!is_test(&path) && module != "lib" && module != "main").then(|| Source {
+            module: module.to_owned(),
+            code: production(&text),
         })
     });
     files.collect()

@@ -93,9 +93,9 @@ fn report(findings: &[Finding], json: bool) -> anyhow::Result<ExitCode> {
 }
 
 /// jicofo answers conference requests over HTTP. They bypass Prosody's stock module, but not ours.
-fn bypass(passed_on: Option<bool>, module: Option<prosody::ReservationModule>) -> Finding {
+fn bypass(passes_requests: Option<bool>, module: Option<prosody::ReservationModule>) -> Finding {
     let about = "conference requests over HTTP";
-    match (passed_on, module) {
+    match (passes_requests, module) {
         (None, _) => Finding::not_installed(about, "whether nginx passes /conference-request/v1 on is unknown"),
         (Some(false), _) => Finding::ok(about, "nginx passes none on to jicofo"),
         (Some(true), Some(prosody::ReservationModule::Shim)) => {

@@ -131,16 +131,16 @@ pub(super) fn message(status: u16, body: &[u8], room: &str) -> String {
     })
 }
 
-struct Members(Map<String, Value>);
+struct JsonObject(Map<String, Value>);
 
-fn object(body: &[u8]) -> Result<Members, ResponseError> {
+fn object(body: &[u8]) -> Result<JsonObject, ResponseError> {
     match serde_json::from_slice(body) {
-        Ok(Value::Object(members)) => Ok(Members(members)),
+        Ok(Value::Object(members)) => Ok(JsonObject(members)),
         _ => Err(ResponseError::NotAnObject),
     }
 }
 
-impl Members {
+impl JsonObject {
     /// A member that is not `null`.
     fn get(&self, field: &str) -> Option<&Value> {
         self.0.get(field).filter(|value| !value.is_null())
@@ -195,7 +195,7 @@ impl Members {
     }
 }
 
-fn id(members: &Members, expected: Expected<'_>) -> Result<UpstreamId, ResponseError> {
+fn id(members: &JsonObject, expected: Expected<'_>) -> Result<UpstreamId, ResponseError> {
     let Some(value) = members.get("id") else {
         // The response to a request with an id is the conference of that id.
         return expected.id.cloned().ok_or(ResponseError::Missing("id"));
@@ -207,7 +207,7 @@ fn id(members: &Members, expected: Expected<'_>) -> Result<UpstreamId, ResponseE
 }
 
 /// The stock module requires the room's node, in any case; it receives what it wrote itself.
-fn name(members: &Members, expected: Expected<'_>) -> Result<String, ResponseError> {
+fn name(members: &JsonObject, expected: Expected<'_>) -> Result<String, ResponseError> {
     let received = members.text("name", "a string")?;
     match (received, expected.name) {
         (Some(received), Some(sent)) if !received.eq_ignore_ascii_case(sent) => {
@@ -219,7 +219,7 @@ fn name(members: &Members, expected: Expected<'_>) -> Result<String, ResponseErr
     }
 }
 
-fn options(members: &Members) -> Result<Options, ResponseError> {
+fn options(members: &JsonObject) -> Result<Options, ResponseError> {
     let field = "max_occupants";
     let expected = "a whole number from 1 up";
     let max_occupants = members.whole(field, expected)?;
@@ -235,7 +235,7 @@ fn options(members: &Members) -> Result<Options, ResponseError> {
     })
 }
 
-fn password(members: &Members) -> Result<Option<String>, ResponseError> {
+fn password(members: &JsonObject) -> Result<Option<String>, ResponseError> {
     let (field, expected) = ("password", "a string");
     let password = match members.get(field) {
         None => return Ok(None),

@@ -261,7 +261,9 @@ async fn each_refusal_of_connect_has_its_error() {
         );
     }
     let without_role = claims(&json!({ "name": "neither visitor nor moderator" }));
-    let error = Machine::new(without_role).refused(&connect("1.2", "")).await;
+    let error = Machine::new(without_role)
+        .refused(&connect("1.2", ""))
+        .await;
     assert_eq!(error, SessionError::NoAccess);
 }
 
