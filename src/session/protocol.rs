@@ -188,7 +188,7 @@ impl Protocol {
     pub(super) fn liveness(&self, connect_timeout: Duration) -> Liveness {
         match self.connected() {
             None => Liveness::Connect(connect_timeout),
-            Some(connected) => match connected.heart_beat.expect {
+            Some(connected) => match connected.heart_beat().expect {
                 Some(interval) => Liveness::HeartBeat(interval),
                 None => Liveness::Ping {
                     is_pinged: connected.is_pinged,
@@ -199,7 +199,7 @@ impl Protocol {
 
     /// The interval in which the server must send something.
     pub(super) fn send_interval(&self) -> Option<Duration> {
-        self.connected()?.heart_beat.send
+        self.connected()?.heart_beat().send
     }
 
     /// The negotiated version, after CONNECT.
