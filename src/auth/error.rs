@@ -4,7 +4,7 @@
 /// token, and only the beginning of a claim.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// The token is longer than [`MAX_TOKEN_BYTES`].
+    /// The token is longer than `MAX_TOKEN_BYTES`.
     #[error("the token is longer than {max} bytes; put less into it")]
     TooLong {
         /// The most bytes a token may have.

@@ -10,7 +10,7 @@ use crate::text::{escape_for_message, is_unsafe_for_display, percent_decode};
 /// A conference: the one key for a room, its tenant and its domain, however they were written.
 ///
 /// For a few names [`Conference::node`] differs from the node that Prosody sent (see
-/// [`room_name::canonicalize`]): an answer that must echo a name echoes the request, not the key.
+/// `room_name::canonicalize`): an answer that must echo a name echoes the request, not the key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Conference {
     room: String,
