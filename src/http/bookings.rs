@@ -121,9 +121,21 @@ struct BookingFields {
     #[serde(deserialize_with = "nullable")]
     waiting_queue: Option<Option<bool>>,
     #[serde(deserialize_with = "nullable")]
-    starters: Option<Option<StartPolicy>>,
+    starters: Option<Option<Starters>>,
     #[serde(deserialize_with = "nullable")]
     auto_live: Option<Option<Count>>,
+}
+
+/// The member `starters`: a string. Serde's own reader of enums accepts an object, too.
+#[derive(Debug)]
+struct Starters(StartPolicy);
+
+impl<'de> Deserialize<'de> for Starters {
+    fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(value)?;
+        let refused = |_| D::Error::custom("must be \"anyone\" or \"owner\"");
+        text.parse().map(Self).map_err(refused)
+    }
 }
 
 impl BookingFields {
@@ -138,7 +150,8 @@ impl BookingFields {
         set(&mut draft.owner, self.owner);
         set(&mut draft.start, self.start.flatten().map(|time| time.0));
         set(&mut draft.end, self.end.map(|end| end.map(|time| time.0)));
-        set(&mut draft.start_policy, self.starters);
+        let start_policy = self.starters.map(|it| it.map(|starters| starters.0));
+        set(&mut draft.start_policy, start_policy);
         let count = |count: Option<Count>| count.map(|it| it.0);
         set(&mut draft.auto_live, self.auto_live.map(count));
         let options = &mut draft.options;

@@ -1,7 +1,9 @@
 //! Fields of JSON bodies, forms and queries: read into structs by serde, with all wrong fields named at once.
 
+use std::fmt;
+
 use chrono::{DateTime, Utc};
-use serde::de::{DeserializeOwned, Error as _};
+use serde::de::{DeserializeOwned, Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 use thiserror::Error;
@@ -12,6 +14,9 @@ use crate::text::percent_decode;
 
 /// How many characters of a name that the caller chose are repeated.
 const MAX_NAME_CHARS: usize = 40;
+
+/// How many wrong fields are named at once.
+const ERRORS_MAX: usize = 20;
 
 /// What is wrong with a field: its name, the fault and the remedy.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -61,6 +66,45 @@ impl FieldError {
     }
 }
 
+/// The members of an object or form as they were written. Of two members of the same name, the usual readers keep
+/// the last without an error; here the first stays, and the name is kept as a duplicate.
+#[derive(Debug, Default)]
+struct Object {
+    members: Map<String, Value>,
+    duplicates: Vec<String>,
+}
+
+impl Object {
+    fn insert(&mut self, name: String, value: Value) {
+        if !self.members.contains_key(&name) {
+            self.members.insert(name, value);
+        } else if self.duplicates.len() < ERRORS_MAX && !self.duplicates.contains(&name) {
+            self.duplicates.push(name);
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        json.deserialize_map(Self::default())
+    }
+}
+
+impl<'de> Visitor<'de> for Object {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self, A::Error> {
+        while let Some((name, value)) = map.next_entry()? {
+            self.insert(name, value);
+        }
+        Ok(self)
+    }
+}
+
 /// Fields as far as they could be read, and what is wrong with the others. A wrong field is read as absent.
 #[derive(Debug)]
 pub(super) struct Fields<T> {
@@ -75,20 +119,10 @@ impl<T: DeserializeOwned> Fields<T> {
     ///
     /// When the body is not a JSON object. Wrong fields of an object are kept for [`Fields::finish`].
     pub(super) fn from_json(body: &[u8]) -> Result<Self, Vec<FieldError>> {
-        let first = match serde_json::from_slice(body) {
-            Ok(values) => {
-                return Ok(Self {
-                    values,
-                    errors: Vec::new(),
-                });
-            }
-            Err(error) => error,
-        };
-        let not_json = |error: serde_json::Error| vec![FieldError::NotJson(error.to_string())];
-        match serde_json::from_slice(body).map_err(not_json)? {
-            // JSON's usual readers keep the last of two members of the same name.
-            Value::Object(members) => Self::collect(members, duplicate(&first.to_string())),
-            _ => Err(vec![FieldError::NotAnObject]),
+        match serde_json::from_slice::<Object>(body) {
+            Ok(object) => Self::collect(object.members, object.duplicates),
+            Err(error) if error.is_data() => Err(vec![FieldError::NotAnObject]),
+            Err(error) => Err(vec![FieldError::NotJson(error.to_string())]),
         }
     }
 
@@ -108,28 +142,40 @@ impl<T: DeserializeOwned> Fields<T> {
         }
         let pairs: Vec<(String, String)> = serde_urlencoded::from_bytes(raw)
             .map_err(|_| vec![FieldError::Escape("The body".into())])?;
-        let count = pairs.len();
-        let mut members =
-            Map::from_iter(pairs.into_iter().map(|(name, value)| (name, value.into())));
-        // Serde refuses duplicates of the fields that it knows; others may be there twice.
-        let first = (members.len() < count)
-            .then(|| serde_urlencoded::from_bytes::<T>(raw).err())
-            .flatten()
-            .and_then(|error| duplicate(&error.to_string()));
-        members.retain(|_, value| value != "");
-        Self::collect(members, first)
+        let mut object = Object::default();
+        for (name, value) in pairs {
+            // Not left out: an unknown field is refused even if it is empty.
+            let value = Some(value).filter(|value| !value.is_empty());
+            object.insert(name, value.into());
+        }
+        Self::collect(object.members, object.duplicates)
+    }
+
+    /// Without the errors about fields that are none of `known`: a later Prosody may send more.
+    pub(super) fn ignore_unknown(mut self, known: &[&str]) -> Self {
+        self.errors.retain(|error| match error {
+            FieldError::Duplicate(name) => known.contains(&name.as_str()),
+            _ => true,
+        });
+        self
     }
 
     /// Reads `members`, leaving out one wrong field after another.
     fn collect(
         members: Map<String, Value>,
-        first: Option<FieldError>,
+        duplicates: Vec<String>,
     ) -> Result<Self, Vec<FieldError>> {
-        let mut errors = Vec::from_iter(first);
+        let mut errors = Vec::new();
+        let mut known_duplicates = duplicates;
         let mut members = Value::Object(members);
         loop {
             let error = match serde_path_to_error::deserialize(&members) {
-                Ok(values) => return Ok(Self { values, errors }),
+                Ok(values) => {
+                    let duplicates = known_duplicates.iter().map(|name| shorten(name));
+                    errors.extend(duplicates.map(FieldError::Duplicate));
+                    errors.truncate(ERRORS_MAX);
+                    return Ok(Self { values, errors });
+                }
                 Err(error) => error,
             };
             let message = error.inner().to_string();
@@ -144,8 +190,9 @@ impl<T: DeserializeOwned> Fields<T> {
                     message: expectation(&message),
                 },
             });
+            known_duplicates.retain(|it| it != name);
             let removed = members.as_object_mut().and_then(|all| all.remove(name));
-            if removed.is_none() {
+            if removed.is_none() || errors.len() == ERRORS_MAX {
                 return Err(errors);
             }
         }
@@ -195,11 +242,6 @@ impl<T> Fields<T> {
             _ => Err(self.errors),
         }
     }
-}
-
-/// Serde's words for a member that is there twice.
-fn duplicate(message: &str) -> Option<FieldError> {
-    quoted(message, "duplicate field `").map(|name| FieldError::Duplicate(shorten(name)))
 }
 
 fn quoted<'a>(message: &'a str, before: &str) -> Option<&'a str> {
@@ -320,6 +362,8 @@ mod tests {
         assert_eq!(errors, [FieldError::Duplicate("name".into())]);
         let errors = form("name=&name=a").unwrap_err();
         assert_eq!(errors, [FieldError::Duplicate("name".into())]);
+        let fields = Fields::<Sample>::from_form(b"name=a&name=a").unwrap();
+        assert!(fields.ignore_unknown(&["room"]).finish().is_ok());
     }
 
     #[test]
@@ -327,10 +371,41 @@ mod tests {
         for (body, name) in [
             (r#"{"room": "a", "room": "b"}"#, "room"),
             (r#"{"room": "a", "title": null, "title": null}"#, "title"),
+            (r#"{"room": "a", "title": "x", "title": 7}"#, "title"),
         ] {
             let errors = json(body).unwrap_err();
             assert_eq!(errors, [FieldError::Duplicate(name.into())], "{body}");
         }
+    }
+
+    #[test]
+    fn a_duplicate_is_refused_whatever_else_is_wrong() {
+        for (body, count) in [
+            (r#"{"lobby": "x", "lobby": true}"#, 1),
+            (
+                r#"{"lobby": "x", "lobby": true, "room": "a", "room": "b"}"#,
+                2,
+            ),
+            (r#"{"strat": 1, "strat": 2}"#, 1),
+        ] {
+            assert_eq!(json(body).unwrap_err().len(), count, "{body}");
+        }
+        assert_eq!(form("lobby=x&lobby=true").unwrap_err().len(), 1);
+    }
+
+    #[test]
+    fn an_empty_unknown_field_is_refused() {
+        for raw in ["strat=", "strat", "strat=&name=a"] {
+            let errors = form(raw).unwrap_err();
+            assert_eq!(errors, [FieldError::Unknown("strat".into())], "{raw}");
+        }
+    }
+
+    #[test]
+    fn a_limited_number_of_errors_is_named() {
+        let members: Vec<_> = (0..5000).map(|n| format!("\"unknown{n}\": 1")).collect();
+        let errors = json(&format!("{{{}}}", members.join(","))).unwrap_err();
+        assert_eq!(errors.len(), ERRORS_MAX);
     }
 
     #[test]
@@ -376,7 +451,7 @@ mod tests {
 
     #[test]
     fn a_body_that_is_no_object_is_refused() {
-        for body in ["[1]", "7", "null", "\"room\""] {
+        for body in ["[1]", "[]", "[\"a\"]", "7", "null", "\"room\""] {
             assert_eq!(json(body).unwrap_err(), [FieldError::NotAnObject], "{body}");
         }
         for body in ["{} {}", "{", "{\"room\": 1"] {

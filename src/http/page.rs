@@ -19,9 +19,12 @@ impl Default for Limit {
     }
 }
 
+/// An empty or missing `limit` is the default.
 impl<'de> Deserialize<'de> for Limit {
     fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(value)?;
+        let Some(text) = Option::<String>::deserialize(value)? else {
+            return Ok(Self::default());
+        };
         let limit = text.parse().ok().filter(|limit| (1..=MAX).contains(limit));
         let refused = || D::Error::custom(format!("must be a number from 1 to {MAX}"));
         limit.map(Self).ok_or_else(refused)

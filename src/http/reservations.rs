@@ -129,7 +129,9 @@ pub(super) fn routes(shared: &Arc<Shared>) -> BoxedFilter<(Response,)> {
 
 /// `POST /conference`.
 async fn create(request: Request, shared: &Shared) -> Result<Response, ApiError> {
-    let form = request.form("application/x-www-form-urlencoded: name, start_time, mail_owner")?;
+    let form = request
+        .form("application/x-www-form-urlencoded: name, start_time, mail_owner")?
+        .ignore_unknown(ConferenceForm::FIELDS);
     let now = request.now;
     let request = read(form, &shared.config.xmpp.domain, &shared.clock_skew, now)?;
     Ok(match shared.reservations.allocate(request, now).await? {
@@ -186,6 +188,21 @@ struct ConferenceForm {
     tenant: Option<String>,
     moderator: Option<String>,
     role: Option<String>,
+}
+
+impl ConferenceForm {
+    const FIELDS: &[&str] = &[
+        "name",
+        "start_time",
+        "mail_owner",
+        "user_id",
+        "user_email",
+        "user_name",
+        "user_group",
+        "tenant",
+        "moderator",
+        "role",
+    ];
 }
 
 fn read(

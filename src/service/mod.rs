@@ -148,7 +148,7 @@ impl Service {
         let grace = self.config.server.shutdown_grace;
         if timeout(grace, drained).await.is_err() {
             tracing::warn!(
-                connections = self.shared.connections.len(),
+                left = self.shared.connections.len(),
                 "server.shutdown_grace has passed; closing the remaining connections"
             );
         }

@@ -182,9 +182,17 @@ impl Connected {
             Unsubscribe::Id(id) => subscription.has_id(id, version),
             Unsubscribe::Destination(to) => subscription.matches_destination(to, version),
         };
-        let mut any = false;
-        for subscription in self.subscriptions.extract_if(.., is_named) {
-            any = true;
+        let removed: Vec<_> = self.subscriptions.extract_if(.., is_named).collect();
+        let any = !removed.is_empty();
+        for mut subscription in removed {
+            // One wait of a session is counted by its connection: with the wait that is not counted on its own,
+            // another becomes that one.
+            if subscription.topic.take_limit().is_none() && subscription.topic.is_visitor() {
+                let _ = self
+                    .subscriptions
+                    .iter_mut()
+                    .find_map(|it| it.topic.take_limit());
+            }
             subscription.topic.leave_permanently();
         }
         match any {

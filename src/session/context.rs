@@ -74,7 +74,7 @@ impl SessionContext {
                     number: join.number,
                     ticket: self.queue.join(conference, token, subscriber)?,
                     is_released: false,
-                    _limit: limit,
+                    limit,
                 })
             }
             Destination::State(conference) => {

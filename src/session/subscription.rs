@@ -36,7 +36,7 @@ pub(super) enum Topic {
         ticket: QueueTicket,
         is_released: bool,
         /// Counts a second and further conference that the session waits for.
-        _limit: Option<Box<LimitGuard<IpAddr>>>,
+        limit: Option<Box<LimitGuard<IpAddr>>>,
     },
     /// A moderator watches how many visitors wait.
     State(Box<StateSubscription>),
@@ -53,6 +53,18 @@ pub(super) struct StateSubscription {
 }
 
 impl Topic {
+    pub(super) fn is_visitor(&self) -> bool {
+        matches!(self, Self::Visitor { .. })
+    }
+
+    /// Takes the guard of a further wait, if this is one.
+    pub(super) fn take_limit(&mut self) -> Option<Box<LimitGuard<IpAddr>>> {
+        match self {
+            Self::Visitor { limit, .. } => limit.take(),
+            Self::State(_) => None,
+        }
+    }
+
     /// Marks the visitor with this number as released; false if it is another subscription or was released before.
     pub(super) fn release(&mut self, wanted: u32) -> bool {
         match self {

@@ -144,11 +144,19 @@ fn in_one_unit(milliseconds: u64) -> String {
 ///
 /// What is wrong with it, and how to write it.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|_| {
+    read_duration(text).ok_or_else(|| {
         format!(
             "\"{text}\" is not a duration; write a number and a unit: \"90s\", \"15m\", \"1h30m\""
         )
     })
+}
+
+/// `humantime` knows more units; "5M" would be five months.
+fn read_duration(text: &str) -> Option<Duration> {
+    let mut units = text.split(|c: char| !c.is_ascii_alphabetic());
+    let is_known = |unit: &str| matches!(unit, "" | "ms" | "s" | "m" | "h" | "d");
+    units.all(is_known).then_some(())?;
+    humantime::parse_duration(text).ok()
 }
 
 struct DurationVisitor;
@@ -168,7 +176,7 @@ impl Visitor<'_> for DurationVisitor {
         if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(E::custom(without_unit(text)));
         }
-        humantime::parse_duration(text).map_err(|_| {
+        read_duration(text).ok_or_else(|| {
             E::custom(Invalid::new(
                 format!("{text:?} is not a duration"),
                 "Write whole numbers with the units ms, s, m, h or d: \"15s\" or \"1h30m\".",

@@ -189,7 +189,7 @@ fn record_call(call: &Call, result: &Result<HttpResponse, TransportError>, took:
             ?took,
             "upstream responded"
         ),
-        Err(error) => tracing::debug!(method, %error, ?took, "upstream did not respond"),
+        Err(error) => tracing::debug!(method, trouble = %error, ?took, "upstream did not respond"),
     }
 }
 

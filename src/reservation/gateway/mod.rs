@@ -216,7 +216,7 @@ impl Gateway {
             }
             Ok(response) => Ok(response),
             Err(error) => {
-                tracing::warn!(%error, "no response from the reservation system");
+                tracing::warn!(trouble = %error, "no response from the reservation system");
                 Err(error.into())
             }
         }

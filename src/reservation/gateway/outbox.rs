@@ -133,7 +133,7 @@ impl Gateway {
                 let until = clock::now() + self.pause_after(deletion.attempts);
                 tracing::warn!(
                     id,
-                    error,
+                    trouble = error,
                     "a deletion was not delivered; it stays in the outbox"
                 );
                 tx.defer_deletion(deletion.id, until, error).await?;
