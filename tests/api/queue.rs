@@ -642,6 +642,28 @@ async fn places_of_one_connection_count_for_its_address() {
 }
 
 #[tokio::test]
+async fn giving_up_the_first_of_several_places_frees_one_of_the_address() {
+    let usher = start("queue.max_per_address = 3").await;
+    let mut client = dial_from(&usher, "192.0.2.1").await.unwrap();
+    let token = sign(&service());
+    for id in ["1", "2", "3"] {
+        let topic = visitor_topic(&format!("room{id}"));
+        let answer = subscribe_with(&mut client, &token, id, &topic).await;
+        assert_eq!(answer.command, "RECEIPT", "{answer:?}");
+    }
+    client.send("UNSUBSCRIBE\nid:1\nreceipt:u\n\n\0").await;
+    assert_eq!(client.frame().await.command, "RECEIPT");
+    client
+        .send(&format!(
+            "SUBSCRIBE\nid:4\nreceipt:s\ndestination:{}\n\n\0",
+            visitor_topic("room4")
+        ))
+        .await;
+    let answer = client.frame().await;
+    assert_eq!(answer.command, "RECEIPT", "{answer:?}");
+}
+
+#[tokio::test]
 async fn connections_are_reserved_for_requests() {
     let usher = start("server.max_connections = 40").await;
     let dial = async || Client::dial(&usher, "/waiting-queue/visitor/websocket", &[]).await;
