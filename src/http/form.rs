@@ -151,8 +151,8 @@ impl<T: DeserializeOwned> Fields<T> {
         Self::collect(object.members, object.duplicates)
     }
 
-    /// Without the errors about fields that are none of `known`: a later Prosody may send more.
-    pub(super) fn ignore_unknown(mut self, known: &[&str]) -> Self {
+    /// Without the duplicates of fields that are none of `known`: a later Prosody may send more fields.
+    pub(super) fn ignore_unknown_duplicates(mut self, known: &[&str]) -> Self {
         self.errors.retain(|error| match error {
             FieldError::Duplicate(name) => known.contains(&name.as_str()),
             _ => true,
@@ -163,15 +163,14 @@ impl<T: DeserializeOwned> Fields<T> {
     /// Reads `members`, leaving out one wrong field after another.
     fn collect(
         members: Map<String, Value>,
-        duplicates: Vec<String>,
+        mut duplicates: Vec<String>,
     ) -> Result<Self, Vec<FieldError>> {
         let mut errors = Vec::new();
-        let mut known_duplicates = duplicates;
         let mut members = Value::Object(members);
         loop {
             let error = match serde_path_to_error::deserialize(&members) {
                 Ok(values) => {
-                    let duplicates = known_duplicates.iter().map(|name| shorten(name));
+                    let duplicates = duplicates.iter().map(|name| shorten(name));
                     errors.extend(duplicates.map(FieldError::Duplicate));
                     errors.truncate(ERRORS_MAX);
                     return Ok(Self { values, errors });
@@ -190,7 +189,8 @@ impl<T: DeserializeOwned> Fields<T> {
                     message: expectation(&message),
                 },
             });
-            known_duplicates.retain(|it| it != name);
+            // Reported already.
+            duplicates.retain(|it| it != name);
             let removed = members.as_object_mut().and_then(|all| all.remove(name));
             if removed.is_none() || errors.len() == ERRORS_MAX {
                 return Err(errors);
@@ -363,7 +363,7 @@ mod tests {
         let errors = form("name=&name=a").unwrap_err();
         assert_eq!(errors, [FieldError::Duplicate("name".into())]);
         let fields = Fields::<Sample>::from_form(b"name=a&name=a").unwrap();
-        assert!(fields.ignore_unknown(&["room"]).finish().is_ok());
+        assert!(fields.ignore_unknown_duplicates(&["room"]).finish().is_ok());
     }
 
     #[test]

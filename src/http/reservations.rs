@@ -131,7 +131,7 @@ pub(super) fn routes(shared: &Arc<Shared>) -> BoxedFilter<(Response,)> {
 async fn create(request: Request, shared: &Shared) -> Result<Response, ApiError> {
     let form = request
         .form("application/x-www-form-urlencoded: name, start_time, mail_owner")?
-        .ignore_unknown(ConferenceForm::FIELDS);
+        .ignore_unknown_duplicates(ConferenceForm::FIELDS);
     let now = request.now;
     let request = read(form, &shared.config.xmpp.domain, &shared.clock_skew, now)?;
     Ok(match shared.reservations.allocate(request, now).await? {
