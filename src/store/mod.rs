@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use sqlx::{QueryBuilder, Sqlite, SqlitePool, Transaction};
+use sqlx::{QueryBuilder, Sqlite, SqlitePool};
 use thiserror::Error;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -33,6 +33,7 @@ pub use decisions::{DecisionFilter, DecisionRow};
 pub use outbox::OutboxEntry;
 pub(crate) use outbox::UpstreamRow;
 pub(crate) use places::PlaceRow;
+use sqlite::{Transaction, Writer};
 
 /// The rows of one statement: SQLite allows 32,766 values.
 const ROWS: usize = 1000;
@@ -40,8 +41,7 @@ const ROWS: usize = 1000;
 /// The handle to the database. Cheap to clone; every clone is the same database.
 #[derive(Clone, Debug)]
 pub struct Store {
-    /// One connection: its pool is the queue of the transactions.
-    write: SqlitePool,
+    write: Writer,
     read: SqlitePool,
     live_changed: Arc<Notify>,
     domain: Arc<str>,
@@ -50,7 +50,7 @@ pub struct Store {
 /// A transaction that may write, the only one at its time. Dropped without [`Tx::commit`], it is rolled back.
 #[derive(Debug)]
 pub struct Tx {
-    transaction: Transaction<'static, Sqlite>,
+    transaction: Transaction,
     live_changed: Arc<Notify>,
     domain: Arc<str>,
     touches_live: bool,
@@ -180,7 +180,7 @@ impl Store {
     /// [`StoreError::Unavailable`] if the transactions before it take too long.
     pub async fn begin(&self) -> Result<Tx> {
         let started = Instant::now();
-        let transaction = self.write.begin_with(sqlite::BEGIN).await?;
+        let transaction = self.write.begin().await?;
         metrics::observe_store_wait("turn", started.elapsed());
         Ok(Tx {
             transaction,

@@ -1,5 +1,7 @@
 //! SQLite: the file, its pragmas, the pools of connections, and the meaning of error codes.
 
+mod writer;
+
 use std::cmp::Ordering;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -12,22 +14,21 @@ use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, SqliteConnection, SqlitePool};
 
+pub(super) use writer::{Transaction, Writer};
+
 use super::{Result, Schema, StoreError};
 
 /// Readers beside the one writer; two cores can't use more.
 const READERS: u32 = 4;
-/// The longest wait for a connection, that is, for the transactions before. Prosody gives up after 20 s.
+/// The longest wait for a connection that reads.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(8);
 /// The longest wait for a lock of another process (a backup, `usher bookings`).
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Takes the lock for writing at once: a deferred transaction can fail when it first writes.
-pub(super) const BEGIN: &str = "BEGIN IMMEDIATE";
-
 static MIGRATIONS: Migrator = sqlx::migrate!("src/store/migrations/sqlite");
 
-/// Opens the pool of the writer, which is one connection, and that of the readers.
-pub(super) async fn open(url: &str) -> Result<(SqlitePool, SqlitePool)> {
+/// Opens the connection that writes, and the pool of the readers.
+pub(super) async fn open(url: &str) -> Result<(Writer, SqlitePool)> {
     let options = options(url)?
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
@@ -35,20 +36,13 @@ pub(super) async fn open(url: &str) -> Result<(SqlitePool, SqlitePool)> {
         .synchronous(SqliteSynchronous::Full);
     create_private(options.get_filename());
 
-    let write = pool(1)
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .test_before_acquire(false)
-        // Where SQLite rolled back by itself, as it may on a full disk, sqlx's transaction can't be closed:
-        // the pool replaces the connection.
-        .before_acquire(|connection, _| {
-            let usable = !connection.is_in_transaction();
-            Box::pin(async move { Ok(usable) })
-        })
-        .connect_with(options.clone())
-        .await?;
-    MIGRATIONS.run(&write).await?;
-    let read = pool(READERS)
+    let mut connection = options.connect().await?;
+    MIGRATIONS.run_direct(None, &mut connection, false).await?;
+    let write = Writer::new(connection, options.clone());
+    let read = SqlitePoolOptions::new()
+        .max_connections(READERS)
+        .min_connections(1)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
         .connect_with(options.read_only(true).create_if_missing(false))
         .await?;
     Ok((write, read))
@@ -69,13 +63,6 @@ fn options(url: &str) -> Result<SqliteConnectOptions> {
         StoreError::Url(format!("{error}; write it as \"sqlite:/path/usher.db\""))
     })?;
     Ok(options.busy_timeout(BUSY_TIMEOUT).foreign_keys(true))
-}
-
-fn pool(size: u32) -> SqlitePoolOptions {
-    SqlitePoolOptions::new()
-        .max_connections(size)
-        .min_connections(1)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
 }
 
 /// Creates the file with access for its owner only, since it holds passwords of rooms; SQLite would make it

@@ -62,7 +62,8 @@ fn migrations_of_existing_databases_are_unchanged() {
 /// Creates a database of the schema `version` with content.
 async fn create_database(version: i64, url: &str) {
     let options = SqliteConnectOptions::from_str(url).unwrap();
-    let database = pool(1)
+    let database = SqlitePoolOptions::new()
+        .max_connections(1)
         .connect_with(options.create_if_missing(true))
         .await
         .unwrap();
