@@ -14,6 +14,7 @@
 //! | [`store`] | durable state |
 //! | [`reservation`] | decide, allocate, find, end, expire; or ask an external system (`gateway`) |
 //! | [`queue`] | which visitors wait, and which conferences are live |
+//! | [`prosody`] | what Prosody's modules report of a room, and what the room should be |
 //! | [`session`] | a WebSocket and the STOMP conversation on it |
 //! | [`lifecycle`] | signals, the listening socket, systemd |
 //! | [`http`] | routes, the one error body, the accept loop |
@@ -33,6 +34,7 @@ pub mod http;
 pub mod lifecycle;
 pub mod metrics;
 
+pub mod prosody;
 pub mod queue;
 pub mod reservation;
 pub mod service;

@@ -21,6 +21,7 @@ const ORDER: &[&str] = &[
     "store",
     "reservation",
     "queue",
+    "prosody",
     "session",
     "lifecycle",
     "http",
