@@ -27,7 +27,7 @@ pub struct Events {
     /// The rooms that changed.
     pub rooms: Vec<Report>,
     /// The rooms that were destroyed.
-    pub gone: Vec<String>,
+    pub gone: Vec<Gone>,
     /// The requests to decide.
     pub requests: Vec<Request>,
 }
@@ -85,6 +85,16 @@ pub struct Report {
     /// The meeting id of the room.
     #[serde(rename = "meetingId", deserialize_with = "text")]
     pub meeting_id: Option<String>,
+}
+
+/// A room that was destroyed.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Gone {
+    /// The room's JID, in any spelling.
+    pub room: String,
+    /// The `seq` of the first POST after the room was destroyed: a room that was allowed or reported with a higher
+    /// one is another.
+    pub seq: u64,
 }
 
 /// A request that a stanza waits for.
