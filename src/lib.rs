@@ -5,7 +5,7 @@
 //!
 //! | module | owns |
 //! | --- | --- |
-//! | `text`, `error_chain` | escaping, truncating; errors with their causes on one line |
+//! | [`text`], `error_chain` | escaping, truncating; errors with their causes on one line |
 //! | [`domain`] | the nouns, pure: conference, booking, allocation, requester, policy (the decision) |
 //! | [`stomp`] | STOMP 1.0, 1.1 and 1.2: frames and bytes, sans I/O |
 //! | [`clock`], `backoff`, [`metrics`], `batch` | one small thing each |
@@ -41,6 +41,6 @@ pub mod service;
 pub mod session;
 pub mod stomp;
 pub mod store;
-mod text;
+pub mod text;
 
 pub use service::{Service, serve};

@@ -34,6 +34,41 @@ pub(crate) fn escape_for_message(text: &str) -> String {
     escaped
 }
 
+/// A text without the byte order mark that some editors write at its beginning.
+#[must_use]
+pub fn without_bom(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
+/// A text for a terminal: characters that could change what it shows are escaped; line breaks stay.
+#[must_use]
+pub fn escape_for_terminal(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c != '\n' && is_unsafe_for_display(c) {
+            escaped.extend(c.escape_unicode());
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
+}
+
+/// The same for a JSON text, by JSON's own escapes.
+#[must_use]
+pub fn escape_json_for_terminal(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c != '\n' && is_unsafe_for_display(c) {
+            // All of these characters have four digits.
+            escaped.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
+}
+
 /// Whether a character can break a message: control characters, line and paragraph separators, and the marks
 /// that change the writing direction.
 pub(crate) fn is_unsafe_for_display(c: char) -> bool {
@@ -84,6 +119,19 @@ mod tests {
             assert_eq!(percent_decode(text.as_bytes()), None, "{text}");
         }
         assert_eq!(percent_decode(b"a+%c3%A9%2541").as_deref(), Some("a+é%41"));
+    }
+
+    #[test]
+    fn marks_of_direction_and_control_characters_are_escaped_for_a_terminal() {
+        let text = "a\u{202e}b\u{1b}[2Jc\u{2066}\n\u{fc}";
+        assert_eq!(
+            escape_for_terminal(text),
+            "a\\u{202e}b\\u{1b}[2Jc\\u{2066}\n\u{fc}"
+        );
+        let json = serde_json::to_string(text).unwrap();
+        let escaped = escape_json_for_terminal(&json);
+        assert!(!escaped.contains('\u{202e}'), "{escaped}");
+        assert_eq!(serde_json::from_str::<String>(&escaped).unwrap(), text);
     }
 
     proptest! {

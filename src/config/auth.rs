@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::Deserialize;
+
 use super::auth_service::Service;
 use super::files;
 use super::input::Invalid;
@@ -11,12 +13,26 @@ use super::reader::{Content, Reader};
 use super::value::{BaseUrl, DAY, MINUTE, SECOND, Text, Time, WebUrl, is_plaintext_remote};
 use crate::domain::secret::Secret;
 
+/// The algorithm of tokens that are signed with the secret: one, as Prosody has one (`signature_algorithm`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum SecretAlgorithm {
+    /// `HS256`: HMAC with SHA-256.
+    Hs256,
+    /// `HS384`: HMAC with SHA-384.
+    Hs384,
+    /// `HS512`: HMAC with SHA-512.
+    Hs512,
+}
+
 /// `[auth]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Auth {
-    /// The secret shared with Prosody (`app_secret`), for HS256 tokens. Given as `secret` or, better, in a file
-    /// (`secret_file`). No default.
+    /// The secret shared with Prosody (`app_secret`). Given as `secret` or, better, in a file (`secret_file`). No
+    /// default.
     pub secret: Option<Secret>,
+    /// The algorithm of tokens that are signed with the secret.
+    pub secret_algorithm: SecretAlgorithm,
     /// Public keys for RS256 tokens, by key id (`kid`): PEM files, relative to the directory of the
     /// configuration file. They include the files of `public_keys_dir`, `{key id}.pem`.
     pub public_keys: BTreeMap<String, PathBuf>,
@@ -46,6 +62,7 @@ impl Default for Auth {
     fn default() -> Self {
         Self {
             secret: None,
+            secret_algorithm: SecretAlgorithm::Hs256,
             public_keys: BTreeMap::new(),
             key_server: None,
             jwks_url: None,
@@ -88,6 +105,7 @@ impl Auth {
             service: Service::read(read),
             ..Self::default()
         };
+        read.set::<SecretAlgorithm, _>("auth.secret_algorithm", &mut it.secret_algorithm);
         let key_server = read.get::<BaseUrl>("auth.key_server");
         it.key_server = key_server.map(|found| found.value.into());
         let jwks_url = read.get::<WebUrl>("auth.jwks_url");
@@ -131,8 +149,17 @@ fn secret(read: &mut Reader<'_>) -> Option<Secret> {
             let text = read.secret_file(&found)?;
             let secret = text.trim_end_matches(['\n', '\r']);
             if secret.trim().is_empty() {
-                read.report_empty_file(&found);
+                let hint = "Write Prosody's app_secret into it, on one line.";
+                read.report_empty_file(&found, hint);
                 return None;
+            }
+            if secret.contains(['\n', '\r']) {
+                read.warn(&found, "has several lines, and all of them are the secret");
+            } else if secret.trim() != secret {
+                read.warn(
+                    &found,
+                    "begins or ends with a space, which is a part of the secret",
+                );
             }
             Some(Secret::new(secret.to_owned()))
         }

@@ -37,7 +37,7 @@ impl Service {
 fn tokens(read: &mut Reader<'_>) -> Option<Vec<Secret>> {
     let inline = read
         .list::<Token>("auth.service.tokens")
-        // An empty list in the file has no meaning; an empty variable removes the file's tokens.
+        // An empty list in the file has no meaning; one in the variable removes the file's tokens.
         .filter(|list| !list.value.is_empty() || list.origin.line.is_none());
     let file = read.get_path("auth.service.tokens_file");
     match read.exclusive(inline, file)? {
@@ -69,7 +69,11 @@ fn tokens_of_file(read: &mut Reader<'_>, found: &Located<String>) -> Option<Vec<
         }
     }
     if empty {
-        read.report_empty_file(found);
+        let path = path.display();
+        let hint = format!(
+            "Write a random token into it, and give Prosody the same one: openssl rand -hex 32 > {path}"
+        );
+        read.report_empty_file(found, hint);
     }
     Some(tokens)
 }

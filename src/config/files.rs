@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 /// The largest file that is read: the configuration, a secret or tokens. A wrong path such as `/dev/zero`
 /// must not fill the memory.
 const FILE_MAX_BYTES: u64 = 1024 * 1024;
+const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// Reads a file of bounded size as text.
+/// Reads a file of bounded size as text, without the byte order mark that some editors write: it would become a
+/// part of a secret.
 pub(super) fn read_text(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     let read = File::open(path)?
@@ -17,6 +19,9 @@ pub(super) fn read_text(path: &Path) -> io::Result<String> {
     if u64::try_from(read).unwrap_or(u64::MAX) > FILE_MAX_BYTES {
         let message = format!("it is larger than {FILE_MAX_BYTES} bytes");
         return Err(io::Error::other(message));
+    }
+    if text.starts_with(BYTE_ORDER_MARK) {
+        text.remove(0);
     }
     Ok(text)
 }

@@ -82,7 +82,7 @@ impl de::Error for Invalid {
     }
 
     fn invalid_value(_: Unexpected<'_>, _: &dyn Expected) -> Self {
-        Self::new("is out of range", "Write a smaller number.")
+        Self::new("is out of range", "Write a number of fewer digits.")
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {

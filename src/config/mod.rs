@@ -1,7 +1,7 @@
 //! The configuration: where it is read from, and one file for each section, with its keys, defaults and ranges.
 //! The only place that reads the configuration file and its environment variables.
 //!
-//! A value comes from the environment (`USHER_SECTION__KEY`), else from the file, else it is the default. A
+//! A value comes from the environment (`USHER_SECTION__KEY`, unless it is empty), else from the file, else it is the default. A
 //! configuration with mistakes is refused; the error names all of them, each with its key, its line and a hint.
 
 use std::collections::BTreeMap;
@@ -28,7 +28,7 @@ mod unknown;
 mod value;
 mod xmpp;
 
-pub use auth::Auth;
+pub use auth::{Auth, SecretAlgorithm};
 pub use auth_service::Service;
 pub use database::Database;
 pub use error::{ConfigError, ConfigIssue};
@@ -46,8 +46,30 @@ use reload::Fixed;
 /// The prefix of usher's environment variables.
 const ENVIRONMENT_PREFIX: &str = "USHER_";
 
-/// Where the file is searched for, in this order, if none is named.
-const DEFAULT_PATHS: [&str; 2] = ["./config.toml", "/etc/jitsi/usher/config.toml"];
+/// Where the file is searched for if none is named: in the working directory, and where the package has it.
+const LOCAL_FILE: &str = "./config.toml";
+const PACKAGE_FILE: &str = "/etc/jitsi/usher/config.toml";
+
+/// What a configuration is read for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To run the service.
+    Serve,
+    /// To work beside the service with another command.
+    Command,
+}
+
+impl Purpose {
+    /// The usual files, in the order of the search. A command works on the service of this machine, wherever it is
+    /// entered: in a source tree, `./config.toml` is the example of the project.
+    fn usual_files(self) -> [&'static Path; 2] {
+        let files = match self {
+            Self::Serve => [LOCAL_FILE, PACKAGE_FILE],
+            Self::Command => [PACKAGE_FILE, LOCAL_FILE],
+        };
+        files.map(Path::new)
+    }
+}
 
 /// Everything that can be configured. `config.toml` explains the same keys to operators.
 #[derive(Debug, Clone, Default)]
@@ -68,6 +90,8 @@ pub struct Config {
     pub queue: Queue,
     /// Found while reading; a part of [`Config::warnings`].
     file_warnings: Vec<String>,
+    /// The files that it names.
+    files: Vec<PathBuf>,
 }
 
 /// Where a configuration was read from.
@@ -77,6 +101,18 @@ pub enum Source {
     File(PathBuf),
     /// No file: the built-in defaults.
     Defaults,
+}
+
+impl Source {
+    /// The usual file that this one has precedence over, if it is there, too.
+    #[must_use]
+    pub fn passed_over(&self) -> Option<&'static Path> {
+        let Self::File(read) = self else { return None };
+        let usual = Purpose::Serve.usual_files();
+        let is_usual = usual.contains(&read.as_path());
+        let mut others = usual.into_iter().filter(|file| file != read);
+        others.find(|file| is_usual && file.exists() && !is_same_file(file, read))
+    }
 }
 
 impl fmt::Display for Source {
@@ -96,9 +132,18 @@ impl Config {
     ///
     /// A file that cannot be read, or all mistakes of the configuration.
     pub fn load(path: Option<&Path>) -> Result<(Self, Source), ConfigError> {
+        Self::load_for(Purpose::Serve, path)
+    }
+
+    /// The same for another purpose, with its own order of the usual files.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::load`].
+    pub fn load_for(purpose: Purpose, path: Option<&Path>) -> Result<(Self, Source), ConfigError> {
         let (text, source) = match path {
             Some(path) => (read_file(path)?, Source::File(path.to_owned())),
-            None => find_file()?,
+            None => find_file(purpose.usual_files())?,
         };
         let source_name = source.to_string();
         let base_dir = match &source {
@@ -125,14 +170,17 @@ impl Config {
             source_name: source_name.to_owned(),
             issues,
         };
-        let environment = env.into_iter().collect();
+        // Docker passes variables that are not set as empty ones.
+        let is_set = |(_, value): &(String, String)| !value.trim().is_empty();
+        let environment = env.into_iter().filter(is_set).collect();
         let mut read = Reader::new(text, &environment, base_dir).map_err(error)?;
         let mut config = Self::read(&mut read);
+        let files = read.files();
         let (issues, warnings) = read.finish();
         if !issues.is_empty() {
             return Err(error(issues));
         }
-        config.file_warnings = warnings;
+        (config.file_warnings, config.files) = (warnings, files);
         Ok(config)
     }
 
@@ -146,9 +194,15 @@ impl Config {
             reservations: Reservations::read(read),
             queue: Queue::read(read),
             file_warnings: Vec::new(),
+            files: Vec::new(),
         };
         config.server.check_listen_is_protected(&config.auth, read);
         config
+    }
+
+    /// The files that the configuration names: secrets, tokens, keys.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        self.files.iter()
     }
 
     /// Problems that do not prevent the start: keys without effect, secrets that are short or that every user
@@ -181,8 +235,8 @@ impl Config {
 
 /// The first of the usual files that exists. One that exists but cannot be read is an error: the next one might
 /// have other settings.
-fn find_file() -> Result<(String, Source), ConfigError> {
-    for path in DEFAULT_PATHS.map(Path::new) {
+fn find_file(usual: [&Path; 2]) -> Result<(String, Source), ConfigError> {
+    for path in usual {
         match files::read_text(path) {
             Ok(text) => return Ok((text, Source::File(path.to_owned()))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -190,6 +244,11 @@ fn find_file() -> Result<(String, Source), ConfigError> {
         }
     }
     Ok((String::new(), Source::Defaults))
+}
+
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let canonical = one.canonicalize().ok();
+    canonical.is_some() && canonical == other.canonicalize().ok()
 }
 
 fn read_file(path: &Path) -> Result<String, ConfigError> {
@@ -203,7 +262,16 @@ fn unreadable(path: &Path, error: &io::Error) -> ConfigError {
             key: String::new(),
             line: None,
             message: format!("the configuration cannot be read: {error}"),
-            hint: "Name a readable file with --config FILE, or make this one readable.".to_owned(),
+            hint: match error.kind() {
+                io::ErrorKind::PermissionDenied => {
+                    "Run the command with sudo, or name another file with --config FILE."
+                }
+                io::ErrorKind::InvalidData => {
+                    "Save it as UTF-8 text, or name another file with --config FILE."
+                }
+                _ => "Name a readable file with --config FILE.",
+            }
+            .to_owned(),
         }],
     }
 }

@@ -51,6 +51,7 @@ pub(super) struct Reader<'t> {
     known: Known,
     issues: Vec<ConfigIssue>,
     warnings: Vec<String>,
+    files: Vec<PathBuf>,
 }
 
 impl<'t> Reader<'t> {
@@ -75,6 +76,7 @@ impl<'t> Reader<'t> {
             known: Known::default(),
             issues: Vec::new(),
             warnings: Vec::new(),
+            files: Vec::new(),
         })
     }
 
@@ -322,14 +324,18 @@ impl<'t> Reader<'t> {
     }
 
     /// Reports a secret file that contains nothing.
-    pub(super) fn report_empty_file(&mut self, found: &Located<String>) {
+    pub(super) fn report_empty_file(&mut self, found: &Located<String>, hint: impl Into<String>) {
         let path = self.path(&found.value);
-        let path = path.display();
-        let invalid = Invalid::new(
-            format!("{path} is empty"),
-            format!("Write a random value into it: openssl rand -hex 32 > {path}"),
-        );
+        let invalid = Invalid::new(format!("{} is empty", path.display()), hint);
         self.report(&found.origin, invalid);
+    }
+
+    /// Adds a warning about a file.
+    pub(super) fn warn(&mut self, found: &Located<String>, what: &str) {
+        let path = self.path(&found.value);
+        let key = &found.origin.key;
+        self.warnings
+            .push(format!("{key}: {} {what}", path.display()));
     }
 
     /// The path of a file that is read later.
@@ -346,15 +352,27 @@ impl<'t> Reader<'t> {
         path: &Path,
         result: io::Result<T>,
     ) -> Option<T> {
-        let unreadable = |error| {
-            Invalid::new(
-                format!("{} cannot be read: {error}", path.display()),
-                "Create the file or correct the path, and give usher's user the right to read it.",
-            )
+        let unreadable = |error: io::Error| {
+            let hint = match error.kind() {
+                io::ErrorKind::InvalidData => "Save the file as UTF-8 text, or correct the path.",
+                io::ErrorKind::PermissionDenied => {
+                    "Give usher's user the right to read it; run usher check with sudo."
+                }
+                _ => {
+                    "Create the file or correct the path, and give usher's user the right to read it."
+                }
+            };
+            Invalid::new(format!("{} cannot be read: {error}", path.display()), hint)
         };
+        self.files.push(path.to_owned());
         result
             .map_err(|error| self.report(origin, unreadable(error)))
             .ok()
+    }
+
+    /// The files and directories that were opened.
+    pub(super) fn files(&mut self) -> Vec<PathBuf> {
+        std::mem::take(&mut self.files)
     }
 
     /// Searches for unknown keys; returns the issues in the order of the file, and warnings.

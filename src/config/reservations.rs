@@ -113,6 +113,12 @@ impl Reservations {
     }
 
     pub(super) fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::from_iter(reversed_sign(self.time_zone));
+        warnings.extend(self.upstream_warnings());
+        warnings
+    }
+
+    fn upstream_warnings(&self) -> Vec<String> {
         match (&self.upstream, self.backend) {
             (None, _) => Vec::new(),
             (Some(_), Backend::Local) => vec![
@@ -128,18 +134,63 @@ text_value!(TimeZone(Tz), time_zone);
 
 fn time_zone(name: String) -> Result<Tz, Invalid> {
     name.parse().map_err(|_| {
-        // "Berlin" and "europe/berlin" are more probable than a misspelled name.
-        let ending = format!("/{}", name.to_lowercase());
-        let names = || TZ_VARIANTS.iter().map(|zone| zone.name());
-        let near = names()
-            .find(|zone| format!("/{}", zone.to_lowercase()).ends_with(&ending))
-            .or_else(|| nearest(&name, names()));
-        Invalid::new(
-            format!("{name:?} is not the name of a time zone"),
-            match near {
-                Some(zone) => format!("Did you mean \"{zone}\"?"),
-                None => "Write its IANA name, such as \"Europe/Berlin\" or \"UTC\".".to_owned(),
-            },
+        let hint = match (offset(&name), similar_zone(&name)) {
+            (Some(hours), _) => offset_hint(hours),
+            (None, Some(zone)) => format!("Did you mean \"{zone}\"?"),
+            (None, None) => "Write its IANA name, such as \"Europe/Berlin\" or \"UTC\".".to_owned(),
+        };
+        Invalid::new(format!("{name:?} is not the name of a time zone"), hint)
+    })
+}
+
+/// "Berlin" and "europe/berlin" are more probable than a misspelled name. An abbreviation is not compared by its
+/// letters: "IST" would become "EST".
+fn similar_zone(name: &str) -> Option<&'static str> {
+    let ending = format!("/{}", name.to_lowercase());
+    let names = || TZ_VARIANTS.iter().map(|zone| zone.name());
+    names()
+        .find(|zone| format!("/{}", zone.to_lowercase()).ends_with(&ending))
+        .or_else(|| nearest(name, names().filter(|_| name.contains('/'))))
+}
+
+/// The whole hours of a name such as "GMT+2", "UTC-05:00" or "+02:00"; none in it for other offsets.
+fn offset(name: &str) -> Option<Option<i32>> {
+    let name = name.to_ascii_uppercase();
+    let rest = name
+        .trim_start_matches("UTC")
+        .trim_start_matches("GMT")
+        .trim();
+    let (sign, digits) = match rest.strip_prefix('+') {
+        Some(digits) => (1, digits),
+        None => (-1, rest.strip_prefix(['-', '\u{2212}'])?),
+    };
+    let digits = digits.trim_end_matches(":00");
+    let hours = digits.parse::<i32>().ok();
+    digits
+        .starts_with(|c: char| c.is_ascii_digit())
+        .then_some(())?;
+    Some(hours.filter(|hours| *hours <= 12).map(|hours| sign * hours))
+}
+
+fn offset_hint(hours: Option<i32>) -> String {
+    let general = "An offset is no time zone: it has no summer time. Write the zone's IANA name, such as \"Europe/Berlin\"";
+    match hours {
+        Some(0) => "Write \"UTC\".".to_owned(),
+        Some(hours) => format!(
+            "{general}; for {hours:+} hours all year write \"Etc/GMT{:+}\", whose sign is the opposite.",
+            -hours
+        ),
+        None => format!("{general}."),
+    }
+}
+
+/// `Etc/GMT+2` is two hours behind UTC, which surprises its readers.
+fn reversed_sign(zone: Tz) -> Option<String> {
+    let hours: i32 = zone.name().strip_prefix("Etc/GMT")?.parse().ok()?;
+    (hours != 0).then(|| {
+        format!(
+            "reservations.time_zone: \"{zone}\" is UTC{:+}, since the sign of these names is the opposite",
+            -hours
         )
     })
 }
@@ -165,6 +216,31 @@ mod tests {
                 "IANA name, such as \"Europe/Berlin\"",
             ),
         ]);
+    }
+
+    #[test]
+    fn offset_is_no_time_zone_and_its_zone_has_the_opposite_sign() {
+        for (name, zone) in [
+            ("GMT+2", "\"Etc/GMT-2\""),
+            ("utc-5", "\"Etc/GMT+5\""),
+            ("UTC+02:00", "\"Etc/GMT-2\""),
+            ("-05:00", "\"Etc/GMT+5\""),
+            ("UTC+0", "\"UTC\""),
+        ] {
+            rejects::<TimeZone>(&[(&format!("'{name}'"), "is not", zone)]);
+        }
+        for name in ["UTC+05:30", "+99", "IST", "CEST"] {
+            let Err(invalid) =
+                super::super::value::tests::decoded::<TimeZone>(&format!("'{name}'"))
+            else {
+                panic!("{name} was accepted");
+            };
+            assert!(invalid.hint.contains("Europe/Berlin"), "{invalid}");
+            assert!(!invalid.hint.contains("Did you mean"), "{invalid}");
+        }
+        let warning = reversed_sign(Tz::Etc__GMTPlus2).unwrap();
+        assert!(warning.contains("UTC-2"), "{warning}");
+        assert!(reversed_sign(Tz::UTC).is_none());
     }
 
     #[test]

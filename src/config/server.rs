@@ -89,17 +89,33 @@ text_value!(ListenAddress(SocketAddr), listen_address);
 
 fn listen_address(text: String) -> Result<SocketAddr, Invalid> {
     text.parse().map_err(|_| {
-        let default = Server::default().listen;
-        let port = text.rsplit(':').next().and_then(|port| port.parse().ok());
-        let suggested = match text.parse::<IpAddr>() {
-            Ok(address) => SocketAddr::new(address, DEFAULT_PORT),
-            Err(_) => SocketAddr::new(default.ip(), port.unwrap_or(DEFAULT_PORT)),
-        };
         Invalid::new(
             format!("{text:?} is not an IP address with a port"),
-            format!("Write it as \"{suggested}\"."),
+            format!("Write it as \"{}\".", suggested_address(&text)),
         )
     })
+}
+
+/// The address that a text probably stands for.
+fn suggested_address(text: &str) -> SocketAddr {
+    let (host, port) = text.rsplit_once(':').unwrap_or(("", text));
+    let port = port.parse().ok();
+    let host = host.trim_start_matches("http://");
+    // Without brackets the last part of an IPv6 address may be meant as the port: "::1:8060".
+    if let (Ok(address), Some(port)) = (host.parse::<IpAddr>(), port) {
+        return SocketAddr::new(address, port);
+    }
+    if let Ok(address) = text.trim_matches(['[', ']']).parse() {
+        return SocketAddr::new(address, DEFAULT_PORT);
+    }
+    let ip = match host {
+        "*" => Ipv4Addr::UNSPECIFIED.into(),
+        _ => host
+            .trim_matches(['[', ']'])
+            .parse()
+            .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+    };
+    SocketAddr::new(ip, port.unwrap_or(DEFAULT_PORT))
 }
 
 #[cfg(test)]
@@ -116,6 +132,14 @@ mod tests {
             ("'8061'", "\"8061\"", "\"127.0.0.1:8061\""),
             ("'::1'", "\"::1\"", "\"[::1]:8060\""),
             ("'10.0.0.1'", "\"10.0.0.1\"", "\"10.0.0.1:8060\""),
+            ("'::1:8060'", "\"::1:8060\"", "\"[::1]:8060\""),
+            ("'2001:db8::1:80'", "is not", "\"[2001:db8::1]:80\""),
+            ("'2001:db8::80'", "is not", "\"[2001:db8::80]:8060\""),
+            ("'[::1]'", "is not", "\"[::1]:8060\""),
+            ("'[::1]:80600'", "is not", "\"[::1]:8060\""),
+            ("'*:80'", "is not", "\"0.0.0.0:80\""),
+            ("'10.0.0.1:80600'", "is not", "\"10.0.0.1:8060\""),
+            ("'http://10.0.0.1:80'", "is not", "\"10.0.0.1:80\""),
         ]);
     }
 }

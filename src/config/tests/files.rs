@@ -15,13 +15,53 @@ fn secrets_are_read_from_files_beside_the_configuration() {
     assert_eq!(secret.expose(), format!(" {LONG} x "));
     let tokens = config.auth.service.tokens.iter().map(Secret::expose);
     assert!(tokens.eq([LONG, &format!("{LONG}2")]));
+}
+
+#[test]
+fn byte_order_mark_is_no_part_of_a_file() {
+    let dir = TempDir::new().unwrap();
+    let mark = '\u{feff}';
+    write(&dir, "secret", &format!("{mark}{LONG}\r\n"), 0o600);
+    write(&dir, "tokens", &format!("{mark}{LONG}\r\n"), 0o600);
+    write(
+        &dir,
+        "domain",
+        &format!("{mark}meet.example.org\r\n"),
+        0o644,
+    );
+    let text = "[auth]\nsecret_file = \"secret\"\nservice.tokens_file = \"tokens\"\n[xmpp]\ndomain_file = \"domain\"";
+    write(&dir, "config.toml", &format!("{mark}{text}"), 0o600);
+    let (config, _) = Config::load(Some(&dir.path().join("config.toml"))).unwrap();
+    assert_eq!(config.auth.secret.as_ref().unwrap().expose(), LONG);
+    assert_eq!(config.auth.service.tokens[0].expose(), LONG);
+    assert_eq!(config.xmpp.domain, "meet.example.org");
     assert!(config.warnings().is_empty());
+}
+
+#[test]
+fn secret_with_lines_or_spaces_causes_a_warning() {
+    let dir = TempDir::new().unwrap();
+    for (content, warning) in [
+        (format!("{LONG}\n{LONG}\n"), "several lines"),
+        (format!("{LONG} \n"), "begins or ends with a space"),
+        (format!("\t{LONG}\n"), "begins or ends with a space"),
+    ] {
+        write(&dir, "secret", &content, 0o600);
+        let config = parse_in(dir.path(), "auth.secret_file = \"secret\"", &[]).unwrap();
+        let warnings = config.warnings();
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(
+            warnings[0].contains(warning) && !warnings[0].contains(LONG),
+            "{warnings:?}"
+        );
+    }
 }
 
 #[test]
 fn unusable_file_is_reported_with_its_path() {
     let dir = TempDir::new().unwrap();
     write(&dir, "empty", " \n", 0o600);
+    fs::write(dir.path().join("utf16"), b"\xff\xfes\0e\0").unwrap();
     write(&dir, "comments", "# none yet\n\n", 0o600);
     write(&dir, "spaced", "good-token-0123456789\nnot good\n", 0o600);
     write(&dir, "huge", &"x".repeat(1024 * 1024 + 1), 0o600);
@@ -29,7 +69,8 @@ fn unusable_file_is_reported_with_its_path() {
 auth.secret_file = "none" | DIR/none cannot be read | Create the file
 auth.secret_file = "." | cannot be read | correct the path
 auth.secret_file = "huge" | larger than 1048576 bytes | path
-auth.secret_file = "empty" | DIR/empty is empty | openssl rand
+auth.secret_file = "empty" | DIR/empty is empty | Prosody's app_secret
+auth.secret_file = "utf16" | DIR/utf16 cannot be read | UTF-8
 auth.service.tokens_file = "none" | cannot be read | Create the file
 auth.service.tokens_file = "comments" | DIR/comments is empty | openssl rand
 auth.service.tokens_file = "spaced" | line 2 of DIR/spaced | letters and digits
@@ -96,7 +137,7 @@ fn variable_overrides_the_other_key_of_a_value_and_its_file() {
         "Keep one",
     );
 
-    let none = [("USHER_AUTH__SERVICE__TOKENS", "")];
+    let none = [("USHER_AUTH__SERVICE__TOKENS", "[]")];
     let text = "auth.service.tokens_file = \"file\"";
     let auth = parse_in(dir.path(), text, &none).unwrap().auth;
     assert!(auth.service.tokens.is_empty());
@@ -175,6 +216,32 @@ fn named_file_must_exist_and_be_text() {
             "--config FILE",
         );
     }
+}
+
+#[test]
+fn service_prefers_the_file_of_its_directory_and_a_command_that_of_the_package() {
+    let dir = TempDir::new().unwrap();
+    let [local, package] = ["local.toml", "package.toml"].map(|name| dir.path().join(name));
+    write(&dir, "local.toml", "# local", 0o600);
+    let found = |usual| find_file(usual).unwrap();
+    let usual = [package.as_path(), local.as_path()];
+    assert_eq!(found(usual).1, Source::File(local.clone()));
+    write(&dir, "package.toml", "# package", 0o600);
+    assert_eq!(
+        found(usual),
+        ("# package".to_owned(), Source::File(package))
+    );
+    let [serve, command] = [Purpose::Serve, Purpose::Command].map(Purpose::usual_files);
+    assert_eq!(
+        serve.map(Path::new),
+        [Path::new(LOCAL_FILE), Path::new(PACKAGE_FILE)]
+    );
+    assert_eq!(
+        command.map(Path::new),
+        [Path::new(PACKAGE_FILE), Path::new(LOCAL_FILE)]
+    );
+    let named = Source::File(local);
+    assert_eq!(named.passed_over(), None);
 }
 
 #[test]

@@ -31,6 +31,7 @@ xmpp.domain_file = "nowhere" | cannot be read | Create the file
 xmpp.muc_prefix = "conference." | not a host name | "conference"
 auth.secret = "" | is empty | Give it a value
 auth.secret_file = "" | is empty | Give it a value
+auth.secret_algorithm = "RS256" | "RS256" is not one | "HS256" or "HS384"
 auth.public_keys = [] | a table | { name = "value" }
 auth.public_keys.a-b = 5 | a string | quotes
 auth.public_keys_dir = "nowhere" | cannot be read | Create
@@ -72,7 +73,7 @@ reservations.upstream.probe_interval = "0s" | out of range | "1ms" to "10m"
 reservations.upstream.outbox_retention = "366d" | out of range | "1s" to "365d"
 reservations.upstream.outbox_max = 0 | out of range | from 1 to 10000000
 queue.path = "/conference" | belongs to another part | "/waiting-queue"
-queue.state_interval = 15 | 15 has no unit | "15s"
+queue.state_interval = 15 | 15 has no unit | "15ms" or "15s"
 queue.state_interval = "0s" | out of range | "1ms" to "1h"
 queue.release_per_second = -1 | -1 is out of range | from 0 to 100000
 queue.live_ttl = "31d" | out of range | "1ms" to "30d"
@@ -218,14 +219,12 @@ USHER_SERVER__LISTEN=abc | "abc" is not | "127.0.0.1:8060"
 USHER_SERVER__LISTEN=0.0.0.0:1 | no service token | Set auth.service.tokens
 USHER_QUEUE__STATE_INTERVAL=15 | 15 has no unit | 15s
 USHER_SERVER__MAX_CONNECTIONS=many | not a whole number | digits
-USHER_SERVER__MAX_CONNECTIONS= | not a whole number | digits
 USHER_AUTH__VERIFY_DOMAIN=yes | neither true nor false | true or false
-USHER_AUTH__ACCEPTED_ISSUERS= | no token | ["jitsi"]
+USHER_AUTH__ACCEPTED_ISSUERS=[] | no token | ["jitsi"]
 USHER_AUTH__ACCEPTED_ISSUERS=[a | is not a list | a,b
 USHER_AUTH__PUBLIC_KEYS=k1=a | is not a table | { name
-USHER_AUTH__SECRET= | is empty | Give it a value
 USHER_AUTH__SERVICE__TOKENS=[8675309] | a string | quotes
-USHER_SERVER__LISTN= | unknown key | Did you mean USHER_SERVER__LISTEN?
+USHER_SERVER__LISTN=x | unknown key | Did you mean USHER_SERVER__LISTEN?
 USHER_AUTH__SERVICE=x | unknown key | Remove it
 USHER_FROBNICATE__ALL=x | unknown key | Remove it
 "#;
@@ -236,6 +235,24 @@ USHER_FROBNICATE__ALL=x | unknown key | Remove it
         contains(&issue, name, None, cells[1], cells[2]);
         assert!(!issue.to_string().contains("8675309"));
     }
+}
+
+#[test]
+fn empty_variable_of_every_key_counts_as_unset() {
+    let file = "[reservations]\npolicy = \"booked\"\n[auth]\naccepted_issuers = [\"a\"]\nservice.tokens = [\"0123456789abcdef\"]";
+    let expected = debug(&good(file));
+    let schema = schema();
+    for key in schema.keys.iter().chain(schema.aliases.values()) {
+        let variable = unknown::variable_name(key);
+        for empty in ["", " "] {
+            assert_eq!(
+                debug(&good_env(file, &[(&variable, empty)])),
+                expected,
+                "{variable}"
+            );
+        }
+    }
+    good_env("", &[("USHER_SERVER__LISTN", "")]);
 }
 
 #[test]

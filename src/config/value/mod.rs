@@ -107,7 +107,7 @@ impl<const MIN: u64, const MAX: u64> From<Time<MIN, MAX>> for Duration {
 
 impl<'de, const MIN: u64, const MAX: u64> Deserialize<'de> for Time<MIN, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let duration = deserializer.deserialize_str(DurationVisitor)?;
+        let duration = deserializer.deserialize_str(DurationVisitor { min: MIN, max: MAX })?;
         if (Duration::from_millis(MIN)..=Duration::from_millis(MAX)).contains(&duration) {
             return Ok(Self(duration));
         }
@@ -159,7 +159,42 @@ fn read_duration(text: &str) -> Option<Duration> {
     humantime::parse_duration(text).ok()
 }
 
-struct DurationVisitor;
+/// Reads a duration; the range in milliseconds is for the hints.
+struct DurationVisitor {
+    min: u64,
+    max: u64,
+}
+
+impl DurationVisitor {
+    /// A number alone may be meant in any unit.
+    fn without_unit(&self, number: impl fmt::Display) -> Invalid {
+        let text = number.to_string();
+        let fits = |unit: &u64| {
+            let milliseconds = text.parse().ok().and_then(|n: u64| n.checked_mul(*unit));
+            milliseconds.is_some_and(|it| (self.min..=self.max).contains(&it))
+        };
+        let units = [
+            ("ms", MILLISECOND),
+            ("s", SECOND),
+            ("m", MINUTE),
+            ("h", HOUR),
+            ("d", DAY),
+        ];
+        let fitting = units.iter().filter(|(_, unit)| fits(unit));
+        let choices: Vec<_> = fitting
+            .map(|(name, _)| format!("\"{text}{name}\""))
+            .collect();
+        let hint = match choices.as_slice() {
+            // Zero is the same in every unit.
+            _ if text == "0" && self.min == 0 => "Write \"0s\".".to_owned(),
+            [] => UNITS.to_owned(),
+            choices => format!("Write a unit: {}.", choices.join(" or ")),
+        };
+        Invalid::new(format!("{text} has no unit"), hint)
+    }
+}
+
+const UNITS: &str = "Write whole numbers with the units ms, s, m, h or d: \"15s\" or \"1h30m\".";
 
 impl Visitor<'_> for DurationVisitor {
     type Value = Duration;
@@ -169,27 +204,16 @@ impl Visitor<'_> for DurationVisitor {
     }
 
     fn visit_i128<E: de::Error>(self, number: i128) -> Result<Duration, E> {
-        Err(E::custom(without_unit(number)))
+        Err(E::custom(self.without_unit(number)))
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Duration, E> {
         if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(E::custom(without_unit(text)));
+            return Err(E::custom(self.without_unit(text)));
         }
-        read_duration(text).ok_or_else(|| {
-            E::custom(Invalid::new(
-                format!("{text:?} is not a duration"),
-                "Write whole numbers with the units ms, s, m, h or d: \"15s\" or \"1h30m\".",
-            ))
-        })
+        read_duration(text)
+            .ok_or_else(|| E::custom(Invalid::new(format!("{text:?} is not a duration"), UNITS)))
     }
-}
-
-fn without_unit(number: impl fmt::Display) -> Invalid {
-    Invalid::new(
-        format!("{number} has no unit"),
-        format!("Write a unit: \"{number}s\"."),
-    )
 }
 
 text_value!(

@@ -74,8 +74,13 @@ fn duration_has_units_that_add_up() {
 #[test]
 fn value_that_is_no_duration_gets_the_units_suggested() {
     rejects::<Time<0, DAY>>(&[
-        ("15", "15 has no unit", "Write a unit: \"15s\"."),
-        ("'15'", "15 has no unit", "Write a unit: \"15s\"."),
+        (
+            "15",
+            "15 has no unit",
+            "Write a unit: \"15ms\" or \"15s\" or \"15m\" or \"15h\".",
+        ),
+        ("'30'", "30 has no unit", "\"30m\"."),
+        ("86400001", "has no unit", "units ms, s, m, h or d"),
         ("'0'", "0 has no unit", "\"0s\""),
         ("true", "boolean, but a duration", "\"15s\""),
         (
@@ -99,6 +104,17 @@ fn value_that_is_no_duration_gets_the_units_suggested() {
     ] {
         rejects::<Time<0, DAY>>(&[(&format!("{text:?}"), "is not a duration", "units")]);
     }
+}
+
+#[test]
+fn number_without_a_unit_gets_only_units_within_the_range_suggested() {
+    let Err(invalid) = decoded::<Time<SECOND, { 30 * DAY }>>("6") else {
+        panic!("6 was accepted");
+    };
+    assert_eq!(
+        invalid.hint,
+        "Write a unit: \"6s\" or \"6m\" or \"6h\" or \"6d\"."
+    );
 }
 
 #[test]
