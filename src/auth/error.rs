@@ -15,7 +15,7 @@ pub enum TokenError {
     Malformed,
     /// The token's header names an algorithm that is not supported, or not for its key.
     #[error(
-        "the token's algorithm is not accepted for its key; sign it with the secret or key configured here"
+        "the token's algorithm is not accepted for its key; sign it with the secret or key configured here, and for a secret by auth.secret_algorithm"
     )]
     AlgorithmRefused,
     /// The header requires an extension (`crit`).
@@ -26,6 +26,14 @@ pub enum TokenError {
         "the token's key \"{kid}\" is not known here; add it to auth.public_keys or to the key server, or correct the token's kid"
     )]
     UnknownKey {
+        /// The beginning of the key id, fit for a message.
+        kid: String,
+    },
+    /// The key servers do not have the key that the header names, so far: they are asked again in a few seconds.
+    #[error(
+        "the token's key \"{kid}\" is not known here yet; add it to auth.public_keys or to the key server, or correct the token's kid"
+    )]
+    KeyNotFoundYet {
         /// The beginning of the key id, fit for a message.
         kid: String,
     },
@@ -85,7 +93,7 @@ impl TokenError {
             Self::Malformed => "malformed",
             Self::AlgorithmRefused => "algorithm",
             Self::ExtensionRefused => "extension",
-            Self::UnknownKey { .. } => "unknown_key",
+            Self::UnknownKey { .. } | Self::KeyNotFoundYet { .. } => "unknown_key",
             Self::KeyServerUnavailable { .. } => "key_server_unavailable",
             Self::NoKeyNamed => "no_key_named",
             Self::BadSignature => "bad_signature",
@@ -103,5 +111,12 @@ impl TokenError {
     #[must_use]
     pub fn is_temporary(&self) -> bool {
         matches!(self, Self::KeyServerUnavailable { .. })
+    }
+
+    /// Whether a client should try the same token again soon: [`Self::is_temporary`], or its key may be published
+    /// in these seconds, as at a rotation.
+    #[must_use]
+    pub fn is_worth_a_retry(&self) -> bool {
+        self.is_temporary() || matches!(self, Self::KeyNotFoundYet { .. })
     }
 }

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::keys::PublicKey;
+use crate::text::without_bom;
 
 /// The usable keys of a set, by their `kid`.
 #[derive(Debug, Clone)]
@@ -24,16 +25,17 @@ struct Document {
 impl Jwks {
     /// Parses a set; `None` if it is none, or has no usable key.
     pub(super) fn parse(text: &[u8]) -> Option<Self> {
-        let document: Document = serde_json::from_slice(text).ok()?;
+        let text = std::str::from_utf8(text).ok()?;
+        let document: Document = serde_json::from_str(without_bom(text)).ok()?;
         let keys: Arc<[_]> = document.keys.into_iter().filter_map(usable).collect();
         (!keys.is_empty()).then_some(Self(keys))
     }
 
-    /// The first key with this `kid`.
-    pub(super) fn find(&self, kid: &str) -> Option<Arc<PublicKey>> {
-        let mut keys = self.0.iter();
-        let found = keys.find(|(name, _)| name == kid);
-        found.map(|(_, key)| Arc::clone(key))
+    /// The keys with this `kid`. Some issuers give one id to keys of several kinds (RFC 7517, section 4.5), or to
+    /// the former and the next key.
+    pub(super) fn find(&self, kid: &str) -> Vec<Arc<PublicKey>> {
+        let named = self.0.iter().filter(|(name, _)| name == kid);
+        named.map(|(_, key)| Arc::clone(key)).collect()
     }
 
     /// The keys by their `kid`.
@@ -107,9 +109,10 @@ mod tests {
         for pair in [Pair::rsa(), Pair::p256(), Pair::p384(), Pair::ed25519()] {
             let jwks = read(json!([pair.jwk("k")])).unwrap();
             let pem = PublicKey::from_pem(&pair.public_pem()).unwrap();
-            let key = jwks.find("k").unwrap();
-            assert_eq!(key.algorithms(), pem.algorithms());
-            assert!(jwks.find("K").is_none() && jwks.find("").is_none());
+            let keys = jwks.find("k");
+            assert_eq!(keys.len(), 1);
+            assert_eq!(keys[0].algorithms(), pem.algorithms());
+            assert!(jwks.find("K").is_empty() && jwks.find("").is_empty());
         }
     }
 
@@ -117,8 +120,7 @@ mod tests {
     fn alg_restricts_the_algorithms_of_a_key() {
         let rsa = Pair::rsa();
         let jwks = read(json!([but(&rsa, &json!({ "alg": "RS384" }))])).unwrap();
-        let key = jwks.find("k").unwrap();
-        assert_eq!(key.algorithms(), [Algorithm::RS384]);
+        assert_eq!(jwks.find("k")[0].algorithms(), [Algorithm::RS384]);
         for alg in ["HS256", "ES256", "RSA-OAEP", "none", "rs256", ""] {
             assert!(
                 read(json!([but(&rsa, &json!({ "alg": alg }))])).is_none(),
@@ -182,6 +184,12 @@ mod tests {
         ]))
         .unwrap();
         assert_eq!(kids(&jwks), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_ignored() {
+        let set = json!({ "keys": [Pair::p256().jwk("k")] }).to_string();
+        assert!(Jwks::parse(format!("\u{feff}{set}").as_bytes()).is_some());
     }
 
     #[test]

@@ -16,15 +16,19 @@ use tokio::time::Instant;
 
 /// The most documents in the cache. The oldest is evicted.
 const MAX_ENTRIES: usize = 256;
-/// How long an absent document is remembered.
-pub(super) const ABSENT_TTL: Duration = Duration::from_secs(60);
+/// How long an absent document is remembered: a client that reconnects every few seconds meets the next request.
+pub(super) const ABSENT_TTL: Duration = Duration::from_secs(10);
+/// The pause between two requests for a current document, see [`KeyCache::recheck`].
+const RECHECK_PAUSE: Duration = Duration::from_secs(10);
+/// How many of these requests there may be in a burst, of all documents together; then one per second.
+const RECHECK_BURST: u32 = 8;
 /// The pause between a failure and the next request for the same document.
 const FAILURE_TTL: Duration = Duration::from_secs(5);
 /// The limits on requests for unknown documents: at once, in a burst, and per second. Together with [`ABSENT_TTL`]
-/// they also bound the number of negative entries, to about a hundred.
+/// they also bound the number of negative entries, to about fifty.
 const MAX_UNKNOWN_IN_FLIGHT: usize = 8;
 const UNKNOWN_BURST: u32 = 32;
-const UNKNOWN_PER_SECOND: u32 = 1;
+const REQUESTS_PER_SECOND: u32 = 1;
 
 /// The SHA-256 of a document's name, which may be of any length.
 pub(super) type CacheKey = [u8; 32];
@@ -74,6 +78,7 @@ struct State<T> {
     negative: HashMap<CacheKey, NegativeEntry>,
     in_flight: HashMap<CacheKey, InFlight<T>>,
     limit: RateLimit,
+    rechecks: RateLimit,
 }
 
 #[derive(Debug)]
@@ -81,6 +86,7 @@ struct CacheEntry<T> {
     value: T,
     fetched_at: Instant,
     failed_at: Option<Instant>,
+    rechecked_at: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -112,7 +118,8 @@ impl<T: Clone + Send + Sync + 'static> KeyCache<T> {
                 entries: HashMap::new(),
                 negative: HashMap::new(),
                 in_flight: HashMap::new(),
-                limit: RateLimit::new(Instant::now()),
+                limit: RateLimit::new(UNKNOWN_BURST, Instant::now()),
+                rechecks: RateLimit::new(RECHECK_BURST, Instant::now()),
             }),
         }
     }
@@ -139,6 +146,33 @@ impl<T: Clone + Send + Sync + 'static> KeyCache<T> {
         let action = self
             .state()
             .next_action(key, max_age, self.ttl, Instant::now());
+        self.perform(key, action, fetch).await
+    }
+
+    /// Fetches a document again although the cached one is current: a signature does not match its key, which its
+    /// owner may have replaced. Anyone can send wrong signatures, so there is a pause between two such requests for
+    /// a document and a limit for all. `None` if there is no request now.
+    pub(super) async fn recheck<F>(
+        self: &Arc<Self>,
+        key: CacheKey,
+        fetch: impl FnOnce() -> F,
+    ) -> Option<Lookup<T>>
+    where
+        F: Future<Output = Fetched<T>> + Send + 'static,
+    {
+        let action = self.state().recheck_action(key, Instant::now())?;
+        Some(self.perform(key, action, fetch).await)
+    }
+
+    async fn perform<F>(
+        self: &Arc<Self>,
+        key: CacheKey,
+        action: Action<T>,
+        fetch: impl FnOnce() -> F,
+    ) -> Lookup<T>
+    where
+        F: Future<Output = Fetched<T>> + Send + 'static,
+    {
         let mut result = match action {
             Action::Return(lookup) => return lookup,
             Action::Wait(result) => result,
@@ -203,6 +237,22 @@ impl<T: Clone> State<T> {
         Action::Fetch(sender, stale)
     }
 
+    fn recheck_action(&mut self, key: CacheKey, now: Instant) -> Option<Action<T>> {
+        if let Some(result) = self.in_flight(&key) {
+            return Some(Action::Wait(result));
+        }
+        let entry = self.entries.get_mut(&key)?;
+        let waits = |at: Instant| now < at + RECHECK_PAUSE;
+        if entry.rechecked_at.is_some_and(waits) || !self.rechecks.allow(now) {
+            return None;
+        }
+        entry.rechecked_at = Some(now);
+        let (sender, result) = watch::channel(None);
+        let unknown = false;
+        self.in_flight.insert(key, InFlight { unknown, result });
+        Some(Action::Fetch(sender, None))
+    }
+
     /// The result of the request in flight for this document. A request that panicked is removed.
     fn in_flight(&mut self, key: &CacheKey) -> Option<watch::Receiver<Option<Lookup<T>>>> {
         let result = self.in_flight.get(key)?.result.clone();
@@ -242,6 +292,7 @@ impl<T: Clone> State<T> {
                     value: value.clone(),
                     fetched_at: now,
                     failed_at: None,
+                    rechecked_at: self.entries.get(&key).and_then(|it| it.rechecked_at),
                 };
                 self.entries.insert(key, entry);
                 Lookup::definitive(Some(value))
@@ -292,25 +343,28 @@ impl<T: Clone> CacheEntry<T> {
     }
 }
 
-/// A token bucket for requests for unknown documents.
+/// A token bucket for requests that anyone can cause.
 #[derive(Debug)]
 struct RateLimit {
+    burst: f64,
     available: f64,
     updated_at: Instant,
 }
 
 impl RateLimit {
-    fn new(now: Instant) -> Self {
+    fn new(burst: u32, now: Instant) -> Self {
+        let burst = f64::from(burst);
         Self {
-            available: f64::from(UNKNOWN_BURST),
+            burst,
+            available: burst,
             updated_at: now,
         }
     }
 
     fn allow(&mut self, now: Instant) -> bool {
         let elapsed = now.duration_since(self.updated_at).as_secs_f64();
-        let refilled = self.available + elapsed * f64::from(UNKNOWN_PER_SECOND);
-        self.available = refilled.min(f64::from(UNKNOWN_BURST));
+        let refilled = self.available + elapsed * f64::from(REQUESTS_PER_SECOND);
+        self.available = refilled.min(self.burst);
         self.updated_at = now;
         let allowed = self.available >= 1.0;
         if allowed {

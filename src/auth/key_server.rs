@@ -2,6 +2,10 @@
 //!
 //! A key is cached for `auth.key_cache`, so a revoked key stays valid for up to that long. While its server fails,
 //! it is used for one more such period.
+//!
+//! A portal may sign with a new key a moment before it publishes it. So a key that is missing is looked for again
+//! after some seconds, and is unknown only if the second look misses it, too; and a key whose signature does not
+//! match is fetched once more.
 
 use std::fmt::Write;
 use std::future::Future;
@@ -10,15 +14,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use jsonwebtoken::Algorithm;
 use reqwest::Url;
+use tokio::time::Instant;
 
 use super::error::TokenError;
 use super::fetch::{Fetcher, Response};
 use super::jwks::Jwks;
 use super::key_cache::{ABSENT_TTL, CacheKey, Fetched, KeyCache, Lookup};
+use super::key_misses::KeyMisses;
 use super::keys::PublicKey;
 use crate::config::Auth;
-use crate::text::escape_for_message;
+use crate::text::{escape_for_message, without_bom};
 
 /// The random bytes of a `kid` that no server has.
 const PROBE_BYTES: usize = 16;
@@ -29,6 +36,7 @@ const PROBE_BYTES: usize = 16;
 pub struct KeyServers {
     asap: Option<KeySource<Arc<PublicKey>>>,
     jwks: Option<KeySource<Jwks>>,
+    misses: KeyMisses,
 }
 
 /// Why a server can't be used.
@@ -72,42 +80,79 @@ impl KeyServers {
         Ok(Some(Self {
             asap: asap.transpose()?,
             jwks: jwks.transpose()?,
+            misses: KeyMisses::default(),
         }))
     }
 
-    /// The key with this `kid`.
+    /// The keys with this `kid` that fit the algorithm: mostly one.
     ///
     /// # Errors
     ///
-    /// [`TokenError::UnknownKey`] if no server has such a key, [`TokenError::KeyServerUnavailable`] if a server
-    /// failed and no other had it.
-    pub(super) async fn find(&self, kid: &str) -> Result<Arc<PublicKey>, TokenError> {
+    /// [`TokenError::KeyServerUnavailable`] if a server failed and no other had it. Else
+    /// [`TokenError::AlgorithmRefused`] if the key is for another algorithm, [`TokenError::KeyNotFoundYet`] if no
+    /// server has such a key so far, and [`TokenError::UnknownKey`] if that has been so for some seconds.
+    pub(super) async fn find(
+        &self,
+        kid: &str,
+        algorithm: Algorithm,
+    ) -> Result<Vec<Arc<PublicKey>>, TokenError> {
         let cache_key = cache_key(kid);
+        let fits = |key: &Arc<PublicKey>| key.algorithms().contains(&algorithm);
         let cached = |asap: &KeySource<_>| asap.cache.get_cached(&cache_key);
-        if let Some(key) = self.asap.as_ref().and_then(cached) {
-            return Ok(key);
+        if let Some(key) = self.asap.as_ref().and_then(cached).filter(fits) {
+            return Ok(vec![key]);
         }
-        let mut definitive = true;
+        let (mut definitive, mut named) = (true, false);
         if let Some(jwks) = &self.jwks {
-            let lookup = jwks.find(kid).await;
-            if let Some(key) = lookup.value {
-                return Ok(key);
-            }
+            let lookup = jwks.find(kid, fits).await;
             definitive &= lookup.definitive;
+            let mut keys = lookup.value.unwrap_or_default();
+            named |= !keys.is_empty();
+            keys.retain(fits);
+            if !keys.is_empty() {
+                return Ok(keys);
+            }
         }
         if let Some(asap) = &self.asap {
             let lookup = asap.find(cache_key).await;
-            if let Some(key) = lookup.value {
-                return Ok(key);
-            }
             definitive &= lookup.definitive;
+            named |= lookup.value.is_some();
+            if let Some(key) = lookup.value.filter(fits) {
+                return Ok(vec![key]);
+            }
         }
         let kid = escape_for_message(kid);
-        Err(if definitive {
+        Err(if !definitive {
+            TokenError::KeyServerUnavailable { kid }
+        } else if named {
+            TokenError::AlgorithmRefused
+        } else if self.misses.are_confirmed(cache_key, Instant::now()) {
             TokenError::UnknownKey { kid }
         } else {
-            TokenError::KeyServerUnavailable { kid }
+            TokenError::KeyNotFoundYet { kid }
         })
+    }
+
+    /// The keys with this `kid` that replaced those `tried`, whose signatures do not match: fetched again, if the
+    /// limits allow it.
+    pub(super) async fn find_replaced(
+        &self,
+        kid: &str,
+        algorithm: Algorithm,
+        tried: &[Arc<PublicKey>],
+    ) -> Vec<Arc<PublicKey>> {
+        let cache_key = cache_key(kid);
+        match (&self.asap, &self.jwks) {
+            (Some(asap), _) if asap.cache.get_cached(&cache_key).is_some() => {
+                let fetch = || asap.fetch(asap.key_url(&cache_key));
+                asap.cache.recheck(cache_key, fetch).await;
+            }
+            (_, Some(jwks)) => jwks.recheck().await,
+            _ => {}
+        }
+        let mut keys = self.find(kid, algorithm).await.unwrap_or_default();
+        keys.retain(|key| !tried.iter().any(|one| Arc::ptr_eq(one, key)));
+        keys
     }
 
     /// Sends a request to each server, for `usher check`. A result has the key of the configuration, and a
@@ -136,10 +181,17 @@ impl KeyServers {
         if let Some(jwks) = &self.jwks {
             let set = jwks.fetch_document(jwks.url.clone()).await;
             let key = set.and_then(|set| {
-                let key = set.and_then(|set| set.find(kid));
-                key.ok_or_else(|| "the set has no usable key with this id".to_owned())
+                let keys = set.map(|set| set.find(kid)).unwrap_or_default();
+                match keys.as_slice() {
+                    [] => Err("the set has no usable key with this id".to_owned()),
+                    keys => Ok(keys
+                        .iter()
+                        .map(|key| describe(key))
+                        .collect::<Vec<_>>()
+                        .join(", ")),
+                }
             });
-            results.push((jwks.config_key, key.map(|key| describe(&key))));
+            results.push((jwks.config_key, key));
         }
         results
     }
@@ -163,7 +215,7 @@ impl KeyDocument for Arc<PublicKey> {
 
     fn parse(body: &[u8]) -> Option<Self> {
         let pem = std::str::from_utf8(body).ok()?;
-        PublicKey::from_pem(pem).ok().map(Arc::new)
+        PublicKey::from_pem(without_bom(pem)).ok().map(Arc::new)
     }
 }
 
@@ -288,25 +340,30 @@ impl KeySource<Arc<PublicKey>> {
 }
 
 impl KeySource<Jwks> {
-    /// A key that is not in the cached set may be new: the set is fetched again if it is older than a minute. More
-    /// requests would let anyone flood the server with invented ids.
-    async fn find(&self, kid: &str) -> Lookup<Arc<PublicKey>> {
-        let mut definitive = false;
+    /// The keys with this `kid`. If none `fits`, the key may be new: the set is fetched again if it is older than
+    /// some seconds. More requests would let anyone flood the server with invented ids.
+    async fn find(
+        &self,
+        kid: &str,
+        fits: impl Fn(&Arc<PublicKey>) -> bool,
+    ) -> Lookup<Vec<Arc<PublicKey>>> {
+        let (mut keys, mut definitive) = (Vec::new(), false);
         for max_age in [Duration::MAX, ABSENT_TTL] {
             let fetch = || self.fetch(self.url.clone());
             let set = self.cache.get(cache_key(""), max_age, fetch).await;
             definitive = set.definitive;
-            if let Some(key) = set.value.and_then(|set| set.find(kid)) {
-                return Lookup {
-                    value: Some(key),
-                    definitive,
-                };
+            keys = set.value.map(|set| set.find(kid)).unwrap_or_default();
+            if keys.iter().any(&fits) {
+                break;
             }
         }
-        Lookup {
-            value: None,
-            definitive,
-        }
+        let value = (!keys.is_empty()).then_some(keys);
+        Lookup { value, definitive }
+    }
+
+    async fn recheck(&self) {
+        let fetch = || self.fetch(self.url.clone());
+        self.cache.recheck(cache_key(""), fetch).await;
     }
 
     async fn probe(&self) -> Result<String, String> {

@@ -9,6 +9,7 @@ use aws_lc_rs::signature::{
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind, Header};
 
 use super::error::TokenError;
+use crate::config::SecretAlgorithm;
 use crate::text::escape_for_message;
 
 const HMAC: &[Algorithm] = &[Algorithm::HS256, Algorithm::HS384, Algorithm::HS512];
@@ -179,7 +180,7 @@ impl KeySet {
         Self::default()
     }
 
-    /// Adds the secret for HS256, HS384 and HS512 tokens (Prosody's `app_secret`).
+    /// Adds the secret for HS256 tokens (Prosody's `app_secret`). Prosody accepts one algorithm, too.
     ///
     /// # Errors
     /// [`KeyError::EmptySecret`].
@@ -189,9 +190,29 @@ impl KeySet {
         }
         self.secret = Some(Key {
             decoding: DecodingKey::from_secret(secret.as_bytes()),
-            algorithms: HMAC,
+            algorithms: &[Algorithm::HS256],
         });
         Ok(self)
+    }
+
+    /// The same for this algorithm instead of HS256.
+    ///
+    /// # Errors
+    /// [`KeyError::EmptySecret`].
+    pub fn with_secret_for(
+        self,
+        secret: &str,
+        algorithm: SecretAlgorithm,
+    ) -> Result<Self, KeyError> {
+        let mut keys = self.with_secret(secret)?;
+        if let Some(secret) = &mut keys.secret {
+            secret.algorithms = match algorithm {
+                SecretAlgorithm::Hs256 => &[Algorithm::HS256],
+                SecretAlgorithm::Hs384 => &[Algorithm::HS384],
+                SecretAlgorithm::Hs512 => &[Algorithm::HS512],
+            };
+        }
+        Ok(keys)
     }
 
     /// Adds a public key for tokens whose header has exactly this `kid`.

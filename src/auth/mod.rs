@@ -9,6 +9,7 @@ mod fetch;
 pub mod grant;
 mod jwks;
 mod key_cache;
+mod key_misses;
 pub mod key_server;
 pub mod keys;
 pub mod secret_file;
@@ -19,5 +20,5 @@ mod verifier;
 
 pub use claims::{Claims, Context, User};
 pub use error::TokenError;
-pub use service_token::sign;
+pub use service_token::{sign, sign_by};
 pub use verifier::{Expiry, Verified, Verifier};

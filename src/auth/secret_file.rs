@@ -6,21 +6,15 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::domain::secret::Secret;
+use crate::text::without_bom;
 
-/// The random bytes of a secret: the length of HS512's digest.
+/// The random bytes of a secret.
 const SECRET_BYTES: usize = 64;
 
-/// The secret's path beside a database: `usher.secret` for `usher.db`. `None` for a database that is no file.
+/// The secret's path beside a database: `usher.secret` for `usher.db`.
 #[must_use]
-pub fn path(database_url: &str) -> Option<PathBuf> {
-    let file = database_url.strip_prefix("sqlite:")?;
-    let file = file
-        .strip_prefix("//")
-        .unwrap_or(file)
-        .split('?')
-        .next()
-        .unwrap_or_default();
-    (!file.is_empty() && file != ":memory:").then(|| Path::new(file).with_extension("secret"))
+pub fn path(database: &Path) -> PathBuf {
+    database.with_extension("secret")
 }
 
 /// Reads the secret, or creates it; the flag is true for a new secret.
@@ -30,11 +24,11 @@ pub fn path(database_url: &str) -> Option<PathBuf> {
 /// Those of reading or creating the file, and an empty file.
 pub fn load_or_create(path: &Path) -> io::Result<(Secret, bool)> {
     match std::fs::read_to_string(path) {
-        Ok(text) if text.trim().is_empty() => {
+        Ok(text) if without_bom(&text).trim().is_empty() => {
             let message = "it is empty; remove it, and usher creates a new one";
             Err(io::Error::new(io::ErrorKind::InvalidData, message))
         }
-        Ok(text) => Ok((Secret::new(text.trim().to_owned()), false)),
+        Ok(text) => Ok((Secret::new(without_bom(&text).trim().to_owned()), false)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let mut bytes = [0; SECRET_BYTES];
             aws_lc_rs::rand::fill(&mut bytes)
@@ -61,18 +55,13 @@ mod tests {
 
     #[test]
     fn the_secret_is_beside_the_database() {
-        for (url, secret) in [
-            ("sqlite:usher.db", "usher.secret"),
-            (
-                "sqlite:///var/lib/usher/usher.db?mode=rwc",
-                "/var/lib/usher/usher.secret",
-            ),
-            ("sqlite:/a/b.sqlite", "/a/b.secret"),
+        for (database, secret) in [
+            ("usher.db", "usher.secret"),
+            ("/var/lib/usher/usher.db", "/var/lib/usher/usher.secret"),
+            ("/a/b.sqlite", "/a/b.secret"),
         ] {
-            assert_eq!(path(url), Some(PathBuf::from(secret)), "{url}");
+            assert_eq!(path(Path::new(database)), Path::new(secret));
         }
-        assert_eq!(path("sqlite::memory:"), None);
-        assert_eq!(path("postgres://localhost/usher"), None);
     }
 
     #[test]

@@ -8,18 +8,37 @@ use serde_json::Value;
 
 use super::error::TokenError;
 use super::verifier::Verifier;
+use crate::config::SecretAlgorithm;
 use crate::domain::secret::Secret;
 use crate::metrics;
+use crate::text::escape_for_message;
 
 /// Signs a token by HS256 with this secret, these claims (a JSON object) and an optional `kid`.
 ///
 /// # Errors
 /// [`TokenError::NotSigned`] if the secret is empty, the claims aren't an object, or the library fails.
 pub fn sign(secret: &str, claims: &Value, kid: Option<&str>) -> Result<String, TokenError> {
+    sign_by(SecretAlgorithm::Hs256, secret, claims, kid)
+}
+
+/// The same by this algorithm.
+///
+/// # Errors
+/// As [`sign`].
+pub fn sign_by(
+    algorithm: SecretAlgorithm,
+    secret: &str,
+    claims: &Value,
+    kid: Option<&str>,
+) -> Result<String, TokenError> {
     if secret.is_empty() || !claims.is_object() {
         return Err(TokenError::NotSigned);
     }
-    let mut header = Header::new(Algorithm::HS256);
+    let mut header = Header::new(match algorithm {
+        SecretAlgorithm::Hs256 => Algorithm::HS256,
+        SecretAlgorithm::Hs384 => Algorithm::HS384,
+        SecretAlgorithm::Hs512 => Algorithm::HS512,
+    });
     header.kid = kid.map(str::to_owned);
     let key = EncodingKey::from_secret(secret.as_bytes());
     jsonwebtoken::encode(&header, claims, &key).map_err(|_| TokenError::NotSigned)
@@ -66,19 +85,31 @@ pub struct ServiceAuth {
     pub tokens: ServiceTokens,
     /// Checks JWT service tokens.
     pub verifier: Verifier,
-    /// Whether a request without a token is authorized: no key and no token is configured, and the
-    /// configuration allows only a listener on the loopback then. Requests of a proxy come from the
-    /// loopback too; they are never authorized without a token.
+    /// Whether a request of a program of this machine is authorized without a token: no key and no token is
+    /// configured, and the configuration allows only a listener on the loopback then.
     pub open: bool,
 }
 
+/// Where a request from the loopback comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Caller {
+    /// A program of this machine.
+    Local,
+    /// A client of a proxy of this machine.
+    Proxied,
+    /// Possibly a page of another origin, in a browser of this machine.
+    OtherOrigin,
+    /// Possibly a page whose name, this one, resolves to the loopback.
+    OtherHost(String),
+}
+
 impl ServiceAuth {
-    /// Authorizes a request by the value of its `Authorization` header; `proxied` means that a proxy
-    /// forwarded the request. Waits only for a key that has to be fetched.
+    /// Authorizes a request by the value of its `Authorization` header, or else by its caller. Waits only for a key
+    /// that has to be fetched.
     pub(crate) async fn authorize(
         &self,
         authorization: Option<&[u8]>,
-        proxied: bool,
+        caller: Caller,
         now: DateTime<Utc>,
     ) -> Result<(), AuthError> {
         let checked = match authorization {
@@ -86,7 +117,14 @@ impl ServiceAuth {
                 Some(token) => self.verify_token(token, now).await,
                 None => Err(AuthError::NotBearer),
             },
-            None if self.open && !proxied => Ok(()),
+            None if self.open => match caller {
+                Caller::Local => Ok(()),
+                Caller::Proxied => Err(AuthError::Missing),
+                Caller::OtherOrigin => Err(AuthError::OtherOrigin),
+                Caller::OtherHost(host) => Err(AuthError::OtherHost {
+                    host: escape_for_message(&host),
+                }),
+            },
             None => Err(AuthError::Missing),
         };
         checked.inspect_err(|error| metrics::token_refused("http", error.code()))
@@ -96,7 +134,7 @@ impl ServiceAuth {
     ///
     /// # Errors
     ///
-    /// Any [`AuthError`] but [`AuthError::Missing`] and [`AuthError::NotBearer`].
+    /// [`AuthError::NotConfigured`], [`AuthError::NotAService`] or [`AuthError::Token`].
     pub async fn verify_token(&self, token: &str, now: DateTime<Utc>) -> Result<(), AuthError> {
         if self.tokens.matches(token) {
             return Ok(());
@@ -122,6 +160,19 @@ pub enum AuthError {
         "A service token is required: send \"Authorization: Bearer …\" with one of auth.service.tokens, or one made by \"usher token --service\"."
     )]
     Missing,
+    /// A page of another origin may have caused a request without a token.
+    #[error(
+        "While no service token is configured, requests of web pages are refused; configure auth.service.tokens and send one of them."
+    )]
+    OtherOrigin,
+    /// The `Host` of a request without a token is not this machine.
+    #[error(
+        "While no service token is configured, the Host must be localhost, 127.0.0.1 or [::1], but it is \"{host}\"; use one of these, or configure auth.service.tokens and send one of them."
+    )]
+    OtherHost {
+        /// The beginning of the host, fit for a message.
+        host: String,
+    },
     /// The header is no bearer token.
     #[error("The Authorization header must be \"Bearer\", a blank and the token.")]
     NotBearer,
@@ -146,6 +197,8 @@ impl AuthError {
     fn code(&self) -> &'static str {
         match self {
             Self::Missing => "missing",
+            Self::OtherOrigin => "other_origin",
+            Self::OtherHost { .. } => "other_host",
             Self::NotBearer => "not_bearer",
             Self::NotConfigured => "not_configured",
             Self::NotAService => "not_a_service",

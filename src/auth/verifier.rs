@@ -11,12 +11,15 @@ use super::claims::Claims;
 use super::error::TokenError;
 use super::grant::Grant;
 use super::key_server::KeyServers;
-use super::keys::{Key, KeySet};
+use super::keys::{Key, KeySet, PublicKey};
 use crate::config::Auth;
 use crate::text::escape_for_message;
 
 /// Longer tokens are rejected unread, in bytes.
 const MAX_TOKEN_BYTES: usize = 16 * 1024;
+
+/// How many keys with the same `kid` are tried. Verifying a signature costs time, and anyone can cause it.
+const MAX_KEYS_TRIED: usize = 4;
 
 /// In a list of accepted issuers or audiences: any.
 const ANY: &str = "*";
@@ -115,12 +118,43 @@ impl Verifier {
         }
         match (self.keys.find(&header), &self.key_servers, &header.kid) {
             (Err(TokenError::UnknownKey { .. }), Some(servers), Some(kid)) => {
-                let fetched = servers.find(kid).await?;
-                let key = fetched.key().for_algorithm(header.alg)?;
-                self.verify_signature(token, header.alg, key, now)
+                // Boxed: the memory of a session is that of its largest future.
+                Box::pin(self.verify_fetched(token, kid, header.alg, servers, now)).await
             }
             (found, _, _) => self.verify_signature(token, header.alg, found?, now),
         }
+    }
+
+    async fn verify_fetched(
+        &self,
+        token: &str,
+        kid: &str,
+        algorithm: Algorithm,
+        servers: &KeyServers,
+        now: DateTime<Utc>,
+    ) -> Result<Verified, TokenError> {
+        let keys = servers.find(kid, algorithm).await?;
+        let verified = self.verify_by_any(token, algorithm, &keys, now);
+        if !matches!(verified, Err(TokenError::BadSignature)) {
+            return verified;
+        }
+        let replaced = servers.find_replaced(kid, algorithm, &keys).await;
+        self.verify_by_any(token, algorithm, &replaced, now)
+    }
+
+    fn verify_by_any(
+        &self,
+        token: &str,
+        algorithm: Algorithm,
+        keys: &[Arc<PublicKey>],
+        now: DateTime<Utc>,
+    ) -> Result<Verified, TokenError> {
+        let attempts = keys.iter().take(MAX_KEYS_TRIED);
+        let mut attempts =
+            attempts.map(|key| self.verify_signature(token, algorithm, key.key(), now));
+        attempts
+            .find(|result| !matches!(result, Err(TokenError::BadSignature)))
+            .unwrap_or(Err(TokenError::BadSignature))
     }
 
     fn verify_signature(

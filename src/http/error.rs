@@ -76,6 +76,9 @@ impl ApiError {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
                     .with_header(RETRY_AFTER, RETRY_SECONDS)
             }
+            AuthError::OtherOrigin | AuthError::OtherHost { .. } => {
+                Self::new(StatusCode::FORBIDDEN, message)
+            }
             AuthError::NotAService => Self::new(user_token_status, message).with_www_authenticate(),
             AuthError::Missing
             | AuthError::NotBearer

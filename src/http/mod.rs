@@ -1,6 +1,7 @@
 //! The routes. Each resource has a file with its own `routes()`; this one has their sum and what they share.
 
 mod bookings;
+mod caller;
 mod decisions;
 mod error;
 mod form;

@@ -8,9 +8,11 @@ use warp::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use warp::http::{HeaderMap, Method, StatusCode};
 use warp::{Filter, Rejection, Reply};
 
+use super::caller::caller;
 use super::error::{ApiError, Response, json};
-use super::request::{Access, READ, authorize, is_proxied, request};
+use super::request::{Access, READ, authorize, request};
 use super::{Connection, Shared, either, with};
+use crate::auth::service_token::Caller;
 use crate::clock;
 use crate::metrics::{self, Snapshot};
 
@@ -75,8 +77,8 @@ async fn ready(shared: &Shared) -> Response {
     json(StatusCode::SERVICE_UNAVAILABLE, &body)
 }
 
-/// Who may read `/metrics`: as with Jitsi's services, a caller on this machine without a token, unless a proxy
-/// speaks for another client; every other caller with a service token.
+/// Who may read `/metrics`: as with Jitsi's services, a program of this machine without a token; every other caller
+/// with a service token.
 fn metrics_access(shared: &Arc<Shared>) -> BoxedFilter<()> {
     let shared = Arc::clone(shared);
     let check = move |method: Method, headers: HeaderMap, connection: Option<Connection>| {
@@ -86,7 +88,8 @@ fn metrics_access(shared: &Arc<Shared>) -> BoxedFilter<()> {
                 return Err(warp::reject::custom(ApiError::wrong_method(READ)));
             }
             let is_local = connection.is_some_and(|it| it.peer.ip().to_canonical().is_loopback());
-            if is_local && !is_proxied(&headers) && !headers.contains_key(AUTHORIZATION) {
+            let is_local = is_local && caller(&headers) == Caller::Local;
+            if is_local && !headers.contains_key(AUTHORIZATION) {
                 return Ok::<_, Rejection>(());
             }
             let auth = shared.service_auth.load_full();

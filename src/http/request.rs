@@ -13,6 +13,7 @@ use warp::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use warp::{Filter, Rejection, Stream};
 
 use super::Shared;
+use super::caller::caller;
 use super::error::ApiError;
 use super::form::{FieldError, Fields};
 use crate::auth::service_token::ServiceAuth;
@@ -139,15 +140,9 @@ pub(super) async fn authorize(
 ) -> Result<(), Rejection> {
     let refused = |refusal| warp::reject::custom(ApiError::refused(&refusal, user_token_status));
     let authorization = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
-    auth.authorize(authorization, is_proxied(headers), now)
+    auth.authorize(authorization, caller(headers), now)
         .await
         .map_err(refused)
-}
-
-/// Whether a proxy forwarded the request.
-pub(super) fn is_proxied(headers: &HeaderMap) -> bool {
-    let proxied = ["forwarded", "x-forwarded-for", "x-real-ip"];
-    proxied.iter().any(|name| headers.contains_key(*name))
 }
 
 /// Reads a body to its end, up to [`BODY_MAX`].

@@ -19,6 +19,7 @@ use crate::session::SessionContext;
 use crate::session::limits::ConnectionLimits;
 use crate::session::timer_wheel::TimerWheel;
 use crate::store::{self, Store, StoreError};
+use crate::text::without_bom;
 
 /// A part of the service can't be built.
 #[derive(Debug, Error)]
@@ -118,7 +119,7 @@ pub fn secret(config: &Config) -> Result<Option<Secret>, ServeError> {
     if config.auth.any_key() {
         return Ok(config.auth.secret.clone());
     }
-    let Some(path) = secret_file::path(&config.database.url) else {
+    let Some(path) = secret_path(config) else {
         return Ok(None);
     };
     let (secret, is_new) =
@@ -132,10 +133,16 @@ pub fn secret(config: &Config) -> Result<Option<Secret>, ServeError> {
     Ok(Some(secret))
 }
 
+/// The file of the generated secret. A database in memory has none.
+fn secret_path(config: &Config) -> Option<PathBuf> {
+    let database = store::sqlite::file_of(&config.database.url)?;
+    Some(secret_file::path(&database))
+}
+
 /// The file in which [`secret`] would generate one, if it would.
 #[must_use]
 pub fn secret_to_create(config: &Config) -> Option<PathBuf> {
-    let path = secret_file::path(&config.database.url)?;
+    let path = secret_path(config)?;
     (!config.auth.any_key() && !path.exists()).then_some(path)
 }
 
@@ -163,7 +170,9 @@ pub fn key_set(config: &Config, secret: Option<&Secret>) -> Result<KeySet, Serve
             key: "auth.secret".into(),
             error: error.to_string(),
         };
-        keys = keys.with_secret(secret.expose()).map_err(failed)?;
+        let algorithm = config.auth.secret_algorithm;
+        let with_secret = keys.with_secret_for(secret.expose(), algorithm);
+        keys = with_secret.map_err(failed)?;
     }
     for (kid, file) in &config.auth.public_keys {
         let failed = |error: &dyn std::fmt::Display| ServeError::Key {
@@ -171,7 +180,7 @@ pub fn key_set(config: &Config, secret: Option<&Secret>) -> Result<KeySet, Serve
             error: format!("{}: {error}", file.display()),
         };
         let pem = std::fs::read_to_string(file).map_err(|error| failed(&error))?;
-        let key = PublicKey::from_pem(&pem).map_err(|error| failed(&error))?;
+        let key = PublicKey::from_pem(without_bom(&pem)).map_err(|error| failed(&error))?;
         keys = keys.with_public_key(kid, key);
     }
     Ok(keys)

@@ -87,7 +87,7 @@ impl SessionError {
     pub(super) fn close_code(&self) -> CloseCode {
         match self {
             Self::WebSocket(error) => error.close_code(),
-            Self::Token(error) if error.is_temporary() => CloseCode::Again,
+            Self::Token(error) if error.is_worth_a_retry() => CloseCode::Again,
             Self::Decode(_)
             | Self::Negotiate(_)
             | Self::ConnectExpected
@@ -106,7 +106,7 @@ impl SessionError {
             Self::WebSocket(websocket::ProtocolError::TooLarge) => "too_large",
             Self::WebSocket(_) => "protocol",
             Self::ConnectTimeout => "too_late",
-            Self::Token(error) if error.is_temporary() => "key_server",
+            Self::Token(error) if error.is_worth_a_retry() => "key_server",
             Self::Token(_) => "token",
             Self::Destination(_) => "destination",
             Self::QueueLimit(_) | Self::AddressLimit | Self::WatcherLimit => "full",

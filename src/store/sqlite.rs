@@ -34,7 +34,9 @@ pub(super) async fn open(url: &str) -> Result<(Writer, SqlitePool)> {
         .journal_mode(SqliteJournalMode::Wal)
         // What was answered holds even if the power fails right after the answer.
         .synchronous(SqliteSynchronous::Full);
-    create_private(options.get_filename());
+    if let Some(file) = file_of(url) {
+        create_private(&file);
+    }
 
     let mut connection = options.connect().await?;
     MIGRATIONS.run_direct(None, &mut connection, false).await?;
@@ -51,11 +53,13 @@ pub(super) async fn open(url: &str) -> Result<(Writer, SqlitePool)> {
 /// The file of the database at `url`; `None` for a database in memory or an unknown kind of URL.
 #[must_use]
 pub fn file_of(url: &str) -> Option<PathBuf> {
-    let database = url.strip_prefix("sqlite:")?;
+    url.strip_prefix("sqlite:")?;
     let options = SqliteConnectOptions::from_str(url).ok()?;
     let file = options.get_filename();
-    let has_file = !database.starts_with(":memory:") && !file.as_os_str().is_empty();
-    has_file.then(|| file.to_owned())
+    // sqlx gives ":memory:" a name of its own.
+    let is_in_memory = file.to_string_lossy().starts_with("file:sqlx-in-memory-")
+        || url.split(['?', '&']).any(|part| part == "mode=memory");
+    (!is_in_memory && !file.as_os_str().is_empty()).then(|| file.to_owned())
 }
 
 fn options(url: &str) -> Result<SqliteConnectOptions> {

@@ -2,7 +2,9 @@
 //! unreachable.
 
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -133,6 +135,61 @@ async fn a_failing_key_server_closes_the_websocket_without_an_error() {
     }
     for (_usher, client) in &mut sessions {
         assert_eq!(closed(client).await, 1013);
+    }
+}
+
+/// A portal that signs with a new key before it publishes it: no ERROR meanwhile, and soon the visitor waits.
+#[tokio::test]
+async fn a_key_that_is_published_late_costs_a_visitor_no_error() {
+    let (old, new) = (Pair::p256(), Pair::p256());
+    let published = Arc::new(AtomicBool::new(false));
+    let (both, is_published) = ([old.jwk("old"), new.jwk(KID)], Arc::clone(&published));
+    let server = Scripted::start(move |_| {
+        let keys = if is_published.load(Ordering::SeqCst) {
+            &both[..]
+        } else {
+            &both[..1]
+        };
+        Reply::Raw(200, json!({ "keys": keys }).to_string())
+    })
+    .await;
+    let usher = Usher::start(&format!("auth.jwks_url = \"http://{}/\"", server.address)).await;
+    let token = visitor(Algorithm::ES256, &new);
+    assert_eq!(closed(&mut connect(&usher, &token).await).await, 1013);
+    published.store(true, Ordering::SeqCst);
+    let start = Instant::now();
+    loop {
+        let mut client = connect(&usher, &token).await;
+        match client.next().await {
+            Incoming::Closed(Some(frame)) => assert_eq!(u16::from(frame.code), 1013),
+            Incoming::Closed(None) => panic!("no close frame"),
+            Incoming::Frame(frame) => {
+                assert_eq!(frame.command, "CONNECTED", "{frame:?}");
+                break;
+            }
+        }
+        // Five times the ten seconds after which the set is fetched again.
+        assert!(start.elapsed() < Duration::from_secs(50));
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    assert!(server.lines().len() <= 7, "{:?}", server.lines());
+}
+
+#[tokio::test]
+async fn tokens_by_the_secret_have_its_one_algorithm() {
+    let secret = EncodingKey::from_secret(SECRET.as_bytes());
+    let token =
+        |algorithm| jsonwebtoken::encode(&Header::new(algorithm), &service(), &secret).unwrap();
+    for (more, accepted) in [
+        ("", Algorithm::HS256),
+        ("auth.secret_algorithm = \"HS512\"", Algorithm::HS512),
+    ] {
+        let usher = Usher::start(&format!("auth.secret = \"{SECRET}\"\n{more}")).await;
+        for algorithm in [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512] {
+            let answer = request_with(&usher, &token(algorithm)).await;
+            let expected = if algorithm == accepted { 200 } else { 401 };
+            assert_eq!(answer.status, expected, "{algorithm:?}: {}", answer.body);
+        }
     }
 }
 

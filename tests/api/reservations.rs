@@ -476,12 +476,73 @@ async fn without_keys_local_callers_need_no_token_but_proxied_ones_do() {
     let usher = Usher::start_in(dir, "auth.service.tokens = []").await;
     let open = || usher.client.get(usher.url("/api/v1/bookings"));
     assert_eq!(Answer::of(open()).await.status, StatusCode::OK);
-    Answer::of(open().header("X-Forwarded-For", "192.0.2.1"))
-        .await
-        .refused(401);
+    for name in [
+        "X-Forwarded-For",
+        "X-Forwarded-Proto",
+        "X-Real-IP",
+        "Forwarded",
+        "Via",
+        "CF-Connecting-IP",
+        "True-Client-IP",
+    ] {
+        Answer::of(open().header(name, "192.0.2.1"))
+            .await
+            .refused(401);
+        let metrics = usher.client.get(usher.url("/metrics"));
+        Answer::of(metrics.header(name, "192.0.2.1"))
+            .await
+            .refused(401);
+    }
     Answer::of(open().bearer_auth("wrong")).await.refused(401);
     let dir = usher.stop().await;
     assert!(dir.path().join("usher.secret").exists());
+}
+
+#[tokio::test]
+async fn without_keys_pages_and_foreign_names_are_refused_with_a_reason() {
+    let usher = Usher::start("auth.service.tokens = []").await;
+    let port = usher.address.port();
+    let foreign = format!("rebound.example:{port}");
+    for (name, value, reason) in [
+        ("Origin", "https://evil.example", "web pages"),
+        ("Origin", "null", "web pages"),
+        ("Sec-Fetch-Site", "cross-site", "web pages"),
+        ("Sec-Fetch-Site", "same-site", "web pages"),
+        ("Host", foreign.as_str(), "\"rebound.example:"),
+        ("Host", "10.0.0.1", "\"10.0.0.1\""),
+    ] {
+        let form = [("name", "room"), ("start_time", "2026-11-21T22:21:26.000Z")];
+        let post = usher.client.post(usher.url("/conference")).form(&form);
+        let get = usher.client.get(usher.url("/api/v1/bookings"));
+        for request in [post, get] {
+            let answer = Answer::of(request.header(name, value)).await;
+            let message = answer.refused(403);
+            assert!(message.contains(reason), "{name}: {message}");
+            assert!(message.contains("auth.service.tokens"), "{message}");
+        }
+        let metrics = usher.client.get(usher.url("/metrics"));
+        Answer::of(metrics.header(name, value)).await.refused(403);
+    }
+    let own = format!("http://{}", usher.address);
+    let page = usher.client.get(usher.url("/api/v1/bookings"));
+    let page = page
+        .header("Origin", own)
+        .header("Sec-Fetch-Site", "same-origin");
+    assert_eq!(Answer::of(page).await.status, StatusCode::OK);
+    let decisions = Answer::of(usher.client.get(usher.url("/api/v1/decisions"))).await;
+    assert_eq!(decisions.body["decisions"].as_array().unwrap().len(), 0);
+}
+
+/// With a token, the headers of a browser mean nothing: a portal's page may call usher by any name.
+#[tokio::test]
+async fn token_is_accepted_whatever_the_host_and_the_origin() {
+    let usher = Usher::start("").await;
+    let request = usher.request(Method::GET, "/api/v1/bookings");
+    let request = request
+        .header("Host", "usher.example.com")
+        .header("Origin", "https://portal.example.com")
+        .header("Sec-Fetch-Site", "cross-site");
+    assert_eq!(Answer::of(request).await.status, StatusCode::OK);
 }
 
 #[tokio::test]

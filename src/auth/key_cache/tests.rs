@@ -87,7 +87,7 @@ async fn a_shorter_max_age_fetches_earlier() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_absent_document_is_requested_once_a_minute() {
+async fn an_absent_document_is_requested_once_in_ten_seconds() {
     let fixture = Fixture::new();
     assert_eq!(fixture.get(1, Fetched::Absent).await, definitive(None));
     advance(ABSENT_TTL - SECOND).await;
@@ -214,7 +214,7 @@ async fn a_day_of_invented_names_neither_fills_memory_nor_blocks_cached_document
         most = most.max(fixture.cache.state().negative.len());
         requests += fixture.requests();
     }
-    assert!((5..=100).contains(&most), "{most}");
+    assert!((1..=50).contains(&most), "{most}");
     assert!(requests <= 11_000, "{requests}");
     assert!(fixture.cache.state().in_flight.is_empty());
 }

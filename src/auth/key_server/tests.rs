@@ -21,6 +21,7 @@ use super::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const MINUTE: Duration = Duration::from_secs(60);
+const TEN_SECONDS: Duration = Duration::from_secs(10);
 /// More than two retries take.
 const SOON: Duration = Duration::from_secs(6);
 
@@ -165,6 +166,12 @@ fn unknown(kid: &str) -> TokenError {
     }
 }
 
+fn not_yet(kid: &str) -> TokenError {
+    TokenError::KeyNotFoundYet {
+        kid: escape_for_message(kid),
+    }
+}
+
 fn unavailable(kid: &str) -> TokenError {
     TokenError::KeyServerUnavailable {
         kid: escape_for_message(kid),
@@ -184,6 +191,18 @@ fn now() -> DateTime<Utc> {
 
 fn claims() -> serde_json::Value {
     json!({ "iss": "jitsi", "aud": "jitsi", "exp": NOW + 60 })
+}
+
+/// The only key with this id, for whichever of two algorithms.
+async fn find(servers: &KeyServers, kid: &str) -> Result<Arc<PublicKey>, TokenError> {
+    let found = match servers.find(kid, Algorithm::ES256).await {
+        Err(TokenError::AlgorithmRefused) => servers.find(kid, Algorithm::ES384).await,
+        found => found,
+    };
+    found.map(|keys| {
+        assert_eq!(keys.len(), 1);
+        Arc::clone(&keys[0])
+    })
 }
 
 fn verifier(servers: KeyServers) -> Verifier {
@@ -239,7 +258,8 @@ async fn a_fetched_key_determines_the_algorithm() {
     let token = sign(&rsa.public_pem(), &claims(), Some("k")).unwrap();
     let refused = verifier.verify(&token, now()).await.unwrap_err();
     assert_eq!(refused, TokenError::BadSignature);
-    assert_eq!(server.requests(), 1);
+    // The second one is for the wrong signature.
+    assert_eq!(server.requests(), 2);
 }
 
 #[tokio::test]
@@ -258,17 +278,142 @@ async fn tokens_with_configured_keys_send_no_request() {
 }
 
 #[tokio::test]
-async fn an_absent_key_is_unknown_and_requested_once_a_minute() {
+async fn an_absent_key_is_requested_once_in_ten_seconds_and_unknown_after_the_second_look() {
     for code in [404, 403, 410, 401, 400, 204] {
         let server = Server::always(status(code)).await;
         let servers = server.asap();
         for _ in 0..10 {
-            assert_eq!(servers.find("k").await.unwrap_err(), unknown("k"), "{code}");
+            assert_eq!(
+                find(&servers, "k").await.unwrap_err(),
+                not_yet("k"),
+                "{code}"
+            );
         }
         assert_eq!(server.requests(), 1, "{code}");
-        wait(MINUTE).await;
-        assert_eq!(servers.find("k").await.unwrap_err(), unknown("k"));
+        wait(TEN_SECONDS).await;
+        for _ in 0..10 {
+            assert_eq!(find(&servers, "k").await.unwrap_err(), unknown("k"));
+        }
         assert_eq!(server.requests(), 2, "{code}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_is_published_late_is_found_within_ten_seconds() {
+    let (old, new) = (Pair::p256(), Pair::p256());
+    let sets = [set(&[("old", &old)]), set(&[("old", &old), ("new", &new)])];
+    let pem = new.public_pem();
+    let jwks = Server::start(move |_, number| sets[number.min(1)].clone()).await;
+    let asap = Server::start(move |_, number| match number {
+        0 => status(404),
+        _ => ok(pem.clone()),
+    })
+    .await;
+    for (servers, server) in [(jwks.jwks(), &jwks), (asap.asap(), &asap)] {
+        let error = find(&servers, "new").await.unwrap_err();
+        assert_eq!(error, not_yet("new"));
+        assert!(error.is_worth_a_retry() && !error.is_temporary());
+        assert!(!unknown("new").is_worth_a_retry());
+        wait(TEN_SECONDS).await;
+        assert!(find(&servers, "new").await.is_ok());
+        assert_eq!(server.requests(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_was_replaced_under_its_id_is_fetched_at_a_wrong_signature() {
+    let (old, new) = (Pair::p256(), Pair::p256());
+    let [by_old, by_new] =
+        [&old, &new].map(|pair| pair.sign(Algorithm::ES256, Some("k"), &claims()));
+    let sets = [set(&[("k", &old)]), set(&[("k", &new)])];
+    let pems = [old.public_pem(), new.public_pem()];
+    let jwks = Server::start(move |_, number| sets[number.min(1)].clone()).await;
+    let asap = Server::start(move |_, number| ok(pems[number.min(1)].clone())).await;
+    for (servers, server) in [(jwks.jwks(), &jwks), (asap.asap(), &asap)] {
+        let verifier = Arc::new(verifier(servers));
+        assert!(verifier.verify(&by_old, now()).await.is_ok());
+        let mut waiting = JoinSet::new();
+        for _ in 0..50 {
+            let (verifier, token) = (Arc::clone(&verifier), by_new.clone());
+            waiting.spawn(async move { verifier.verify(&token, now()).await.is_ok() });
+        }
+        assert_eq!(waiting.join_all().await, [true; 50]);
+        assert_eq!(server.requests(), 2);
+    }
+}
+
+#[tokio::test]
+async fn wrong_signatures_cause_one_request_in_ten_seconds() {
+    let (pair, forger) = (Pair::p256(), Pair::p256());
+    let genuine = pair.sign(Algorithm::ES256, Some("k"), &claims());
+    let forged = forger.sign(Algorithm::ES256, Some("k"), &claims());
+    let jwks = Server::always(set(&[("k", &pair)])).await;
+    let asap = Server::always(ok(pair.public_pem())).await;
+    for (servers, server) in [(jwks.jwks(), &jwks), (asap.asap(), &asap)] {
+        let verifier = verifier(servers);
+        for requests in [2, 3] {
+            for _ in 0..100 {
+                let refused = verifier.verify(&forged, now()).await.unwrap_err();
+                assert_eq!(refused, TokenError::BadSignature);
+            }
+            assert!(verifier.verify(&genuine, now()).await.is_ok());
+            assert_eq!(server.requests(), requests);
+            wait(TEN_SECONDS).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_signature_does_not_remove_a_key_whose_server_fails() {
+    let (pair, forger) = (Pair::p256(), Pair::p256());
+    let pem = pair.public_pem();
+    let server = Server::start(move |_, number| match number {
+        0 => ok(pem.clone()),
+        _ => status(500),
+    })
+    .await;
+    let verifier = verifier(server.asap());
+    let genuine = pair.sign(Algorithm::ES256, Some("k"), &claims());
+    let forged = forger.sign(Algorithm::ES256, Some("k"), &claims());
+    assert!(verifier.verify(&genuine, now()).await.is_ok());
+    assert!(verifier.verify(&forged, now()).await.is_err());
+    assert!(verifier.verify(&genuine, now()).await.is_ok());
+}
+
+#[tokio::test]
+async fn keys_with_one_id_are_chosen_by_the_algorithm_and_the_signature() {
+    let (rsa, ec, next) = (Pair::rsa(), Pair::p256(), Pair::p256());
+    let server = Server::always(set(&[("k", &rsa), ("k", &ec), ("k", &next)])).await;
+    let verifier = verifier(server.jwks());
+    for (algorithm, pair) in [
+        (Algorithm::ES256, &ec),
+        (Algorithm::RS256, &rsa),
+        (Algorithm::ES256, &next),
+    ] {
+        let token = pair.sign(algorithm, Some("k"), &claims());
+        assert!(
+            verifier.verify(&token, now()).await.is_ok(),
+            "{algorithm:?}"
+        );
+    }
+    assert_eq!(server.requests(), 1);
+    let token = Pair::p384().sign(Algorithm::ES384, Some("k"), &claims());
+    let refused = verifier.verify(&token, now()).await.unwrap_err();
+    assert_eq!(refused, TokenError::AlgorithmRefused);
+}
+
+#[tokio::test]
+async fn a_key_of_the_right_algorithm_is_looked_for_on_both_servers() {
+    let (rsa, ec) = (Pair::rsa(), Pair::p256());
+    let jwks = Server::always(set(&[("k", &rsa)])).await;
+    let asap = Server::always(ok(ec.public_pem())).await;
+    let verifier = verifier(servers(Some(&asap.url()), Some(&jwks.url())).unwrap());
+    for (algorithm, pair) in [(Algorithm::ES256, &ec), (Algorithm::RS256, &rsa)] {
+        let token = pair.sign(algorithm, Some("k"), &claims());
+        assert!(
+            verifier.verify(&token, now()).await.is_ok(),
+            "{algorithm:?}"
+        );
     }
 }
 
@@ -282,7 +427,7 @@ async fn a_failed_request_is_retried_after_a_pause() {
     })
     .await;
     let start = Instant::now();
-    assert!(server.asap().find("k").await.is_ok());
+    assert!(find(&server.asap(), "k").await.is_ok());
     assert_eq!(server.requests(), 3);
     let took = start.elapsed();
     assert!(
@@ -296,7 +441,7 @@ async fn retries_are_limited() {
     let server = Server::always(status(503)).await;
     let servers = server.asap();
     for _ in 0..10 {
-        assert_eq!(servers.find("k").await.unwrap_err(), unavailable("k"));
+        assert_eq!(find(&servers, "k").await.unwrap_err(), unavailable("k"));
     }
     assert_eq!(server.requests(), 3);
 }
@@ -308,7 +453,7 @@ async fn a_slow_server_times_out() {
         let servers = server.asap();
         pause();
         let start = Instant::now();
-        assert_eq!(servers.find("k").await.unwrap_err(), unavailable("k"));
+        assert_eq!(find(&servers, "k").await.unwrap_err(), unavailable("k"));
         let took = start.elapsed();
         resume();
         assert!(
@@ -327,9 +472,10 @@ async fn an_unreachable_server_is_a_temporary_error() {
         servers(Some(&url), None).unwrap(),
         servers(None, Some(&url)).unwrap(),
     ] {
-        let error = servers.find("k").await.unwrap_err();
+        let error = find(&servers, "k").await.unwrap_err();
         assert_eq!(error, unavailable("k"));
-        assert!(error.is_temporary() && !unknown("k").is_temporary());
+        assert!(error.is_temporary() && error.is_worth_a_retry());
+        assert!(!unknown("k").is_temporary());
         assert!(error.to_string().ends_with("try again"));
     }
 }
@@ -340,13 +486,16 @@ async fn an_invalid_document_is_a_failure() {
     for body in ["", "<html>", "\u{0}\u{1}", &private] {
         let server = Server::always(ok(body)).await;
         for servers in [server.asap(), server.jwks()] {
-            assert_eq!(servers.find("k").await.unwrap_err(), unavailable("k"));
-            assert_eq!(servers.find("k").await.unwrap_err(), unavailable("k"));
+            assert_eq!(find(&servers, "k").await.unwrap_err(), unavailable("k"));
+            assert_eq!(find(&servers, "k").await.unwrap_err(), unavailable("k"));
         }
         assert_eq!(server.requests(), 2, "{body:?}");
     }
     let server = Server::always(ok(vec![0xff; 100])).await;
-    assert_eq!(server.asap().find("k").await.unwrap_err(), unavailable("k"));
+    assert_eq!(
+        find(&server.asap(), "k").await.unwrap_err(),
+        unavailable("k")
+    );
 }
 
 #[tokio::test]
@@ -358,13 +507,16 @@ async fn a_response_over_the_size_limit_is_rejected() {
         body
     };
     let server = Server::always(ok(padded(DOCUMENT_MAX_BYTES))).await;
-    assert!(server.asap().find("k").await.is_ok());
+    assert!(find(&server.asap(), "k").await.is_ok());
     for reply in [
         ok(padded(DOCUMENT_MAX_BYTES + 1)),
         Reply::Unbounded(64 * 1024 * 1024),
     ] {
         let server = Server::always(reply).await;
-        assert_eq!(server.asap().find("k").await.unwrap_err(), unavailable("k"));
+        assert_eq!(
+            find(&server.asap(), "k").await.unwrap_err(),
+            unavailable("k")
+        );
         assert_eq!(server.requests(), 1);
     }
 }
@@ -379,7 +531,10 @@ async fn redirections_are_not_followed() {
     ] {
         for code in [301, 302, 307, 308] {
             let server = Server::always(Reply::Redirect(code, location.clone())).await;
-            assert_eq!(server.asap().find("k").await.unwrap_err(), unavailable("k"));
+            assert_eq!(
+                find(&server.asap(), "k").await.unwrap_err(),
+                unavailable("k")
+            );
             assert_eq!(server.requests(), 1);
         }
     }
@@ -402,7 +557,7 @@ async fn key_ids_with_paths_stay_below_the_servers_path() {
         &long,
     ];
     for kid in kids {
-        assert_eq!(servers.find(kid).await.unwrap_err(), unknown(kid));
+        assert_eq!(find(&servers, kid).await.unwrap_err(), not_yet(kid));
     }
     let paths = server.paths();
     assert_eq!(paths.len(), kids.len());
@@ -427,7 +582,7 @@ async fn a_hundred_concurrent_tokens_cause_one_request() {
     let mut waiting = JoinSet::new();
     for _ in 0..100 {
         let servers = Arc::clone(&servers);
-        waiting.spawn(async move { servers.find("k").await.is_ok() });
+        waiting.spawn(async move { find(&servers, "k").await.is_ok() });
     }
     assert_eq!(waiting.join_all().await, [true; 100]);
     assert_eq!(server.requests(), 1);
@@ -449,7 +604,8 @@ async fn an_expired_key_is_fetched_again() {
     assert!(verifier.verify(&by_new, now()).await.is_ok());
     let refused = verifier.verify(&by_old, now()).await.unwrap_err();
     assert_eq!(refused, TokenError::BadSignature);
-    assert_eq!(server.requests(), 2);
+    // The third one is for the wrong signature.
+    assert_eq!(server.requests(), 3);
 }
 
 #[tokio::test]
@@ -461,12 +617,12 @@ async fn a_stale_key_is_used_for_one_more_period_while_the_server_fails() {
     })
     .await;
     let servers = server.asap();
-    assert!(servers.find("k").await.is_ok());
+    assert!(find(&servers, "k").await.is_ok());
     wait(HOUR * 3 / 2).await;
-    assert!(servers.find("k").await.is_ok());
+    assert!(find(&servers, "k").await.is_ok());
     assert_eq!(server.requests(), 4);
     wait(HOUR / 2).await;
-    assert_eq!(servers.find("k").await.unwrap_err(), unavailable("k"));
+    assert_eq!(find(&servers, "k").await.unwrap_err(), unavailable("k"));
 }
 
 #[tokio::test]
@@ -482,11 +638,11 @@ async fn a_flood_of_invented_ids_is_limited_and_blocks_no_cached_key() {
     })
     .await;
     let servers = server.asap();
-    assert!(servers.find("known").await.is_ok());
+    assert!(find(&servers, "known").await.is_ok());
     let (mut refused, mut undecided) = (0, 0);
     for number in 0..1000 {
-        match servers.find(&format!("made up {number}")).await {
-            Err(TokenError::UnknownKey { .. }) => refused += 1,
+        match find(&servers, &format!("made up {number}")).await {
+            Err(TokenError::KeyNotFoundYet { .. }) => refused += 1,
             Err(TokenError::KeyServerUnavailable { .. }) => undecided += 1,
             other => panic!("{other:?}"),
         }
@@ -495,7 +651,7 @@ async fn a_flood_of_invented_ids_is_limited_and_blocks_no_cached_key() {
     assert!((31..50).contains(&refused), "{refused}");
     assert_eq!(server.requests(), 1 + refused);
     wait(HOUR).await;
-    assert!(servers.find("known").await.is_ok());
+    assert!(find(&servers, "known").await.is_ok());
 }
 
 #[tokio::test]
@@ -522,21 +678,21 @@ async fn keys_of_a_set_are_found_by_their_id() {
 }
 
 #[tokio::test]
-async fn a_new_key_of_a_set_is_found_within_a_minute_and_a_removed_one_until_it_expires() {
+async fn a_new_key_of_a_set_is_found_within_ten_seconds_and_a_removed_one_until_it_expires() {
     let (old, new) = (Pair::p256(), Pair::p256());
     let sets = [set(&[("old", &old)]), set(&[("new", &new)])];
     let server = Server::start(move |_, number| sets[number.min(1)].clone()).await;
     let servers = server.jwks();
-    assert!(servers.find("old").await.is_ok());
+    assert!(find(&servers, "old").await.is_ok());
     for _ in 0..1000 {
-        assert_eq!(servers.find("new").await.unwrap_err(), unknown("new"));
+        assert_eq!(find(&servers, "new").await.unwrap_err(), not_yet("new"));
     }
     assert_eq!(server.requests(), 1);
-    wait(MINUTE).await;
-    assert!(servers.find("old").await.is_ok());
+    wait(TEN_SECONDS).await;
+    assert!(find(&servers, "old").await.is_ok());
     assert_eq!(server.requests(), 1);
-    assert!(servers.find("new").await.is_ok());
-    assert_eq!(servers.find("old").await.unwrap_err(), unknown("old"));
+    assert!(find(&servers, "new").await.is_ok());
+    assert_eq!(find(&servers, "old").await.unwrap_err(), not_yet("old"));
     assert_eq!(server.requests(), 2);
 }
 
@@ -550,14 +706,14 @@ async fn keys_of_a_set_stay_valid_while_its_server_fails() {
         })
         .await;
         let servers = server.jwks();
-        assert!(servers.find("k").await.is_ok());
+        assert!(find(&servers, "k").await.is_ok());
         wait(MINUTE).await;
-        assert_eq!(servers.find("x").await.unwrap_err(), unavailable("x"));
-        assert!(servers.find("k").await.is_ok());
+        assert_eq!(find(&servers, "x").await.unwrap_err(), unavailable("x"));
+        assert!(find(&servers, "k").await.is_ok());
         wait(HOUR).await;
-        assert!(servers.find("k").await.is_ok());
+        assert!(find(&servers, "k").await.is_ok());
         wait(HOUR).await;
-        assert_eq!(servers.find("k").await.unwrap_err(), unavailable("k"));
+        assert_eq!(find(&servers, "k").await.unwrap_err(), unavailable("k"));
     }
 }
 
@@ -575,13 +731,13 @@ async fn keys_are_found_in_a_set_and_on_a_key_server() {
     })
     .await;
     let servers = servers(Some(&asap.url()), Some(&jwks.url())).unwrap();
-    let found = servers.find("listed").await.unwrap();
+    let found = find(&servers, "listed").await.unwrap();
     assert_eq!(found.algorithms(), [Algorithm::ES256]);
-    let found = servers.find("served").await.unwrap();
+    let found = find(&servers, "served").await.unwrap();
     assert_eq!(found.algorithms(), [Algorithm::ES384]);
     assert_eq!(
-        servers.find("neither").await.unwrap_err(),
-        unknown("neither")
+        find(&servers, "neither").await.unwrap_err(),
+        not_yet("neither")
     );
     assert_eq!(asap.requests(), 2);
 }

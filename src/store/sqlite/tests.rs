@@ -161,6 +161,9 @@ fn file_of_a_url_is_a_path_or_none_for_a_database_in_memory() {
         ),
         ("sqlite:/var/a%20b.db", Some("/var/a b.db")),
         ("sqlite::memory:", None),
+        ("sqlite://:memory:", None),
+        ("sqlite::memory:?cache=shared", None),
+        ("sqlite:usher.db?mode=memory", None),
         ("sqlite:", None),
         ("postgres://host/usher", None),
     ] {
