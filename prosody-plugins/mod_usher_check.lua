@@ -1,22 +1,12 @@
 -- Tells `usher check` what Prosody's configuration says about usher: prosodyctl mod_usher_check meet.example.com
--- It runs in prosodyctl only, and is not meant for modules_enabled.
+-- It runs in prosodyctl only, and is not meant for modules_enabled. It prints the service token only if the second
+-- argument is --with-token: usher check asks usher whether it is accepted.
 
 local configmanager = require "core.configmanager";
 local modulemanager = require "core.modulemanager";
 local json = require "util.json";
 
--- Whether the token is there, and never what it is.
-local function token_state(host)
-	if configmanager.get(host, "usher_token") then return "inline"; end
-	local path = configmanager.get(host, "usher_token_file");
-	if not path then return "none"; end
-	local file, err = io.open(path);
-	if not file then return "unreadable", err; end
-	file:close();
-	return "file", path;
-end
-
-local function enabled(host)
+local function modules_of(host)
 	local names = {};
 	for name in modulemanager.get_modules_for_host(host) do
 		table.insert(names, name);
@@ -25,17 +15,78 @@ local function enabled(host)
 	return names;
 end
 
+-- Where the token is: "none", "inline", "header" (of the stock module), or the path of a file and whether it can be
+-- read by Prosody's user.
+local function token_of(host, with_value)
+	local inline = configmanager.get(host, "usher_token");
+	if inline then return { place = "inline"; value = with_value and inline or nil }; end
+	local path = configmanager.get(host, "usher_token_file");
+	if not path then return { place = "none" }; end
+	local file, err = io.open(path);
+	if not file then return { place = "unreadable"; detail = err }; end
+	local text = file:read("*a");
+	file:close();
+	return { place = "file"; detail = path; value = with_value and text:match("^%s*(.-)%s*$") or nil };
+end
+
+local function header_of(host, with_value)
+	local headers = configmanager.get(host, "reservations_api_headers");
+	for name, value in pairs(type(headers) == "table" and headers or {}) do
+		if name:lower() == "authorization" then
+			return { place = "header"; value = with_value and value or nil };
+		end
+	end
+	return { place = "none" };
+end
+
+-- The version of the modules on disk; the running Prosody may have loaded others.
+local function module_version()
+	local file = io.open(module:get_directory().."/mod_usher_client.lua");
+	if not file then return nil; end
+	local text = file:read("*a");
+	file:close();
+	return text:match('\nlocal version = "([^"]+)";');
+end
+
+local function virtual_hosts()
+	local names = {};
+	for name in pairs(configmanager.getconfig()) do
+		if name ~= "*" and configmanager.get(name, "defined") and not configmanager.get(name, "component_module") then
+			table.insert(names, name);
+		end
+	end
+	table.sort(names);
+	return names;
+end
+
+local function report_of(host, with_value)
+	local function option(name) return configmanager.get(host, name); end
+	local muc = option("usher_muc") or option("main_muc") or "conference."..host;
+	local url = option("usher_url") or "http://127.0.0.1:8060";
+	return {
+		modules = modules_of(host);
+		muc_modules = configmanager.getconfig()[muc] and modules_of(muc) or nil;
+		muc_max_occupants = tonumber(configmanager.get(muc, "muc_max_occupants"));
+		usher_url = type(url) == "table" and url or { url };
+		reservations_api_prefix = option("reservations_api_prefix");
+		reservations_enable_max_occupants = option("reservations_enable_max_occupants") == true;
+		component_admins_as_room_owners = configmanager.get(muc, "component_admins_as_room_owners") == true;
+		app_secret = option("app_secret") ~= nil;
+		token = token_of(host, with_value);
+		header = header_of(host, with_value);
+		visitors_queue_service = (option("visitors_queue_service")
+			or configmanager.get("visitors."..host, "visitors_queue_service")) ~= nil;
+	};
+end
+
 function module.command(arg)
 	local host = arg[1];
 	local served = configmanager.getconfig()[host] and configmanager.get(host, "defined") or false;
-	local report = { served = served };
-	if served then
-		report.modules = enabled(host);
-		report.usher_url = configmanager.get(host, "usher_url") or "http://127.0.0.1:8060";
-		report.reservations_api_prefix = configmanager.get(host, "reservations_api_prefix");
-		report.app_secret = configmanager.get(host, "app_secret") ~= nil;
-		report.token, report.token_detail = token_state(host);
-	end
+	local report = served and report_of(host, arg[2] == "--with-token") or {};
+	report.served = served;
+	report.hosts = virtual_hosts();
+	report.version = prosody.version;
+	report.module_version = module_version();
 	print(json.encode(report));
 	return 0;
 end

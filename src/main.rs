@@ -8,7 +8,8 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use usher::config::Config;
+use usher::clock;
+use usher::config::{Config, Purpose};
 
 use cli::{Arguments, Command};
 
@@ -18,12 +19,18 @@ const INVALID_CONFIG: u8 = 64;
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let file = arguments.config.as_deref();
-    let (config, level) = match Config::load(file) {
+    let serving = matches!(arguments.command, None | Some(Command::Serve));
+    let purpose = if serving {
+        Purpose::Serve
+    } else {
+        Purpose::Command
+    };
+    let read_at = clock::now();
+    let (config, source, level) = match Config::load_for(purpose, file) {
         Ok((config, source)) => {
-            let serving = matches!(arguments.command, None | Some(Command::Serve));
             let level = cli::log::log_as(&config.log, serving);
-            tracing::debug!(%source, "configuration loaded");
-            (config, level)
+            tracing::info!(%source, "configuration read");
+            (config, source, level)
         }
         Err(error) => {
             cli::print_config_errors(&arguments, &error);
@@ -37,8 +44,10 @@ fn main() -> ExitCode {
         .and_then(|runtime| {
             runtime.block_on(async {
                 match arguments.command {
-                    None | Some(Command::Serve) => cli::serve::run(config, file, &level).await,
-                    Some(other) => cli::run(other, &config).await,
+                    None | Some(Command::Serve) => {
+                        cli::serve::run(config, file, read_at, &level).await
+                    }
+                    Some(other) => cli::run(other, &config, &source).await,
                 }
             })
         });

@@ -17,8 +17,9 @@ use usher::domain::conference::{Conference, room_filter};
 use usher::domain::secret::Secret;
 use usher::domain::timestamp;
 use usher::store::BookingFilter;
+use usher::text::without_bom;
 
-use super::{print, room_name};
+use super::{open, print, room_name};
 
 /// The default of --limit.
 const LISTED: u32 = 100;
@@ -104,6 +105,9 @@ pub(crate) struct Add {
     /// Who may open the room: anyone or owner
     #[arg(long)]
     starters: Option<StartPolicy>,
+    /// Create the database if it is missing, as the first start of usher does
+    #[arg(long)]
+    create_database: bool,
 }
 
 fn time(text: &str) -> Result<DateTime<Utc>, String> {
@@ -116,7 +120,8 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 /// Runs the command.
 pub(super) async fn run(command: Command, config: &Config) -> anyhow::Result<ExitCode> {
-    let reservations = usher::service::build::open(config).await?;
+    let create = matches!(&command, Command::Add(add) if add.create_database);
+    let reservations = open(config, create).await?;
     let now = clock::now();
     let zone = config.reservations.time_zone;
     match command {
@@ -190,6 +195,7 @@ fn secret_in(file: &Path) -> anyhow::Result<String> {
         File::open(file).and_then(|file| file.take(SECRET_MAX).read_to_string(&mut text))
     };
     read.with_context(|| format!("--password-file {} can't be read", file.display()))?;
+    let text = without_bom(&text);
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 

@@ -8,7 +8,7 @@ use usher::domain::conference::room_filter;
 use usher::domain::timestamp;
 use usher::store::DecisionFilter;
 
-use super::{print, room_name};
+use super::{open, print, room_name};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -32,7 +32,7 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> anyhow::Resul
         before: None,
         limit: arguments.limit,
     };
-    let reservations = usher::service::build::open(config).await?;
+    let reservations = open(config, false).await?;
     for row in reservations.decisions(&filter).await?.iter().rev() {
         let requester = [&row.requester.user_email, &row.requester.user_id]
             .into_iter()

@@ -10,18 +10,24 @@ pub(crate) mod serve;
 mod token;
 
 use std::fmt::Display;
-use std::io::Write;
+use std::io::{BufRead, IsTerminal, Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use usher::config::{Config, ConfigError};
+use usher::config::{Config, ConfigError, Source};
+use usher::reservation::Reservations;
+use usher::store::sqlite;
+use usher::text::{escape_for_terminal, escape_json_for_terminal};
+
+/// The most bytes of an answer that are read.
+const ANSWER_MAX: u64 = 100;
 
 /// Reservations and the visitors' waiting queue for Jitsi Meet, beside Prosody.
 #[derive(Debug, Parser)]
 #[command(version, about, disable_help_subcommand = true)]
 pub(crate) struct Arguments {
-    /// The configuration; without it ./config.toml, else /etc/jitsi/usher/config.toml, else defaults
+    /// The configuration; without it /etc/jitsi/usher/config.toml, else ./config.toml, else defaults (serve: ./config.toml first)
     #[arg(long, short, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     #[command(subcommand)]
@@ -45,11 +51,19 @@ pub(crate) enum Command {
     Backup(backup::Arguments),
 }
 
-/// Runs a command that is not `serve`.
-pub(crate) async fn run(command: Command, config: &Config) -> anyhow::Result<ExitCode> {
+/// Runs a command that is not `serve`. Each names the configuration that it read: `check` among its findings, the
+/// others on standard error.
+pub(crate) async fn run(
+    command: Command,
+    config: &Config,
+    source: &Source,
+) -> anyhow::Result<ExitCode> {
+    if !matches!(command, Command::Check(_)) {
+        print_source(source);
+    }
     match command {
         Command::Serve => anyhow::bail!("serve is not run from here"),
-        Command::Check(arguments) => check::run(&arguments, config).await,
+        Command::Check(arguments) => check::run(&arguments, config, source).await,
         Command::Token(arguments) => token::run(&arguments, config),
         Command::Bookings(command) => bookings::run(command, config).await,
         Command::Decisions(arguments) => decisions::run(&arguments, config).await,
@@ -57,14 +71,63 @@ pub(crate) async fn run(command: Command, config: &Config) -> anyhow::Result<Exi
     }
 }
 
-/// Prints a line to standard output.
+/// Prints a line to standard output. Foreign texts in it can't change what the terminal shows.
 fn print(line: impl Display) -> std::io::Result<()> {
-    writeln!(std::io::stdout(), "{line}")
+    writeln!(
+        std::io::stdout(),
+        "{}",
+        escape_for_terminal(&line.to_string())
+    )
 }
 
-/// Prints an error to standard error. A failure to do so is ignored.
+/// Prints a JSON text to standard output.
+fn print_json(json: &str) -> std::io::Result<()> {
+    writeln!(std::io::stdout(), "{}", escape_json_for_terminal(json))
+}
+
+/// Prints an error or a note to standard error. A failure to do so is ignored.
 pub(crate) fn print_error(error: &impl Display) {
-    let _ = writeln!(std::io::stderr(), "usher: {error}");
+    let text = escape_for_terminal(&error.to_string());
+    let _ = writeln!(std::io::stderr(), "usher: {text}");
+}
+
+fn print_source(source: &Source) {
+    match source.passed_over() {
+        Some(other) => print_error(&format!(
+            "reading {source}, not {other} (to read that: --config {other})",
+            other = other.display()
+        )),
+        None => print_error(&format!("reading {source}")),
+    }
+}
+
+/// Opens the reservations. A missing database is created only if the operator asks for it: a wrong directory or
+/// configuration would make a stray one, which no service uses.
+async fn open(config: &Config, create: bool) -> anyhow::Result<Reservations> {
+    if let Some(file) = sqlite::file_of(&config.database.url)
+        && !file.exists()
+        && !create
+    {
+        let path = std::path::absolute(&file).unwrap_or(file);
+        let path = path.display();
+        anyhow::ensure!(
+            confirm(&format!("There is no database at {path}. Create it?")),
+            "there is no database at {path}; name the configuration of the service with --config FILE, start usher first, or create the database with \"usher bookings add --create-database\""
+        );
+    }
+    Ok(usher::service::build::open(config).await?)
+}
+
+/// Asks on a terminal; elsewhere the answer is no.
+fn confirm(question: &str) -> bool {
+    let (stdin, mut stderr) = (std::io::stdin(), std::io::stderr());
+    if !stdin.is_terminal() || !stderr.is_terminal() {
+        return false;
+    }
+    let _ = write!(stderr, "usher: {question} [y/N] ");
+    let mut answer = String::new();
+    let read = stdin.lock().take(ANSWER_MAX).read_line(&mut answer);
+    read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
 }
 
 /// Prints what is wrong with the configuration, as lines or as JSON.

@@ -5,10 +5,11 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use chrono::{DateTime, Utc};
 use tokio::net::TcpListener;
 use usher::config::{Config, Log};
 use usher::lifecycle::{self, ProcessSignal, Signals};
-use usher::{Service, metrics};
+use usher::{Service, clock, metrics};
 
 use super::log::Level;
 
@@ -16,6 +17,7 @@ use super::log::Level;
 pub(crate) async fn run(
     config: Config,
     file: Option<&Path>,
+    read_at: DateTime<Utc>,
     level: &Level,
 ) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::install()?;
@@ -28,11 +30,17 @@ pub(crate) async fn run(
         started = Service::start(listener, config) => started?,
         () = signals.wait_for_stop() => return Ok(ExitCode::SUCCESS),
     };
+    metrics::config_read(seconds(read_at));
     lifecycle::notify_ready();
     let watchdog = tokio::spawn(service.liveness().watchdog_loop());
     while signals.next().await == ProcessSignal::Reload {
         lifecycle::notify_reloading();
-        metrics::config_reloaded(reload(&mut service, file, level));
+        let read_at = clock::now();
+        let is_applied = reload(&mut service, file, level);
+        metrics::config_reloaded(is_applied);
+        if is_applied {
+            metrics::config_read(seconds(read_at));
+        }
         lifecycle::notify_ready();
     }
     lifecycle::notify_stopping();
@@ -45,6 +53,10 @@ pub(crate) async fn run(
     };
     watchdog.abort();
     Ok(exit_code)
+}
+
+fn seconds(at: DateTime<Utc>) -> f64 {
+    at.timestamp_millis() as f64 / 1000.0
 }
 
 /// The socket of systemd, or one on `address`.

@@ -10,7 +10,7 @@ use usher::clock;
 use usher::config::{Config, parse_duration};
 use usher::domain::conference::Conference;
 
-use super::print;
+use super::{print, print_error};
 
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("role").required(true))]
@@ -50,13 +50,13 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 /// Prints the token.
 pub(super) fn run(arguments: &Arguments, config: &Config) -> anyhow::Result<ExitCode> {
-    let secret = usher::service::build::secret(config)?.context(
-        "auth.secret is not set, and only it can sign tokens here; use the private half of your key pair elsewhere, or set auth.secret",
-    )?;
     ensure!(
         !arguments.ttl.is_zero(),
         "--ttl must be longer than nothing"
     );
+    let Some(secret) = usher::service::build::secret(config)? else {
+        return print_configured(arguments, config);
+    };
     let now = clock::now().timestamp();
     let auth = &config.auth;
     let issuers = if arguments.service {
@@ -91,7 +91,26 @@ pub(super) fn run(arguments: &Arguments, config: &Config) -> anyhow::Result<Exit
         claims["sub"] = conference.tenant().unwrap_or(&config.xmpp.domain).into();
         claims["context"] = json!({ "user": user(arguments) });
     }
-    print(usher::auth::sign(secret.expose(), &claims, Some("usher"))?)?;
+    let algorithm = auth.secret_algorithm;
+    print(usher::auth::sign_by(
+        algorithm,
+        secret.expose(),
+        &claims,
+        Some("usher"),
+    )?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Without a secret nothing can be signed, as after the installation of the package; but a service token that is
+/// configured can be used.
+fn print_configured(arguments: &Arguments, config: &Config) -> anyhow::Result<ExitCode> {
+    let tokens = &config.auth.service.tokens;
+    let configured = tokens.first().filter(|_| arguments.service);
+    let token = configured.context(
+        "auth.secret is not set, and only it can sign tokens here; write Prosody's app_secret into a file and set auth.secret_file, or sign with the private half of your key pair elsewhere",
+    )?;
+    print_error(&"this is the first of auth.service.tokens: it has no end, and --ttl no effect");
+    print(token.expose())?;
     Ok(ExitCode::SUCCESS)
 }
 

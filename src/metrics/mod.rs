@@ -21,7 +21,7 @@ use prometheus::{Histogram, HistogramOpts, HistogramVec, Opts, Registry, Result,
 pub use auth::token_refused;
 pub use queue::{VISITOR_STATES, observe_delivery_latency, visitors_released};
 pub use reservation::{decision_made, observe_upstream_call, set_outbox_pending};
-pub use service::config_reloaded;
+pub use service::{config_read, config_reloaded};
 pub use session::{frame_refused, session_ended, session_opened};
 pub use store::{observe_store_wait, store_failed};
 

@@ -1,6 +1,6 @@
 //! The service itself: its version and its reloads.
 
-use prometheus::{IntCounterVec, IntGauge, Opts, Registry, Result};
+use prometheus::{Gauge, IntCounterVec, IntGauge, Opts, Registry, Result};
 
 use super::{counters, register, with};
 
@@ -12,6 +12,7 @@ const RELOADS: (&str, &str) = (
 pub(super) struct Metrics {
     reloads: IntCounterVec,
     reload_successful: IntGauge,
+    config_read_at: Gauge,
 }
 
 impl Metrics {
@@ -25,11 +26,21 @@ impl Metrics {
         );
         let reload_successful = register(registry, reload_successful)?;
         reload_successful.set(1);
+        let config_read_at = Gauge::new(
+            "usher_config_read_timestamp_seconds",
+            "When the configuration in use was read, in seconds since 1970",
+        );
         Ok(Self {
+            config_read_at: register(registry, config_read_at)?,
             reloads: counters(registry, RELOADS, ["outcome"], &[["ok"], ["refused"]])?,
             reload_successful,
         })
     }
+}
+
+/// The configuration that is in use from now on was read at this time, in seconds since 1970.
+pub fn config_read(at: f64) {
+    with(|metrics| metrics.service.config_read_at.set(at));
 }
 
 /// A reload of the configuration was applied or refused.

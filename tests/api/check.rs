@@ -6,7 +6,7 @@ use std::process::Stdio;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::process::{Process, free_address, run, stdout, usher};
+use crate::process::{Process, free_address, run, stdout, usher, wait_for};
 
 /// Runs the check with `config`. Other programs are not installed unless named.
 fn check(dir: &TempDir, config: &str, arguments: &[&str]) -> (Option<i32>, Value) {
@@ -187,7 +187,15 @@ fn earlier(dir: &TempDir) {
     .unwrap();
     let output = run(
         dir.path(),
-        &["bookings", "add", "--room", "Standup", "--for", "1h"],
+        &[
+            "bookings",
+            "add",
+            "--room",
+            "Standup",
+            "--for",
+            "1h",
+            "--create-database",
+        ],
     );
     assert!(output.status.success(), "{output:?}");
     sql(
@@ -273,6 +281,65 @@ fn a_database_of_a_later_version_is_reported() {
         "{found}"
     );
     assert!(found["says"].as_str().unwrap().contains("later"), "{found}");
+}
+
+#[test]
+fn a_file_that_is_no_database_is_not_a_matter_of_rights() {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("usher.db"), "<html>no database</html>").unwrap();
+    for (url, says) in [
+        ("sqlite:usher.db", "is no SQLite database"),
+        ("sqlite:.", "is a directory"),
+    ] {
+        let (code, report) = check(&dir, &format!("database.url = \"{url}\""), &[]);
+        let found = finding(&report, "database");
+        assert_eq!(
+            (code, &found["state"]),
+            (Some(1), &Value::from("failed")),
+            "{found}"
+        );
+        assert!(found["says"].as_str().unwrap().contains(says), "{found}");
+        assert!(
+            !found["remedy"].as_str().unwrap().contains("writable"),
+            "{found}"
+        );
+    }
+}
+
+#[test]
+fn a_configuration_that_changed_after_it_was_read_is_reported() {
+    let dir = TempDir::new().unwrap();
+    let address = free_address();
+    let config = format!("server.listen = \"{address}\"\nxmpp.domain_file = \"domain\"");
+    fs::write(dir.path().join("domain"), "meet.example.org").unwrap();
+    fs::write(dir.path().join("config.toml"), &config).unwrap();
+    let child = usher(dir.path()).stderr(Stdio::null()).spawn().unwrap();
+    let process = Process::running(child, address);
+    let state = || {
+        let output = run(dir.path(), &["check", "--json"]);
+        let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
+        finding(&report, "running configuration").clone()
+    };
+    assert_eq!(state()["state"], "ok");
+    for file in ["config.toml", "domain"] {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        let text = fs::read_to_string(dir.path().join(file)).unwrap();
+        fs::write(dir.path().join(file), text + "\n").unwrap();
+        let changed = state();
+        assert_eq!(changed["state"], "failed", "{changed}");
+        assert!(
+            changed["says"].as_str().unwrap().contains(file),
+            "{changed}"
+        );
+        assert!(
+            changed["remedy"]
+                .as_str()
+                .unwrap()
+                .contains("systemctl reload usher")
+        );
+        process.signal("-HUP");
+        wait_for("the reload", || state()["state"] == "ok");
+    }
 }
 
 #[test]

@@ -7,10 +7,16 @@ use reqwest::StatusCode;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::harness::in_seconds;
+use crate::harness::{TOKEN, in_seconds};
 use crate::process::{
     Process, free_address, run, run_with_input, stderr, stdout, usher, write_config,
 };
+
+/// No key of anything.
+const PUBLIC_KEY: &str = "-----BEGIN PUBLIC KEY-----
+MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=
+-----END PUBLIC KEY-----
+";
 
 #[test]
 fn check_reports_every_configuration_error_with_its_line() {
@@ -168,6 +174,7 @@ fn booking_on_the_command_line_has_every_option_of_the_api() {
 #[test]
 fn too_long_window_is_refused_on_the_command_line() {
     let dir = TempDir::new().unwrap();
+    std::fs::write(dir.path().join("usher.db"), "").unwrap();
     for duration in ["36526d", "100000000d"] {
         let add = ["bookings", "add", "--room", "room", "--for", duration];
         let refused = run(dir.path(), &add);
@@ -209,6 +216,153 @@ fn password_is_read_from_a_file_or_standard_input() {
     let empty = run(dir.path(), &add("empty", "-"));
     assert_eq!(empty.status.code(), Some(1));
     assert!(stderr(&empty).contains("password: "), "{}", stderr(&empty));
+}
+
+#[test]
+fn no_command_creates_a_database_unless_it_is_asked_to() {
+    let dir = TempDir::new().unwrap();
+    let database = dir.path().join("usher.db");
+    let add = ["bookings", "add", "--room", "room", "--for", "1h"];
+    for command in [
+        &add[..],
+        &["bookings", "list"],
+        &["bookings", "cancel", "1"],
+        &["decisions"],
+    ] {
+        let refused = run(dir.path(), command);
+        assert_eq!(refused.status.code(), Some(1), "{command:?}");
+        let errors = stderr(&refused);
+        let path = database.display().to_string();
+        assert!(
+            errors.contains(&format!("there is no database at {path}")),
+            "{errors}"
+        );
+        assert!(
+            errors.contains("--create-database") && errors.contains("--config"),
+            "{errors}"
+        );
+        assert!(!database.exists(), "{command:?}");
+    }
+    let added = run(dir.path(), &[&add[..], &["--create-database"]].concat());
+    assert!(added.status.success(), "{}", stderr(&added));
+    assert!(run(dir.path(), &add).status.code().is_some() && database.exists());
+    // The package creates an empty file with the right owner.
+    let dir = TempDir::new().unwrap();
+    std::fs::write(dir.path().join("usher.db"), "").unwrap();
+    let added = run(dir.path(), &add);
+    assert!(added.status.success(), "{}", stderr(&added));
+}
+
+#[test]
+fn database_in_memory_leaves_no_file() {
+    for url in ["sqlite::memory:", "sqlite://:memory:"] {
+        let dir = TempDir::new().unwrap();
+        let address = free_address();
+        let text = format!(
+            "server.listen = \"{address}\"\ndatabase.url = \"{url}\"\nauth.service.tokens = [\"{TOKEN}\"]\n"
+        );
+        std::fs::write(dir.path().join("config.toml"), text).unwrap();
+        let child = usher(dir.path()).stderr(Stdio::null()).spawn().unwrap();
+        let process = Process::running(child, address);
+        assert_eq!(process.open("standup").0, 201, "{url}");
+        assert_eq!(process.open("standup").0, 409, "{url}");
+        process.signal("-TERM");
+        assert_eq!(process.wait(), Some(0));
+        let left = std::fs::read_dir(dir.path()).unwrap();
+        let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["config.toml"], "{url}");
+    }
+}
+
+#[test]
+fn each_command_names_the_configuration_that_it_read() {
+    let dir = TempDir::new().unwrap();
+    let output = run(dir.path(), &["token", "--service"]);
+    let errors = stderr(&output);
+    assert!(errors.contains("reading the built-in defaults"), "{errors}");
+    let _process = Process::start(dir.path(), &dir.path().join("usher.db"));
+    for command in [
+        &["bookings", "list"][..],
+        &["decisions"],
+        &["token", "--service"],
+        &["backup", "copy.db"],
+    ] {
+        let errors = stderr(&run(dir.path(), command));
+        assert!(
+            errors.contains("reading ./config.toml"),
+            "{command:?}: {errors}"
+        );
+    }
+    let log = std::fs::read_to_string(dir.path().join("log")).unwrap();
+    assert!(
+        log.contains("configuration read") && log.contains("./config.toml"),
+        "{log}"
+    );
+    let checked = stdout(&run(dir.path(), &["check"]));
+    assert!(
+        checked.contains("configuration: ./config.toml: every key is valid"),
+        "{checked}"
+    );
+}
+
+#[test]
+fn marks_of_direction_are_not_printed() {
+    let dir = TempDir::new().unwrap();
+    let process = Process::start(dir.path(), &dir.path().join("usher.db"));
+    let (reversed, escaped) = ("Tea \u{202e}gnp.exe", "Tea \\u{202e}gnp.exe");
+    let add = [
+        "bookings", "add", "--room", "tea", "--title", reversed, "--owner", reversed,
+    ];
+    let added = run(dir.path(), &add);
+    let refused = run(dir.path(), &add);
+    process.open("tea");
+    let listed = run(dir.path(), &["bookings", "list"]);
+    let decisions = run(dir.path(), &["decisions"]);
+    for text in [&added, &listed, &decisions].map(stdout) {
+        assert!(!text.contains('\u{202e}'), "{text}");
+    }
+    assert!(
+        !stderr(&refused).contains('\u{202e}'),
+        "{}",
+        stderr(&refused)
+    );
+    if added.status.success() {
+        assert!(stdout(&listed).contains(escaped), "{}", stdout(&listed));
+    }
+}
+
+/// As after the installation of the package, which creates a service token and no secret.
+#[test]
+fn service_token_is_the_configured_one_where_nothing_can_be_signed() {
+    let dir = TempDir::new().unwrap();
+    let process = Process::start(dir.path(), &dir.path().join("usher.db"));
+    std::fs::write(dir.path().join("tokens"), format!("{TOKEN}\n")).unwrap();
+    let config = "auth.service.tokens_file = \"tokens\"";
+    std::fs::write(dir.path().join("other.toml"), config).unwrap();
+    let token = |more: &[&str]| {
+        run(
+            dir.path(),
+            &[&["--config", "other.toml", "token"][..], more].concat(),
+        )
+    };
+    // A generated secret counts as none only if it can't be used: this one can.
+    let signed = stdout(&token(&["--service"]));
+    assert_eq!(signed.split('.').count(), 3, "{signed}");
+    drop(process);
+
+    std::fs::write(dir.path().join("key.pem"), PUBLIC_KEY).unwrap();
+    let config = format!("{config}\nauth.public_keys.jitsi = \"key.pem\"");
+    std::fs::write(dir.path().join("other.toml"), config).unwrap();
+    let output = token(&["--service"]);
+    assert_eq!(stdout(&output).trim(), TOKEN, "{}", stderr(&output));
+    assert!(stderr(&output).contains("--ttl"), "{}", stderr(&output));
+    let refused = token(&["--room", "room", "--visitor"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        stderr(&refused).contains("auth.secret_file"),
+        "{}",
+        stderr(&refused)
+    );
 }
 
 #[test]

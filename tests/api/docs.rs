@@ -56,6 +56,7 @@ fn run(commands: &[String]) {
     let path = format!("{}:/usr/local/bin:/usr/bin:/bin", binary.display());
     for command in commands {
         let here = command.replace("127.0.0.1:8060", &address.to_string());
+        let here = here.replace("sudo usher", "usher");
         let output = Command::new("bash")
             .args(["-c", &here])
             .current_dir(dir.path())

@@ -262,7 +262,12 @@ class TestBesideJitsi:
             (SNIPPET, "proxy_pass http://127.0.0.1:", "proxy_pass http://127.0.0.2:", "nginx"),
             (SNIPPET, "proxy_set_header Upgrade", "proxy_set_header Nothing", "nginx"),
             (SNIPPET, "proxy_pass", "proxy_pas", "nginx"),
-            ("/tmp/prosody.cfg.lua", '"usher_reservations", ', "", "Prosody"),
+            ("/tmp/prosody.cfg.lua", ', "usher_reservations", "usher_queue"', "", "Prosody"),
+            ("/tmp/prosody.cfg.lua", '"usher_queue"', '"usher_queue", "reservations"', "Prosody's reservations"),
+            ("/tmp/prosody.cfg.lua", "app_secret", 'usher_token = "inline-but-unknown"; app_secret', "Prosody's service token"),
+            ("/tmp/prosody.cfg.lua", '"meet.jitsi.test"', '"meet.jitsi.tset"', "Prosody"),
+            (SITE, "server_name meet.jitsi.test", "server_name meet.jitsi.tset", "nginx"),
+            ("/etc/jitsi/usher/domain", "meet.jitsi.test", "meet.jitsi.tset", "config.js"),
             ("/tmp/prosody.cfg.lua", '"usher_reservations"', '"reservations"', "conference requests over HTTP"),
             ("/tmp/prosody.cfg.lua", "app_secret", 'usher_url = "http://127.0.0.1:9"; app_secret', "Prosody's address of usher"),
             ("/tmp/prosody.cfg.lua", "app_secret", 'usher_token_file = "/root/answers"; app_secret', "Prosody's service token"),
@@ -278,6 +283,56 @@ class TestBesideJitsi:
             root.write(file, text)
         assert finding["state"] == "failed" and finding["remedy"], finding
 
+    def test_check_repeats_nginxs_own_message_with_file_and_line(self, root, site, service, prosody):
+        text = replace_in_file(root, SNIPPET, "proxy_pass", "proxy_pas")
+        try:
+            finding = check(root, "--prosody", "/tmp/prosody.cfg.lua")["nginx"]
+        finally:
+            root.write(SNIPPET, text)
+        assert re.search(r'unknown directive "proxy_pas" in /etc/jitsi/meet/jaas/usher.conf:\d+', finding["says"]), finding
+
+    def test_queue_without_reservations_passes(self, root, site, service, prosody):
+        text = replace_in_file(root, "/tmp/prosody.cfg.lua", '"usher_reservations", ', "")
+        try:
+            findings = check(root, "--prosody", "/tmp/prosody.cfg.lua")
+        finally:
+            root.write("/tmp/prosody.cfg.lua", text)
+        assert findings["Prosody"]["state"] == "ok", findings
+        assert findings["Prosody's service token"]["state"] == "ok", findings
+
+    def test_stock_module_is_checked_with_its_header_and_its_limits(self, root, site, service, prosody):
+        def with_header(token):
+            header = '{ ["Authorization"] = "Bearer %s" }' % token
+            return (
+                f'"reservations" }}; reservations_api_prefix = "http://127.0.0.1:8060"; reservations_api_headers = {header};'
+                "reservations_enable_max_occupants = true; unused = {"
+            )
+
+        token = root.read(TOKEN).strip()
+        for header, state in [(with_header(token), "ok"), (with_header("unknown"), "failed")]:
+            text = replace_in_file(root, "/tmp/prosody.cfg.lua", '"usher_reservations", "usher_queue"', header)
+            try:
+                findings = check(root, "--prosody", "/tmp/prosody.cfg.lua")
+            finally:
+                root.write("/tmp/prosody.cfg.lua", text)
+            assert findings["Prosody's service token"]["state"] == state, findings
+            assert findings["max_occupants"]["state"] == "note" and findings["max_occupants"]["remedy"], findings
+
+    def test_remedy_that_restarts_prosody_reads_a_sound_configuration_and_no_broken_one(self, root, site, service, prosody):
+        def status(*arguments):
+            command = root.command("prosodyctl", "--config", "/tmp/prosody.cfg.lua", *arguments)
+            return subprocess.run(command, capture_output=True, text=True).returncode
+
+        # Jitsi's template has options for which prosodyctl has advice.
+        text = replace_in_file(root, "/tmp/prosody.cfg.lua", "log =", "cross_domain_bosh = false; log =")
+        try:
+            assert status("check", "config") != 0
+            assert status("mod_usher_check", "meet.jitsi.test") == 0
+            replace_in_file(root, "/tmp/prosody.cfg.lua", "VirtualHost", "VirtualHst")
+            assert status("mod_usher_check", "meet.jitsi.test") != 0
+        finally:
+            root.write("/tmp/prosody.cfg.lua", text)
+
     def test_check_reports_that_conference_requests_over_http_are_blocked(self, root, site, service, prosody):
         text = root.read(SNIPPET)
         head, found, override = text.partition("#location ^~ /conference-request/v1")
@@ -290,6 +345,39 @@ class TestBesideJitsi:
         finally:
             root.write(SNIPPET, text)
         assert finding["says"] == "nginx passes none on to jicofo"
+
+
+def test_command_in_a_source_tree_reads_the_packages_configuration(root, installed):
+    root.write("/tmp/tree/config.toml", "[reservations]\npolicy = \"nonsense\"\n")
+    command = root.command("env", "--chdir=/tmp/tree", "usher", "check", "--json")
+    process = subprocess.run(command, capture_output=True, text=True)
+    findings = json.loads(process.stdout)["findings"]
+    assert findings[0]["says"] == "/etc/jitsi/usher/config.toml: every key is valid"
+    assert "./config.toml is here, too" in findings[1]["says"] and findings[1]["remedy"]
+    command = root.command("env", "--chdir=/tmp/tree", "usher", "bookings", "list")
+    process = subprocess.run(command, capture_output=True, text=True)
+    assert process.returncode == 0 and "reading /etc/jitsi/usher/config.toml, not ./config.toml" in process.stderr
+    assert root.run("ls", "/tmp/tree") == "config.toml\n"
+    root.run("rm", "-r", "/tmp/tree")
+
+
+def test_token_of_the_command_line_is_the_packages(root, installed):
+    assert root.run("sh", "-c", "usher token --service 2>/dev/null") == root.read(TOKEN)
+
+
+@pytest.mark.parametrize("path", [TOKEN, "/etc/jitsi/usher/keys/jitsi.pem", "/var/lib/usher/usher.db", "/var/lib/usher"])
+def test_check_judges_files_as_the_services_user(root, installed, path):
+    owner, mode = root.access(path).split()
+    root.run("chown", "root:root", path)
+    root.run("chmod", "700", path)
+    try:
+        finding = check(root)["files"]
+    finally:
+        root.run("chown", owner, path)
+        root.run("chmod", mode, path)
+    assert finding["state"] == "failed" and finding["remedy"], finding
+    assert "the user usher" in finding["says"] and path in finding["says"], finding
+    assert check(root)["files"]["state"] == "ok"
 
 
 def test_upgrade_keeps_configuration_secrets_and_bookings(root, installed, next_package):

@@ -7,15 +7,29 @@ use usher::config::Config;
 use super::finding::Finding;
 
 const ABOUT: &str = "config.js";
+/// Where Jitsi's packages have it, as DOMAIN-config.js.
+const DIRECTORY: &str = "/etc/jitsi/meet";
+const SUFFIX: &str = "-config.js";
 
 /// `queueService` in the file that the web server serves.
 pub(super) fn queue_service(file: Option<&Path>, config: &Config) -> Finding {
     let domain = &config.xmpp.domain;
-    let default = || PathBuf::from(format!("/etc/jitsi/meet/{domain}-config.js"));
-    let file = file.map_or_else(default, Path::to_owned);
+    let directory = Path::new(DIRECTORY);
+    let named = file.is_some();
+    let file = file.map_or_else(|| config_js(directory, domain), Path::to_owned);
     let text = match std::fs::read_to_string(&file) {
         Ok(text) => text,
-        Err(error) => return Finding::not_installed(ABOUT, format!("{}: {error}", file.display())),
+        Err(error) => {
+            let message = format!("{}: {error}", file.display());
+            let missing = error.kind() == std::io::ErrorKind::NotFound && !named;
+            return match other_domain(directory).filter(|_| missing) {
+                Some(other) => {
+                    Finding::failed(ABOUT, format!("{message}; there is one for \"{other}\""))
+                        .hint(super::domain_hint(&other))
+                }
+                None => Finding::not_installed(ABOUT, message),
+            };
+        }
     };
     let wanted = format!("{domain}{}", config.queue.path);
     let line = format!("config.visitors = {{ ...config.visitors, queueService: '{wanted}' }};");
@@ -47,6 +61,18 @@ pub(super) fn queue_service(file: Option<&Path>, config: &Config) -> Finding {
     }
 }
 
+fn config_js(directory: &Path, domain: &str) -> PathBuf {
+    directory.join(format!("{domain}{SUFFIX}"))
+}
+
+/// The domain of the first `config.js` that is there.
+fn other_domain(directory: &Path) -> Option<String> {
+    let entries = std::fs::read_dir(directory).ok()?.filter_map(Result::ok);
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let domains = names.filter_map(|name| name.strip_suffix(SUFFIX).map(str::to_owned));
+    domains.min()
+}
+
 /// The last `queueService` outside comments.
 fn last_queue_service(text: &str) -> Option<String> {
     let lines = text.lines().filter(|line| {
@@ -69,6 +95,21 @@ fn last_queue_service(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn file_of_another_domain_is_found() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(other_domain(directory.path()), None);
+        for name in [
+            "interface_config.js",
+            "meet.example.org-config.js",
+            "README",
+        ] {
+            std::fs::write(directory.path().join(name), "").unwrap();
+        }
+        let other = other_domain(directory.path());
+        assert_eq!(other.as_deref(), Some("meet.example.org"));
+    }
 
     #[test]
     fn the_last_queue_service_outside_a_comment_counts() {

@@ -6,14 +6,16 @@ mod nginx;
 mod own;
 mod program;
 mod prosody;
+mod rights;
+mod service;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use usher::config::{Config, ConfigError};
+use usher::config::{Config, ConfigError, Source};
 
-use super::print;
+use super::{print, print_json};
 use finding::{Finding, Report, State};
 
 #[derive(Debug, Args)]
@@ -42,13 +44,24 @@ pub(crate) struct Arguments {
 }
 
 /// Prints a finding for each thing that was checked.
-pub(super) async fn run(arguments: &Arguments, config: &Config) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(
+    arguments: &Arguments,
+    config: &Config,
+    source: &Source,
+) -> anyhow::Result<ExitCode> {
+    let mut findings = own::configuration(config, source);
     if arguments.configuration_only {
-        return report(&own::configuration(config), arguments.json);
+        return report(&findings, arguments.json);
     }
-    let mut findings =
-        own::findings(arguments.kid.as_deref(), arguments.token.as_deref(), config).await;
-    let prosody = prosody::inspect(arguments.prosody.as_deref(), config).await;
+    findings
+        .extend(own::findings(arguments.kid.as_deref(), arguments.token.as_deref(), config).await);
+    findings.extend(rights::findings(config, source).await);
+    let (address, service) = service::find(config).await;
+    findings.push(address);
+    if let Some(service) = &service {
+        findings.extend(service.findings(config, source).await);
+    }
+    let prosody = prosody::inspect(arguments.prosody.as_deref(), config, service.as_ref()).await;
     let nginx = nginx::inspect(arguments.nginx.as_deref(), config).await;
     findings.extend(prosody.findings);
     findings.extend(nginx.findings);
@@ -79,7 +92,7 @@ fn report(findings: &[Finding], json: bool) -> anyhow::Result<ExitCode> {
         .iter()
         .all(|finding| finding.state != State::Failed);
     if json {
-        print(serde_json::to_string(&Report { ok, findings })?)?;
+        print_json(&serde_json::to_string(&Report { ok, findings })?)?;
     } else {
         for finding in findings {
             print(finding)?;
@@ -90,6 +103,13 @@ fn report(findings: &[Finding], json: bool) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// What to do where a system of this machine serves another domain.
+fn domain_hint(other: &str) -> String {
+    format!(
+        "if \"{other}\" is right, set xmpp.domain to it (with the package: dpkg-reconfigure usher)"
+    )
 }
 
 /// jicofo answers conference requests over HTTP. They bypass Prosody's stock module, but not ours.

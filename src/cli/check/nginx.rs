@@ -1,6 +1,7 @@
 //! nginx: whether it passes the queue's path to usher and conference requests to jicofo. Both are probed over HTTP, as
 //! a visitor's browser sends them; only what can't be probed is read from nginx's configuration.
 
+mod limits;
 mod sites;
 
 use std::path::Path;
@@ -56,19 +57,35 @@ pub(super) async fn inspect(file: Option<&Path>, config: &Config) -> Inspection 
         Err(error) => {
             let message = format!("its configuration can't be read: {error}");
             return Finding::failed(ABOUT, message)
-                .hint("run usher check as root; if nginx -t fails too, correct the line it names")
+                .hint(hint_for(&error))
                 .into();
         }
     };
     let domain = &config.xmpp.domain;
+    if let Some(other) = sites::other_deployment(domain, &text) {
+        let message =
+            format!("it serves Jitsi Meet for \"{other}\", and has no server for \"{domain}\"");
+        return Finding::failed(ABOUT, message)
+            .hint(super::domain_hint(&other))
+            .into();
+    }
     let sites = sites::of_domain(domain, &text);
     if sites.is_empty() {
         return Finding::not_installed(ABOUT, format!("it has no server for {domain}")).into();
     }
     let mut inspection = probe_all(&sites, config).await;
-    let capacity = Capacity::read(&text);
+    let capacity = Capacity::read(&text, limits::open_files_of("nginx"));
     inspection.findings.extend(capacity.finding(config));
     inspection
+}
+
+/// Its message has the file and the line.
+fn hint_for(error: &str) -> &'static str {
+    if error.contains("Permission denied") {
+        "run usher check as root"
+    } else {
+        "correct the line that nginx names, then: nginx -t && systemctl reload nginx"
+    }
 }
 
 /// The answers of the site that has the queue; another may only redirect to HTTPS.

@@ -1,23 +1,32 @@
 //! usher itself: its configuration, keys, database and address.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use usher::clock;
-use usher::config::{Backend, Config};
+use usher::config::{Backend, Config, Source};
 use usher::reservation::gateway::Gateway;
-use usher::store::{Schema, Store};
+use usher::store::{Schema, Store, sqlite};
+use usher::text::without_bom;
 
 use super::finding::Finding;
 
-/// How long the service may take to answer.
-const TIMEOUT: Duration = Duration::from_secs(5);
+/// The first bytes of every SQLite database that is not empty.
+const SQLITE_MAGIC: &[u8; 16] = b"SQLite format 3\0";
 const EXAMPLE_DOMAIN: &str = "meet.example.com";
 
 /// The configuration and the files it names: whether a reload accepts them. The configuration itself was read
 /// without an error before.
-pub(super) fn configuration(config: &Config) -> Vec<Finding> {
-    let mut findings = vec![Finding::ok("configuration", "every key is valid")];
+pub(super) fn configuration(config: &Config, source: &Source) -> Vec<Finding> {
+    let valid = format!("{source}: every key is valid");
+    let mut findings = vec![Finding::ok("configuration", valid)];
+    if let Some(other) = source.passed_over() {
+        let other = other.display();
+        let message = format!("{other} is here, too, and was not read");
+        let note = Finding::note("configuration", message);
+        findings.push(note.hint(format!("to check that one: usher check --config {other}")));
+    }
     let warnings = config.warnings().into_iter();
     findings.extend(warnings.map(|warning| Finding::note("configuration", warning)));
     findings.push(found("keys", keys(config)));
@@ -27,13 +36,13 @@ pub(super) fn configuration(config: &Config) -> Vec<Finding> {
     findings
 }
 
-/// All findings about usher itself.
+/// The findings about usher itself, beyond its configuration.
 pub(super) async fn findings(
     kid: Option<&str>,
     token: Option<&str>,
     config: &Config,
 ) -> Vec<Finding> {
-    let mut findings = configuration(config);
+    let mut findings = Vec::new();
     for (key, finding) in servers(config).await {
         findings.push(found(key, finding));
     }
@@ -47,7 +56,6 @@ pub(super) async fn findings(
         findings.push(found("reservation system", finding));
     }
     findings.extend(database(config).await);
-    findings.push(address(config).await);
     if config.xmpp.domain == EXAMPLE_DOMAIN {
         findings.push(
             Finding::note("xmpp.domain", format!("it is {EXAMPLE_DOMAIN}, the example"))
@@ -61,38 +69,6 @@ fn found(about: impl Into<String>, finding: Result<String, String>) -> Finding {
     match finding {
         Ok(good) => Finding::ok(about, good),
         Err(bad) => Finding::failed(about, bad),
-    }
-}
-
-/// Which program answers at `server.listen`. None is no error: the check is for the time before the first start, too.
-async fn address(config: &Config) -> Finding {
-    let (about, address) = ("server.listen", config.server.listen);
-    if address.port() == 0 {
-        return Finding::note(about, "port 0 selects a random port; set a fixed one");
-    }
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .timeout(TIMEOUT)
-        .build();
-    let answer = match client {
-        Ok(client) => {
-            client
-                .get(format!("http://{address}/about/version"))
-                .send()
-                .await
-        }
-        Err(error) => Err(error),
-    };
-    match answer {
-        Ok(answer) => match answer.text().await {
-            Ok(text) if text.contains("\"usher\"") => Finding::ok(about, format!("usher answers on {address}")),
-            _ => Finding::failed(about, format!("another program answers on {address}"))
-                .hint("end it, or set server.listen to another port (and usher.socket, nginx and Prosody with it)"),
-        },
-        Err(error) if error.is_connect() => Finding::note(about, format!("no service answers on {address}: usher does not run"))
-            .hint("systemctl start usher; journalctl -u usher says why it ended"),
-        Err(error) => Finding::failed(about, format!("{address} does not answer as usher does: {}", error.without_url()))
-            .hint("find the program: ss -ltnp"),
     }
 }
 
@@ -155,7 +131,8 @@ async fn token(token: &str, config: &Config) -> Result<String, String> {
         usher::service::build::existing_secret(config).map_err(|error| error.to_string())?;
     let guard = usher::service::build::service_auth(config, secret.as_ref())
         .map_err(|error| error.to_string())?;
-    let verified = guard.verify_token(token.trim(), clock::now()).await;
+    let token = without_bom(&token).trim();
+    let verified = guard.verify_token(token, clock::now()).await;
     verified.map_err(|refusal| refusal.to_string())?;
     Ok("it is accepted as a service token".into())
 }
@@ -180,6 +157,9 @@ async fn database(config: &Config) -> Vec<Finding> {
             "make the file and its directory writable for the user that runs usher, or set database.url",
         )]
     };
+    if let Some(finding) = no_database(url) {
+        return vec![finding];
+    }
     match Schema::at(url).await {
         Ok(Schema::Missing) => match directory(url) {
             Some(directory) if !directory.is_dir() => {
@@ -214,9 +194,30 @@ async fn database(config: &Config) -> Vec<Finding> {
     }
 }
 
+/// Whether the path leads to something else than a database: neither rights nor space would help.
+fn no_database(url: &str) -> Option<Finding> {
+    let file = sqlite::file_of(url)?;
+    let failed = |what| Finding::failed("database", format!("{url}: {} {what}", file.display()));
+    if file.is_dir() {
+        return Some(failed("is a directory").hint("set database.url to a file in it"));
+    }
+    let mut first = Vec::new();
+    let length = u64::try_from(SQLITE_MAGIC.len()).unwrap_or_default();
+    File::open(&file)
+        .ok()?
+        .take(length)
+        .read_to_end(&mut first)
+        .ok()?;
+    (!first.is_empty() && first != SQLITE_MAGIC).then(|| {
+        failed("is no SQLite database").hint(
+            "set database.url to usher's database; if this file was it, move it away and restore a backup",
+        )
+    })
+}
+
 /// The directory of the database.
 fn directory(url: &str) -> Option<PathBuf> {
-    let file = usher::store::sqlite::file_of(url)?;
+    let file = sqlite::file_of(url)?;
     let directory = file.parent()?;
     let here = directory.as_os_str().is_empty();
     (!here).then(|| directory.to_owned())

@@ -27,7 +27,13 @@ pub(super) fn find(name: &str) -> Option<PathBuf> {
     paths.into_iter().find(|path| path.is_file())
 }
 
-/// Its standard output, or the last line of its error messages.
+fn cause(text: &str) -> Option<&str> {
+    let mut lines = text.lines().map(str::trim);
+    let marked = lines.clone().find(|line| line.contains("[emerg]"));
+    marked.or_else(|| lines.rfind(|line| line.chars().any(char::is_alphanumeric)))
+}
+
+/// Its standard output, or the line of its error messages that has the cause: nginx marks it, others print it last.
 pub(super) async fn output(program: &Path, arguments: &[&str]) -> Result<String, String> {
     let name = program.display();
     let mut command = Command::new(program);
@@ -48,7 +54,24 @@ pub(super) async fn output(program: &Path, arguments: &[&str]) -> Result<String,
         return Ok(stdout);
     }
     let stderr = String::from_utf8_lossy(&stderr);
-    let mut lines = stderr.lines().chain(stdout.lines());
-    let last = lines.rfind(|line| line.chars().any(char::is_alphanumeric));
-    Err(last.unwrap_or("without an error message").trim().to_owned())
+    Err(cause(&stderr)
+        .or(cause(&stdout))
+        .unwrap_or("without an error message")
+        .to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cause_is_the_marked_line_or_the_last_one() {
+        let nginx = "nginx: [emerg] unknown directive \"x\" in /etc/nginx/nginx.conf:3\nnginx: configuration file /etc/nginx/nginx.conf test failed\n";
+        assert_eq!(
+            cause(nginx),
+            Some("nginx: [emerg] unknown directive \"x\" in /etc/nginx/nginx.conf:3")
+        );
+        assert_eq!(cause("one\n two \n***\n"), Some("two"));
+        assert_eq!(cause("\n"), None);
+    }
 }

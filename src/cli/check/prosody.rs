@@ -1,6 +1,9 @@
 //! Prosody: whether the modules are installed, configured and loaded. prosodyctl reads its configuration, and our
 //! module `usher_check` prints it.
 
+mod configured;
+mod token;
+
 use std::path::Path;
 
 use serde::Deserialize;
@@ -8,10 +11,17 @@ use usher::config::Config;
 
 use super::finding::Finding;
 use super::program;
+use super::service::RunningService;
 
 const ABOUT: &str = "Prosody";
-const RESTART: &str =
-    "prosodyctl check config && systemctl restart prosody (which ends the conferences that run)";
+
+/// The command that restarts Prosody if its configuration can be read. `prosodyctl check config` is not used: it also
+/// fails for the advice that it has on Jitsi's own template.
+fn restart(domain: &str) -> String {
+    format!(
+        "prosodyctl mod_usher_check {domain} && systemctl restart prosody (which ends the conferences that run)"
+    )
+}
 
 /// Which module sends requests to usher.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,17 +53,50 @@ impl Inspection {
 #[serde(default)]
 struct Report {
     served: bool,
+    hosts: Vec<String>,
+    version: String,
+    /// Of our modules on disk. Those of 0.1 have none.
+    module_version: Option<String>,
     modules: Vec<String>,
-    usher_url: String,
+    /// Of the MUC component, if there is one.
+    muc_modules: Option<Vec<String>>,
+    muc_max_occupants: Option<f64>,
+    usher_url: Vec<String>,
     reservations_api_prefix: String,
+    reservations_enable_max_occupants: bool,
+    component_admins_as_room_owners: bool,
+    visitors_queue_service: bool,
     app_secret: bool,
-    token: String,
-    token_detail: String,
+    token: Token,
+    /// The stock module's header `Authorization`.
+    header: Token,
+}
+
+/// A token that Prosody presents.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Token {
+    place: String,
+    detail: String,
+    value: Option<String>,
+}
+
+/// Without the token.
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Token({}, {})", self.place, self.detail)
+    }
 }
 
 impl Report {
     fn has(&self, module: &str) -> bool {
         self.modules.iter().any(|name| name == module)
+    }
+
+    /// Whether a module is enabled on the MUC component.
+    fn muc_has(&self, module: &str) -> bool {
+        let modules = self.muc_modules.iter().flatten();
+        modules.into_iter().any(|name| name == module)
     }
 
     fn reservation_module(&self) -> Option<ReservationModule> {
@@ -63,10 +106,18 @@ impl Report {
             self.has("reservations").then_some(ReservationModule::Stock)
         }
     }
+
+    fn has_shim(&self) -> bool {
+        self.has("usher_reservations") || self.has("usher_queue")
+    }
 }
 
 /// Inspects the Prosody of this machine, or the one with the configuration in `file`.
-pub(super) async fn inspect(file: Option<&Path>, config: &Config) -> Inspection {
+pub(super) async fn inspect(
+    file: Option<&Path>,
+    config: &Config,
+    service: Option<&RunningService>,
+) -> Inspection {
     let Some(prosodyctl) = program::find("prosodyctl") else {
         return Inspection::only(Finding::not_installed(
             ABOUT,
@@ -76,7 +127,11 @@ pub(super) async fn inspect(file: Option<&Path>, config: &Config) -> Inspection 
     let domain = config.xmpp.domain.as_str();
     let file = file.map(|file| file.display().to_string());
     let given: Vec<&str> = file.iter().flat_map(|file| ["--config", file]).collect();
-    let arguments = [given.as_slice(), &["mod_usher_check", domain]].concat();
+    let arguments = [
+        given.as_slice(),
+        &["mod_usher_check", domain, "--with-token"],
+    ]
+    .concat();
     let report = match program::output(&prosodyctl, &arguments)
         .await
         .map(|output| read(&output))
@@ -93,15 +148,20 @@ pub(super) async fn inspect(file: Option<&Path>, config: &Config) -> Inspection 
         Err(error) => return Inspection::only(unreadable(&error)),
     };
     if !report.served {
-        let message = format!("it has no VirtualHost \"{domain}\"");
-        let hint = "set xmpp.domain, if this is the Prosody that usher stands beside";
-        return Inspection::only(Finding::not_installed(ABOUT, message).hint(hint));
+        return Inspection::only(not_served(&report.hosts, domain));
     }
-    let mut findings = configured(&report, config);
-    if let Some(module) = report.reservation_module() {
+    let mut findings = configured::findings(&report, config);
+    findings.extend(token::finding(&report, config, service).await);
+    let wanted = wanted_modules(&report);
+    if !wanted.is_empty() {
         let listed = [given.as_slice(), &["shell", "module", "list", domain]].concat();
         let listed = program::output(&prosodyctl, &listed).await;
-        findings.push(loaded(module, &report, listed));
+        let runs_old = match &listed {
+            Ok(listed) => old_modules(&report, listed, config, service).await,
+            Err(_) => None,
+        };
+        findings.push(loaded(&wanted, domain, listed));
+        findings.extend(runs_old);
     }
     Inspection {
         findings,
@@ -121,106 +181,67 @@ fn unreadable(error: &str) -> Finding {
     )
 }
 
-fn configured(report: &Report, config: &Config) -> Vec<Finding> {
-    let mut findings = vec![match report.reservation_module() {
-        Some(ReservationModule::Shim) => Finding::ok(ABOUT, "usher_reservations is enabled"),
-        Some(ReservationModule::Stock) => Finding::ok(ABOUT, "its own module reservations is enabled"),
-        None => Finding::failed(ABOUT, "no module asks usher whether a conference may start").hint(format!(
-            "add \"usher_reservations\" to modules_enabled of VirtualHost \"{}\", then: {RESTART}",
-            config.xmpp.domain
-        )),
-    }];
-    if !report.has("usher_queue") {
-        findings.push(
-            Finding::note(
-                "Prosody's usher_queue",
-                "it is not enabled: usher does not learn when conferences go live",
-            )
-            .hint(format!(
-                "for the waiting queue, add \"usher_queue\" to modules_enabled, then: {RESTART}"
-            )),
-        );
-    }
-    findings.extend(address(report, config));
-    if report.reservation_module() != Some(ReservationModule::Stock) {
-        findings.push(token(report, config));
-    }
-    if report.app_secret && config.auth.secret.is_none() {
-        findings.push(
-            Finding::note(
-                "Prosody's app_secret",
-                "usher doesn't have it: tokens of visitors and moderators are refused",
-            )
-            .hint("put it into a file that only usher can read, and set auth.secret_file"),
-        );
-    }
-    findings
-}
-
-/// Whether Prosody calls the port that usher listens on.
-fn address(report: &Report, config: &Config) -> Option<Finding> {
-    let (option, url) = match report.reservation_module()? {
-        ReservationModule::Shim => ("usher_url", &report.usher_url),
-        ReservationModule::Stock => ("reservations_api_prefix", &report.reservations_api_prefix),
+/// Prosody has no such host. Another one of its hosts is probably the right domain.
+fn not_served(hosts: &[String], domain: &str) -> Finding {
+    let is_helper = |host: &str| {
+        let label = host.split('.').next().unwrap_or_default();
+        host == "localhost" || matches!(label, "auth" | "guest" | "hidden" | "recorder" | "v1")
     };
-    let port = config.server.listen.port();
-    let right = url.trim_end_matches('/').ends_with(&format!(":{port}"));
-    // Behind a proxy the address differs.
-    (!right && !url.starts_with("https:")).then(|| {
-        let message = format!(
-            "{option} is \"{url}\", but usher listens on {}",
-            config.server.listen
-        );
-        Finding::failed("Prosody's address of usher", message).hint(format!(
-            "set {option} = \"http://{}\", then: {RESTART}",
-            config.server.listen
-        ))
-    })
-}
-
-fn token(report: &Report, config: &Config) -> Finding {
-    let about = "Prosody's service token";
-    let wanted = !config.auth.service.tokens.is_empty() || config.auth.any_key();
-    match report.token.as_str() {
-        "none" if !wanted => Finding::ok(about, "none is needed on this machine"),
-        "none" => Finding::failed(about, "Prosody has none").hint(format!(
-            "ln -s ../conf.avail/usher.cfg.lua /etc/prosody/conf.d/, or set usher_token_file; then: {RESTART}"
-        )),
-        "unreadable" => Finding::failed(about, format!("Prosody can't read it: {}", report.token_detail))
-            .hint("chown usher:prosody and chmod 640 that file"),
-        "file" => of_file(about, &report.token_detail, config),
-        _ => Finding::ok(about, "it is set in Prosody's configuration"),
+    let others: Vec<_> = hosts.iter().filter(|host| !is_helper(host)).collect();
+    let message = format!("it has no VirtualHost \"{domain}\"");
+    match others.as_slice() {
+        [] => Finding::not_installed(ABOUT, message)
+            .hint("set xmpp.domain, if this is the Prosody that usher stands beside"),
+        [first, ..] => {
+            let names: Vec<_> = others.iter().map(|host| format!("\"{host}\"")).collect();
+            Finding::failed(ABOUT, format!("{message}, but {}", names.join(", ")))
+                .hint(super::domain_hint(first))
+        }
     }
 }
 
-fn of_file(about: &str, path: &str, config: &Config) -> Finding {
-    let Ok(text) = std::fs::read_to_string(path) else {
-        return Finding::note(
-            about,
-            format!("{path} can't be read by the user that runs this check"),
-        );
-    };
-    let known = &config.auth.service.tokens;
-    if known.iter().any(|token| token.expose() == text.trim()) {
-        Finding::ok(about, format!("the one in {path} is accepted"))
-    } else if known.is_empty() && config.auth.any_key() {
-        Finding::note(
-            about,
-            format!("usher check --token - < {path} says whether it is accepted"),
-        )
+/// The modules that the configuration enables and that send requests to usher.
+fn wanted_modules(report: &Report) -> Vec<&'static str> {
+    let ours = ["usher_reservations", "reservations", "usher_queue"];
+    ours.into_iter().filter(|name| report.has(name)).collect()
+}
+
+/// Whether a module is in the list that Prosody's shell prints.
+fn is_loaded(listed: &str, name: &str) -> bool {
+    let mut lines = listed.lines();
+    lines.any(|line| line.split_whitespace().next() == Some(name))
+}
+
+/// Whether the running Prosody has loaded our modules of another version than is installed: it keeps them until it is
+/// restarted.
+async fn old_modules(
+    report: &Report,
+    listed: &str,
+    config: &Config,
+    service: Option<&RunningService>,
+) -> Option<Finding> {
+    let installed = report.module_version.as_deref()?;
+    let is_running = ["usher_reservations", "usher_queue"]
+        .iter()
+        .any(|name| is_loaded(listed, name));
+    let running = if !is_running {
+        return None;
+    } else if is_loaded(listed, "usher_client") {
+        let versions = service?.module_versions(token::header(&report.token)).await;
+        versions.into_iter().find(|version| version != installed)?
     } else {
-        Finding::failed(about, format!("the one in {path} is not among usher's"))
-            .hint("let auth.service.tokens_file name that file, too")
-    }
+        "0.1".to_owned()
+    };
+    let message = format!(
+        "the running Prosody has loaded usher's modules of version {running}; those of {installed} are installed"
+    );
+    let restart = restart(&config.xmpp.domain);
+    Some(Finding::note("Prosody's loaded version", message).hint(restart))
 }
 
 /// Whether the running Prosody has loaded what its configuration enables.
-fn loaded(module: ReservationModule, report: &Report, listed: Result<String, String>) -> Finding {
+fn loaded(wanted: &[&str], domain: &str, listed: Result<String, String>) -> Finding {
     let about = "Prosody's loaded modules";
-    let first = match module {
-        ReservationModule::Shim => "usher_reservations",
-        ReservationModule::Stock => "reservations",
-    };
     let listed = match listed {
         Ok(listed) => listed,
         Err(error) => {
@@ -233,15 +254,11 @@ fn loaded(module: ReservationModule, report: &Report, listed: Result<String, Str
             );
         }
     };
-    let wanted = [first]
-        .into_iter()
-        .chain(report.has("usher_queue").then_some("usher_queue"));
-    let is_loaded = |name: &&str| {
-        listed
-            .lines()
-            .any(|line| line.split_whitespace().next() == Some(*name))
-    };
-    let missing: Vec<&str> = wanted.filter(|name| !is_loaded(name)).collect();
+    let missing = wanted
+        .iter()
+        .copied()
+        .filter(|name| !is_loaded(&listed, name));
+    let missing: Vec<&str> = missing.collect();
     if missing.is_empty() {
         return Finding::ok(about, "all enabled modules are loaded");
     }
@@ -249,5 +266,11 @@ fn loaded(module: ReservationModule, report: &Report, listed: Result<String, Str
         about,
         format!("enabled, but not loaded: {}", missing.join(", ")),
     )
-    .hint(format!("see Prosody's log for why, or: {RESTART}"))
+    .hint(format!(
+        "see Prosody's log for why, or: {}",
+        restart(domain)
+    ))
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,36 @@ pub(super) struct Site {
     pub(super) tls: bool,
 }
 
+/// The domain of another deployment of Jitsi Meet in what `nginx -T` prints, if there is none of this domain.
+pub(super) fn other_deployment(domain: &str, text: &str) -> Option<String> {
+    let text = without_comments(text);
+    let servers = servers(&text);
+    let names = |server| values(server, "server_name").flat_map(str::split_whitespace);
+    if servers
+        .iter()
+        .any(|server| names(server).any(|name| is_name_of(domain, name)))
+    {
+        return None;
+    }
+    let is_jitsi = |server: &&str| {
+        ["http-bind", "xmpp-websocket", "/etc/jitsi/meet/"]
+            .iter()
+            .any(|mark| server.contains(mark))
+    };
+    let others = servers.iter().filter(|server| is_jitsi(server));
+    let mut others = others.flat_map(|server| names(server));
+    let other = others.find(|name| !matches!(*name, "_" | "localhost" | "\"\""))?;
+    Some(other.to_owned())
+}
+
+/// Whether a `server_name` stands for a domain.
+fn is_name_of(domain: &str, name: &str) -> bool {
+    let parent = name.strip_prefix("*.").or(name.strip_prefix('.'));
+    name.eq_ignore_ascii_case(domain)
+        || name.strip_prefix('.') == Some(domain)
+        || parent.is_some_and(|parent| domain.ends_with(&format!(".{parent}")))
+}
+
 /// The sites of a domain in what `nginx -T` prints, those with TLS first: the servers named after it, else those that
 /// serve every name.
 pub(super) fn of_domain(domain: &str, text: &str) -> Vec<Site> {
@@ -29,12 +59,7 @@ pub(super) fn of_domain(domain: &str, text: &str) -> Vec<Site> {
         });
         matching.flat_map(|server| listens(server)).collect()
     };
-    let mut sites = named(&|name| {
-        let parent = name.strip_prefix("*.").or(name.strip_prefix('.'));
-        name == domain
-            || name.strip_prefix('.') == Some(domain)
-            || parent.is_some_and(|parent| domain.ends_with(&format!(".{parent}")))
-    });
+    let mut sites = named(&|name| is_name_of(domain, name));
     if sites.is_empty() {
         sites = named(&|name| name == "_");
     }
@@ -47,10 +72,12 @@ pub(super) fn of_domain(domain: &str, text: &str) -> Vec<Site> {
 pub(super) struct Capacity {
     worker_connections: u64,
     worker_rlimit_nofile: Option<u64>,
+    /// The limit of the running processes.
+    open_files: Option<u64>,
 }
 
 impl Capacity {
-    pub(super) fn read(text: &str) -> Self {
+    pub(super) fn read(text: &str, open_files: Option<u64>) -> Self {
         let text = without_comments(text);
         let number = |name| {
             values(&text, name)
@@ -60,6 +87,7 @@ impl Capacity {
         Self {
             worker_connections: number("worker_connections").unwrap_or(WORKER_CONNECTIONS),
             worker_rlimit_nofile: number("worker_rlimit_nofile"),
+            open_files,
         }
     }
 
@@ -79,16 +107,16 @@ impl Capacity {
                 required + 100
             )));
         }
-        let files = self.worker_rlimit_nofile?;
-        (files < self.worker_connections).then(|| {
+        let (what, files) = match (self.worker_rlimit_nofile, self.open_files) {
+            (Some(files), _) => ("worker_rlimit_nofile is", files),
+            (None, files) => ("the limit of its open files is", files?),
+        };
+        (files < required).then(|| {
             let message = format!(
-                "worker_rlimit_nofile is {files}, less than worker_connections, {}",
-                self.worker_connections
+                "{what} {files}: room for {} waiting visitors a worker, where usher's server.max_connections is {max}",
+                files / 2
             );
-            let hint = format!(
-                "set worker_rlimit_nofile {};",
-                self.worker_connections + 100
-            );
+            let hint = format!("set worker_rlimit_nofile {}; in nginx.conf", required + 100);
             Finding::note(about, message).hint(hint)
         })
     }
@@ -227,11 +255,26 @@ mod tests {
     }
 
     #[test]
+    fn another_deployment_is_found_by_what_its_server_passes_on() {
+        let other = |text: &str| other_deployment("meet.example.com", text);
+        let jitsi = "server { server_name meet.example.org; location = /http-bind {} }";
+        assert_eq!(other(jitsi).as_deref(), Some("meet.example.org"));
+        let blog = "server { server_name blog.example.org; root /srv; }";
+        assert_eq!(other(blog), None);
+        assert_eq!(
+            other("server { server_name _; location = /http-bind {} }"),
+            None
+        );
+        let both = format!("{jitsi} server {{ server_name meet.example.com; }}");
+        assert_eq!(other(&both), None);
+    }
+
+    #[test]
     fn too_few_connections_are_a_note() {
         let mut config = Config::default();
         config.server.max_connections = 1000;
         let state = |text: &str| {
-            let finding = Capacity::read(text).finding(&config);
+            let finding = Capacity::read(text, None).finding(&config);
             finding.map(|it| (it.state, it.hint.is_some()))
         };
         let note = Some((State::Note, true));
@@ -246,5 +289,14 @@ mod tests {
             state("#worker_rlimit_nofile 1;\nworker_connections 2000;"),
             None
         );
+        let running = |text: &str, files| {
+            let finding = Capacity::read(text, Some(files)).finding(&config);
+            finding.map(|it| it.state)
+        };
+        let text = "worker_connections 2000;";
+        assert_eq!(running(text, 1024), Some(State::Note));
+        assert_eq!(running(text, 2000), None);
+        let own = "worker_rlimit_nofile 4000; worker_connections 2000;";
+        assert_eq!(running(own, 1024), None);
     }
 }
