@@ -4,7 +4,8 @@
 -- Prosody finds the modules without plugin_paths. Add this line to modules_enabled of the main VirtualHost
 -- in /etc/prosody/conf.d/DOMAIN.cfg.lua; a list here would replace that one:
 --   "usher_reservations"; "usher_queue";
--- Then: prosodyctl check config && systemctl restart prosody (which ends the running conferences).
+-- Then: prosodyctl mod_usher_check DOMAIN && systemctl restart prosody (which ends the running conferences).
+-- The first command fails if the configuration can't be read. `prosodyctl check config` also fails for its advice.
 
 usher_url = "http://127.0.0.1:8060"
 usher_token_file = "/etc/jitsi/usher/service-token"
