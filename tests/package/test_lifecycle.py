@@ -168,7 +168,7 @@ def service(root, installed, tmp_path_factory):
             return False
 
     until(healthy, "an answer of usher")
-    yield
+    yield f"127.0.0.1:{port}"
     end(process)
     root.write(SNIPPET, snippet)
 
@@ -217,9 +217,9 @@ def prosody(root, installed, tmp_path_factory):
     end(process)
 
 
-def check(root, *arguments):
+def check(root, *arguments, **environment):
     command = root.command("usher", "check", "--json", *arguments)
-    process = subprocess.run(command, capture_output=True, text=True)
+    process = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
     report = json.loads(process.stdout)
     assert report["sound"] == (process.returncode == 0)
     assert APP_SECRET not in process.stdout and root.read(TOKEN).strip() not in process.stdout
@@ -290,6 +290,27 @@ class TestBesideJitsi:
         finally:
             root.write(SNIPPET, text)
         assert re.search(r'unknown directive "proxy_pas" in /etc/jitsi/meet/jaas/usher.conf:\d+', finding["says"]), finding
+
+    def test_token_is_checked_by_the_running_usher(self, root, site, service, prosody):
+        def finding():
+            return check(root, "--prosody", "/tmp/prosody.cfg.lua", USHER_SERVER__LISTEN=service)["Prosody's service token"]
+
+        assert finding()["says"] == f"usher accepts the one in {TOKEN}"
+        # Prosody and the configuration have the new one, but the running usher has not read it.
+        text, path = root.read(TOKEN), root.path / TOKEN.lstrip("/")
+        path.write_text("a-new-token-0123456789abcdef0123456789\n")
+        try:
+            refused = finding()
+        finally:
+            path.write_text(text)
+        assert refused["state"] == "failed" and "reload usher" in refused["remedy"], refused
+        # A mark that an editor of Windows writes.
+        path.write_text("\ufeff" + text)
+        try:
+            marked = finding()
+        finally:
+            path.write_text(text)
+        assert marked["state"] == "failed" and "byte order mark" in marked["says"], marked
 
     def test_queue_without_reservations_passes(self, root, site, service, prosody):
         text = replace_in_file(root, "/tmp/prosody.cfg.lua", '"usher_reservations", ', "")
