@@ -25,8 +25,7 @@ pub fn path(database: &Path) -> PathBuf {
 pub fn load_or_create(path: &Path) -> io::Result<(Secret, bool)> {
     match std::fs::read_to_string(path) {
         Ok(text) if without_bom(&text).trim().is_empty() => {
-            let message = "it is empty; remove it, and usher creates a new one";
-            Err(io::Error::new(io::ErrorKind::InvalidData, message))
+            Err(io::Error::new(io::ErrorKind::InvalidData, "it is empty"))
         }
         Ok(text) => Ok((Secret::new(without_bom(&text).trim().to_owned()), false)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -1,10 +1,11 @@
 //! `usher serve`: runs the service.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use chrono::{DateTime, Utc};
 use tokio::net::TcpListener;
 use usher::config::{Config, Log};
@@ -64,10 +65,14 @@ fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     let inherited = lifecycle::inherited_listener().context("the socket of systemd")?;
     match inherited {
         Some(listener) => Ok(listener),
-        None => lifecycle::listen(address).with_context(|| {
-            format!(
-                "can't listen on {address}; set server.listen to a free address of this machine"
-            )
+        None => lifecycle::listen(address).map_err(|error| {
+            let remedy = match error.kind() {
+                ErrorKind::AddrInUse => "end the program that listens there (ss -ltnp), or set server.listen to another port",
+                ErrorKind::AddrNotAvailable => "set server.listen to an address of this machine (ip address)",
+                ErrorKind::PermissionDenied => "set server.listen to a port above 1023, or give usher CAP_NET_BIND_SERVICE",
+                _ => "set server.listen to a free address of this machine",
+            };
+            anyhow!("can't listen on {address}: {error}; {remedy}")
         }),
     }
 }

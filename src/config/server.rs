@@ -63,8 +63,11 @@ impl Server {
                     "other machines can reach {}, but no service token can be verified",
                     self.listen
                 ),
-                "Set auth.service.tokens (or tokens_file) or auth.secret (or secret_file), \
-                 or listen on \"127.0.0.1:8060\".",
+                format!(
+                    "Set auth.service.tokens (or tokens_file) or auth.secret (or secret_file), \
+                     or listen on \"127.0.0.1:{}\".",
+                    self.listen.port()
+                ),
             );
             read.report(&origin, invalid);
         }

@@ -33,7 +33,7 @@ pub enum ServeError {
         error: StoreError,
     },
     /// The generated secret can't be written or read.
-    #[error("the secret file {path}: {error}; make its directory writable, or set auth.secret")]
+    #[error("the secret file {path}: {error}; {}", secret_remedy(error))]
     Secret {
         /// The file.
         path: PathBuf,
@@ -54,6 +54,17 @@ pub enum ServeError {
         /// The cause.
         error: String,
     },
+}
+
+/// What to do about a secret file that can't be written or read.
+fn secret_remedy(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::InvalidData => {
+            "remove the file, and usher creates a new secret, or set auth.secret"
+        }
+        std::io::ErrorKind::StorageFull => "free space on its disk",
+        _ => "give usher's user the right to write it and its directory, or set auth.secret",
+    }
 }
 
 /// Opens the reservations on the configured database.

@@ -307,6 +307,49 @@ fn a_file_that_is_no_database_is_not_a_matter_of_rights() {
 }
 
 #[test]
+fn a_running_usher_that_is_not_ready_is_reported_with_its_reasons() {
+    let dir = TempDir::new().unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let service = std::thread::spawn(move || {
+        use std::io::{Read, Write};
+        loop {
+            let (mut socket, _) = listener.accept().unwrap();
+            let mut head = [0; 2048];
+            let length = socket.read(&mut head).unwrap();
+            let path = String::from_utf8_lossy(&head[..length]).into_owned();
+            let (status, body) = if path.starts_with("GET /ready") {
+                (
+                    503,
+                    r#"{"reasons":[{"check":"store","message":"The file is gone."}]}"#,
+                )
+            } else if path.starts_with("GET /about") {
+                (200, r#"{"name":"usher"}"#)
+            } else if path.starts_with("GET /stop") {
+                break;
+            } else {
+                (404, "{}")
+            };
+            let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n", body.len());
+            let answer = format!("{head}Connection: close\r\n\r\n{body}");
+            socket.write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    let (code, report) = check(&dir, &format!("server.listen = \"{address}\""), &[]);
+    let found = finding(&report, "readiness");
+    assert_eq!((code, &found["state"]), (Some(1), &Value::from("failed")));
+    assert!(
+        found["says"]
+            .as_str()
+            .unwrap()
+            .contains("The file is gone."),
+        "{found}"
+    );
+    let _ = reqwest::blocking::get(format!("http://{address}/stop"));
+    service.join().unwrap();
+}
+
+#[test]
 fn a_configuration_that_changed_after_it_was_read_is_reported() {
     let dir = TempDir::new().unwrap();
     let address = free_address();

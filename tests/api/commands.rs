@@ -86,6 +86,27 @@ fn port_in_use_is_named() {
 }
 
 #[test]
+fn each_reason_not_to_listen_has_its_own_remedy() {
+    let dir = TempDir::new().unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = listener.local_addr().unwrap().to_string();
+    for (address, remedy) in [
+        (taken.as_str(), "ss -ltnp"),
+        ("192.0.2.1:8060", "an address of this machine"),
+    ] {
+        let text = format!("server.listen = \"{address}\"\nauth.service.tokens = [\"{TOKEN}\"]\n");
+        std::fs::write(dir.path().join("config.toml"), text).unwrap();
+        let output = run(dir.path(), &[]);
+        assert_eq!(output.status.code(), Some(1));
+        let errors = stderr(&output);
+        assert!(
+            errors.contains(remedy) && errors.contains("server.listen"),
+            "{errors}"
+        );
+    }
+}
+
+#[test]
 fn bookings_are_added_listed_and_cancelled_on_the_command_line() {
     let dir = TempDir::new().unwrap();
     let database = dir.path().join("usher.db");

@@ -47,7 +47,7 @@ pub(super) async fn inspect(file: Option<&Path>, config: &Config) -> Inspection 
     let Some(nginx) = program::find("nginx") else {
         return Finding::not_installed(ABOUT, "it is not installed on this machine").into();
     };
-    let file = file.map(|file| file.display().to_string());
+    let file = file.map(program::absolute);
     let mut arguments = vec!["-T", "-q"];
     if let Some(file) = &file {
         arguments.extend(["-c", file]);

@@ -153,9 +153,8 @@ async fn database(config: &Config) -> Vec<Finding> {
     let about = "database";
     let url = &config.database.url;
     let unusable = |error: &dyn std::fmt::Display| {
-        vec![Finding::failed(about, format!("{url}: {error}")).hint(
-            "make the file and its directory writable for the user that runs usher, or set database.url",
-        )]
+        let error = error.to_string();
+        vec![Finding::failed(about, format!("{url}: {error}")).hint(remedy(&error))]
     };
     if let Some(finding) = no_database(url) {
         return vec![finding];
@@ -191,6 +190,22 @@ async fn database(config: &Config) -> Vec<Finding> {
             Err(error) => unusable(&error),
         },
         Err(error) => unusable(&error),
+    }
+}
+
+/// What to do about an error of the database.
+fn remedy(error: &str) -> &'static str {
+    let has = |words: &[&str]| words.iter().any(|word| error.contains(word));
+    if has(&["disk is full", "No space left"]) {
+        "free space on its disk"
+    } else if has(&["is locked", "busy"]) {
+        "end the other program that holds it (fuser FILE), then check again"
+    } else if has(&["malformed", "disk I/O error"]) {
+        "check its disk, and restore a backup if the database is damaged"
+    } else if has(&["there is no directory"]) {
+        "create the directory for the user that runs usher, or set database.url"
+    } else {
+        "make the file and its directory writable for the user that runs usher, or set database.url"
     }
 }
 

@@ -27,6 +27,12 @@ pub(super) fn find(name: &str) -> Option<PathBuf> {
     paths.into_iter().find(|path| path.is_file())
 }
 
+/// A path as a program understands it that enters another directory first.
+pub(super) fn absolute(file: &Path) -> String {
+    let path = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    path.display().to_string()
+}
+
 fn cause(text: &str) -> Option<&str> {
     let mut lines = text.lines().map(str::trim);
     let marked = lines.clone().find(|line| line.contains("[emerg]"));

@@ -125,7 +125,7 @@ pub(super) async fn inspect(
         ));
     };
     let domain = config.xmpp.domain.as_str();
-    let file = file.map(|file| file.display().to_string());
+    let file = file.map(program::absolute);
     let given: Vec<&str> = file.iter().flat_map(|file| ["--config", file]).collect();
     let arguments = [
         given.as_slice(),

@@ -120,14 +120,31 @@ impl RunningService {
         versions.map(str::to_owned).collect()
     }
 
-    /// What its metrics report.
+    /// Whether it is ready, and what its metrics report.
     pub(super) async fn findings(&self, config: &Config, source: &Source) -> Vec<Finding> {
-        let Some(metrics) = self.metrics(config).await else {
+        let mut findings = Vec::from_iter(self.readiness().await);
+        if let Some(metrics) = self.metrics(config).await {
+            findings.extend(configuration_age(&metrics, config, source));
+            findings.extend(open_files(&metrics, config));
+        }
+        findings
+    }
+
+    /// Each reason for which it is not ready.
+    async fn readiness(&self) -> Vec<Finding> {
+        let answer = self.client.get(format!("{}/ready", self.base)).send().await;
+        let Ok(answer) = answer else {
             return Vec::new();
         };
-        let mut findings = Vec::from_iter(configuration_age(&metrics, config, source));
-        findings.extend(open_files(&metrics, config));
-        findings
+        let body: Value =
+            serde_json::from_str(&answer.text().await.unwrap_or_default()).unwrap_or_default();
+        let reasons = body["reasons"].as_array().into_iter().flatten();
+        let messages = reasons.filter_map(|reason| reason["message"].as_str());
+        let failed = |message| {
+            Finding::failed("readiness", format!("usher is not ready: {message}"))
+                .hint("journalctl -u usher -p warning has the cause")
+        };
+        messages.map(failed).collect()
     }
 
     async fn metrics(&self, config: &Config) -> Option<String> {
