@@ -251,7 +251,7 @@ class TestBesideJitsi:
             findings = check(root, "--prosody", "/tmp/prosody.cfg.lua")
         for about in ["nginx", "Prosody", "Prosody's service token", "Prosody's loaded modules", "conference requests over HTTP"]:
             assert findings[about]["state"] == "ok", findings
-        for about in ["config.js", "Prosody's app_secret", "server.listen", "nginx's connections"]:
+        for about in ["config.js", "Prosody's app_secret", "server.listen", "nginx's connections", "lobby"]:
             assert findings[about]["state"] == "note" and findings[about]["remedy"], findings
         assert "usher_reservations checks" in findings["conference requests over HTTP"]["says"]
 
@@ -311,6 +311,14 @@ class TestBesideJitsi:
         finally:
             path.write_text(text)
         assert marked["state"] == "failed" and "byte order mark" in marked["says"], marked
+
+    def test_jitsis_own_meeting_timer_is_reported(self, root, site, service, prosody):
+        text = replace_in_file(root, "/tmp/prosody.cfg.lua", '"usher_queue"', '"usher_queue", "time_restricted"')
+        try:
+            finding = check(root, "--prosody", "/tmp/prosody.cfg.lua")["meeting timer"]
+        finally:
+            root.write("/tmp/prosody.cfg.lua", text)
+        assert finding["state"] == "note" and "usher_timer" in finding["remedy"], finding
 
     def test_queue_without_reservations_passes(self, root, site, service, prosody):
         text = replace_in_file(root, "/tmp/prosody.cfg.lua", '"usher_reservations", ', "")
