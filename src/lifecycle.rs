@@ -85,21 +85,47 @@ pub fn notify_watchdog() {
 /// Open files other than connections: the database, the log, calls to key servers.
 const OTHER_FILES: u64 = 100;
 
-/// Raises the limit of open files as far as possible, and warns if it is too low for `connections`. The limit of a
-/// shell is mostly 1024, and each waiting visitor is an open file.
-pub fn raise_file_limit(connections: usize) {
-    let wanted = u64::try_from(connections)
+/// Raises the limit of open files as far as possible, and returns how many of `wanted` connections it allows. The limit
+/// of a shell is mostly 1024, and each connection is an open file: with more connections than files, requests would
+/// wait for each other.
+pub fn connections_within_file_limit(wanted: usize) -> usize {
+    let files = u64::try_from(wanted)
         .unwrap_or(u64::MAX)
         .saturating_add(OTHER_FILES);
-    match rlimit::increase_nofile_limit(wanted) {
-        Ok(limit) if limit < wanted => tracing::warn!(
-            limit,
-            connections,
-            "the limit of open files is lower than server.max_connections; raise it (LimitNOFILE in systemd)"
-        ),
-        Ok(_) => {}
-        Err(error) => tracing::warn!(%error, "failed to raise the limit of open files"),
+    let limit = match rlimit::increase_nofile_limit(files) {
+        Ok(limit) => limit,
+        Err(error) => {
+            tracing::warn!(%error, "failed to raise the limit of open files");
+            return wanted;
+        }
+    };
+    if limit >= files {
+        return wanted;
     }
+    // A very low limit leaves half of the files to the database and the rest.
+    let allowed = limit - OTHER_FILES.min(limit / 2);
+    let allowed = usize::try_from(allowed).unwrap_or(wanted).max(1);
+    tracing::warn!(
+        limit,
+        max_connections = wanted,
+        allowed,
+        "the limit of open files is too low for server.max_connections, which is lowered; raise the limit (LimitNOFILE in systemd)"
+    );
+    allowed
+}
+
+/// The signal for a file that would exceed the size limit (`ulimit -f`, `LimitFSIZE`), the same on all systems of Linux.
+const SIGXFSZ: i32 = 25;
+
+/// Makes a write beyond the limit of file sizes an error, like one to a full disk. By default the kernel ends the
+/// process.
+///
+/// # Errors
+///
+/// When the system refuses the handler.
+pub fn ignore_file_size_signal() -> io::Result<()> {
+    // tokio keeps its handler for the life of the process.
+    signal(SignalKind::from_raw(SIGXFSZ)).map(drop)
 }
 
 /// The request of a signal.

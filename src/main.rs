@@ -43,6 +43,7 @@ fn main() -> ExitCode {
         .context("failed to start the runtime")
         .and_then(|runtime| {
             runtime.block_on(async {
+                usher::lifecycle::ignore_file_size_signal()?;
                 match arguments.command {
                     None | Some(Command::Serve) => {
                         cli::serve::run(config, file, read_at, &level).await

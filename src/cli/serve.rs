@@ -23,7 +23,6 @@ pub(crate) async fn run(
 ) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::install()?;
     let listener = listen(config.server.listen)?;
-    lifecycle::raise_file_limit(config.server.max_connections);
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }

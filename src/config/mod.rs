@@ -211,6 +211,7 @@ impl Config {
         let mut warnings = self.file_warnings.clone();
         warnings.extend(self.auth.warnings());
         warnings.extend(self.reservations.warnings());
+        warnings.extend(self.queue.warnings());
         warnings
     }
 

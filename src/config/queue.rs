@@ -3,6 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use serde::de::{self, Deserialize, Deserializer};
+
 use super::input::Invalid;
 use super::reader::Reader;
 use super::reload::Fixed;
@@ -21,13 +23,17 @@ pub struct Queue {
     pub release_per_second: u32,
     /// How long a conference stays live if its end is not reported: at most `30d`.
     pub live_ttl: Duration,
-    /// The interval of heart-beats on a quiet connection in both directions, from `1s` to `10m`. Clients that
-    /// ask for a longer interval get it.
+    /// The interval of usher's heart-beats on a quiet connection, from `1s` to `10m`. Clients that ask for a
+    /// longer interval get it.
     pub heart_beat: Duration,
+    /// The interval of heart-beats that clients are asked for, from `1s` to `10m`; zero asks for none. Browsers
+    /// slow the timers of hidden tabs to one a minute: below `65s` they lose their connections. Where only
+    /// `heart_beat` is set, it is the interval of both directions.
+    pub client_heart_beat: Duration,
     /// The maximum time from a client's connection to its CONNECT frame: at most `1m`.
     pub connect_timeout: Duration,
     /// How long a visitor whose connection breaks keeps the place: at most `10m`; zero disables it. The place
-    /// belongs to the token.
+    /// belongs to the token. A hidden tab reconnects after up to a minute.
     pub reconnect_grace: Duration,
     /// The maximum number of subscriptions to wait or to watch per token. Some portals give one token to all
     /// visitors of an event, so the default is high. Service tokens are not limited.
@@ -39,6 +45,9 @@ pub struct Queue {
     pub trusted_proxies: Vec<IpAddr>,
 }
 
+/// The shortest interval that a hidden tab keeps, with its timers slowed to one a minute.
+const HIDDEN_TAB: Duration = Duration::from_secs(65);
+
 const DEFAULT_PATH: &str = "/waiting-queue";
 
 impl Default for Queue {
@@ -49,8 +58,9 @@ impl Default for Queue {
             release_per_second: 0,
             live_ttl: Duration::from_hours(24),
             heart_beat: Duration::from_secs(10),
+            client_heart_beat: Duration::from_secs(75),
             connect_timeout: Duration::from_secs(10),
-            reconnect_grace: Duration::from_secs(30),
+            reconnect_grace: Duration::from_secs(90),
             max_per_token: 10_000,
             max_per_address: 10_000,
             trusted_proxies: vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
@@ -69,12 +79,28 @@ impl Queue {
         read.set::<Number<0, 100_000>, _>("queue.release_per_second", &mut it.release_per_second);
         read.set::<Time<MILLISECOND, { 30 * DAY }>, _>("queue.live_ttl", &mut it.live_ttl);
         read.set::<Time<SECOND, { 10 * MINUTE }>, _>("queue.heart_beat", &mut it.heart_beat);
+        if read.origin("queue.heart_beat").is_some() {
+            // The key meant both directions before there was another for clients.
+            it.client_heart_beat = it.heart_beat;
+        }
+        read.set::<ClientHeartBeat, _>("queue.client_heart_beat", &mut it.client_heart_beat);
         read.set::<Time<MILLISECOND, MINUTE>, _>("queue.connect_timeout", &mut it.connect_timeout);
         read.set::<Time<0, { 10 * MINUTE }>, _>("queue.reconnect_grace", &mut it.reconnect_grace);
         read.set::<Waiting, _>("queue.max_per_token", &mut it.max_per_token);
         read.set::<Waiting, _>("queue.max_per_address", &mut it.max_per_address);
         read.set_list::<ProxyAddress, _>("queue.trusted_proxies", &mut it.trusted_proxies);
         it
+    }
+
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let interval = self.client_heart_beat;
+        if interval.is_zero() || interval >= HIDDEN_TAB {
+            return Vec::new();
+        }
+        vec![format!(
+            "queue.client_heart_beat is {}: hidden browser tabs send one a minute and lose their connections; set it to \"75s\"",
+            humantime::format_duration(interval)
+        )]
     }
 
     pub(super) fn keep_fixed(&self, new: &mut Self, fixed: &mut Fixed) {
@@ -84,6 +110,29 @@ impl Queue {
             &self.trusted_proxies,
             &mut new.trusted_proxies,
         );
+    }
+}
+
+/// The interval of a client's heart-beats, or zero for none.
+#[derive(Debug)]
+struct ClientHeartBeat(Duration);
+
+impl<'de> Deserialize<'de> for ClientHeartBeat {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let interval = Time::<0, { 10 * MINUTE }>::deserialize(deserializer)?.into();
+        if interval == Duration::ZERO || interval >= Duration::from_millis(SECOND) {
+            return Ok(Self(interval));
+        }
+        Err(de::Error::custom(Invalid::new(
+            format!("\"{}\" is too short", humantime::format_duration(interval)),
+            "Choose from \"1s\" to \"10m\", or \"0s\" for none.",
+        )))
+    }
+}
+
+impl From<ClientHeartBeat> for Duration {
+    fn from(interval: ClientHeartBeat) -> Self {
+        interval.0
     }
 }
 

@@ -23,6 +23,10 @@ pub struct Server {
     /// descriptor: stay a few hundred below the limit of open files (`LimitNOFILE`). One twentieth of the
     /// connections, at most 100, is reserved for requests; further WebSockets get 503.
     pub max_connections: usize,
+    /// The maximum number of open connections per address that are not WebSockets; an IPv6 address counts by its
+    /// first 64 bits. The loopback address and `queue.trusted_proxies` are not limited. Of all connections, at most
+    /// an eighth are not WebSockets; at that bound, idle and silent ones end.
+    pub max_per_address: u32,
 }
 
 impl Default for Server {
@@ -32,6 +36,7 @@ impl Default for Server {
             shutdown_grace: Duration::from_secs(5),
             // A limit of 20000 open files, less a thousand for the database, the log and outgoing requests.
             max_connections: 19_000,
+            max_per_address: 1_000,
         }
     }
 }
@@ -44,6 +49,7 @@ impl Server {
         read.set::<ListenAddress, _>("server.listen", &mut it.listen);
         read.set::<Time<0, { 10 * MINUTE }>, _>("server.shutdown_grace", &mut it.shutdown_grace);
         read.set::<Number<1, 1_000_000>, _>("server.max_connections", &mut it.max_connections);
+        read.set::<Number<1, 1_000_000>, _>("server.max_per_address", &mut it.max_per_address);
         it
     }
 
@@ -84,6 +90,11 @@ impl Server {
             "server.max_connections",
             &self.max_connections,
             &mut new.max_connections,
+        );
+        fixed.keep(
+            "server.max_per_address",
+            &self.max_per_address,
+            &mut new.max_per_address,
         );
     }
 }

@@ -2,6 +2,7 @@
 
 mod bookings;
 mod caller;
+mod connections;
 mod decisions;
 mod error;
 mod form;
@@ -29,6 +30,7 @@ use crate::auth::service_token::ServiceAuth;
 use crate::config::Config;
 use crate::reservation::Reservations;
 use crate::session::SessionContext;
+use crate::session::runtime::SessionRuntime;
 use error::{Response, recover};
 use health::{AcceptLoopHealth, StoreHealth};
 use reservations::ClockSkew;
@@ -44,6 +46,10 @@ pub struct Shared {
     pub service_auth: ArcSwap<ServiceAuth>,
     /// What sessions share, the queue among it; replaced by a reload.
     pub sessions: ArcSwap<SessionContext>,
+    /// `server.max_connections`, or fewer where the system allows fewer open files.
+    pub max_connections: usize,
+    /// The threads of the sessions.
+    pub session_runtime: SessionRuntime,
     /// Whether connections are accepted.
     pub accept_loop: AcceptLoopHealth,
     /// The connections and sessions, counted, so that a stop can wait for them.
@@ -62,12 +68,16 @@ impl Shared {
         reservations: Reservations,
         service_auth: ServiceAuth,
         sessions: SessionContext,
+        session_runtime: SessionRuntime,
+        max_connections: usize,
     ) -> Self {
         Self {
             config,
             reservations,
             service_auth: ArcSwap::from_pointee(service_auth),
             sessions: ArcSwap::from_pointee(sessions),
+            max_connections,
+            session_runtime,
             accept_loop: AcceptLoopHealth::default(),
             connections: TaskTracker::new(),
             stop: CancellationToken::new(),

@@ -115,7 +115,7 @@ async fn metrics(shared: &Shared) -> Response {
         visitors,
         live,
         connections: shared.connections.len(),
-        connections_max: shared.config.server.max_connections,
+        connections_max: shared.max_connections,
     });
     warp::reply::with_header(text, CONTENT_TYPE, metrics::CONTENT_TYPE).into_response()
 }

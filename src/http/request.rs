@@ -118,8 +118,12 @@ pub(super) fn request(
         })
         .and(query)
         .and(warp::body::stream())
-        .and_then(async |(method, headers, now), query, body| {
-            let body = read_body(body).await?;
+        .and_then(move |(method, headers, now), query, body| async move {
+            // Without a token a slow body must not hold a connection; no such request needs one.
+            let body = match access {
+                Access::Open => Bytes::new(),
+                Access::Service(_) => read_body(body).await?,
+            };
             Ok::<_, Rejection>(Request {
                 method,
                 headers,
@@ -139,6 +143,11 @@ pub(super) async fn authorize(
     now: DateTime<Utc>,
 ) -> Result<(), Rejection> {
     let refused = |refusal| warp::reject::custom(ApiError::refused(&refusal, user_token_status));
+    if headers.get_all(AUTHORIZATION).iter().nth(1).is_some() {
+        let message = "The header Authorization comes twice; send one token.";
+        let error = ApiError::new(StatusCode::BAD_REQUEST, message);
+        return Err(warp::reject::custom(error));
+    }
     let authorization = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
     auth.authorize(authorization, caller(headers), now)
         .await

@@ -1,14 +1,14 @@
 //! The accept loop: it bounds the number of connections and their time-outs, and ends them on shutdown.
 //!
-//! warp's own server lacks four things: a time-out for slow request heads, a bound on connections, `//conference`
-//! as `/conference` (a prefix that ends in a slash is a common error in Prosody's configuration), and `TCP_NODELAY`.
+//! warp's own server lacks four things: time-outs, bounds on connections, `//conference` as `/conference` (a prefix
+//! that ends in a slash is a common error in Prosody's configuration), and `TCP_NODELAY`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::service::{Service, service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -16,15 +16,14 @@ use tokio_util::sync::CancellationToken;
 use warp::http::Uri;
 use warp::http::uri::PathAndQuery;
 
+use super::connections::Connections;
 use super::{Connection, Shared};
 use crate::http::health::AcceptLoopHealth;
 
-/// How long a request's head may take to arrive, and an idle connection is kept.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a connection that was accepted just before a shutdown may take to its first request.
 const FIRST_REQUEST: Duration = Duration::from_millis(500);
-/// Largest request head.
-const HEAD_MAX: usize = 32 * 1024;
+/// Largest request head: a token of 16 KiB is the largest that is verified, and real ones are far smaller.
+const HEAD_MAX: usize = 16 * 1024;
 /// No more connections than this are reserved for requests.
 const RESERVED_MAX: usize = 100;
 /// Pause after a failed accept, mostly for lack of file descriptors: other connections must end first.
@@ -41,71 +40,101 @@ pub fn reserved_for_requests(max_connections: usize) -> usize {
 pub async fn run(listener: TcpListener, shared: Arc<Shared>) {
     let service = warp::service(super::routes(&shared));
     let (health, stop) = (&shared.accept_loop, &shared.stop);
-    let permits = Arc::new(Semaphore::new(shared.config.server.max_connections));
+    let open = track(&shared);
+    let permits = Arc::new(Semaphore::new(shared.max_connections));
     loop {
-        let accepted = tokio::select! {
+        let (stream, peer, permit) = tokio::select! {
             () = stop.cancelled() => return,
             // The dropped accept starts again: no connection is lost.
             () = health.tick() => continue,
-            accepted = accept(&listener, &permits, health) => accepted,
+            accepted = accept(&listener, &permits, &open, health) => accepted,
         };
-        let Some((stream, peer, permit)) = accepted else {
-            return;
+        let Some(tracked) = open.add(peer.ip(), is_limited(peer, &shared)) else {
+            continue;
         };
         let service = TowerToHyperService::new(service.clone());
         let stop = stop.clone();
         shared.connections.spawn(async move {
-            let from = Connection {
-                peer,
-                permit: Arc::new(permit),
-            };
+            let permit = Arc::new(permit);
+            let from = Connection { peer, permit };
             let first_request = CancellationToken::new();
             let first_request_seen = first_request.clone();
+            let requests = tracked.requests();
             let service = service_fn(move |mut request| {
                 first_request_seen.cancel();
                 normalize_path(&mut request);
                 request.extensions_mut().insert(from.clone());
-                service.call(request)
+                requests.during(service.call(request))
             });
+            // A client may end its side after the request, and waits for the answer.
             let connection = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_TIMEOUT)
+                .half_close(true)
                 .max_buf_size(HEAD_MAX)
-                .serve_connection(TokioIo::new(stream), service)
+                .serve_connection(TokioIo::new(tracked.watch(stream)), service)
                 .with_upgrades();
             let mut connection = std::pin::pin!(connection);
-            let outcome = tokio::select! {
-                outcome = connection.as_mut() => outcome,
-                () = stop.cancelled() => {
-                    // A request may be on its way, and its client expects an answer.
-                    let outcome = tokio::select! {
-                        outcome = connection.as_mut() => Some(outcome),
-                        () = first_request.cancelled() => None,
-                        () = tokio::time::sleep(FIRST_REQUEST) => None,
-                    };
-                    match outcome {
-                        Some(outcome) => outcome,
-                        None => {
-                            connection.as_mut().graceful_shutdown();
-                            connection.await
-                        }
+            let served = async {
+                tokio::select! {
+                    outcome = connection.as_mut() => return outcome,
+                    () = stop.cancelled() => {}
+                }
+                // A request may be on its way, and its client expects an answer.
+                tokio::select! {
+                    outcome = connection.as_mut() => return outcome,
+                    () = first_request.cancelled() => {}
+                    () = tokio::time::sleep(FIRST_REQUEST) => {}
+                }
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            };
+            tokio::select! {
+                outcome = served => {
+                    if let Err(error) = outcome {
+                        tracing::debug!(%error, "a connection broke");
                     }
                 }
-            };
-            if let Err(error) = outcome {
-                tracing::debug!(%error, "a connection broke");
+                () = tracked.ended() => {}
             }
         });
     }
 }
 
-/// The next connection, once there is a permit for it; until then it waits in the kernel's backlog.
+/// The tracked connections, whose time-outs are checked until the stop.
+fn track(shared: &Shared) -> Arc<Connections> {
+    let max_per_address = shared.config.server.max_per_address;
+    let open = Arc::new(Connections::new(shared.max_connections, max_per_address));
+    let (checked, stop) = (Arc::clone(&open), shared.stop.clone());
+    tokio::spawn(async move { checked.check_loop(stop).await });
+    open
+}
+
+/// Whether the connections of this address are limited. The loopback and proxies stand for many clients.
+fn is_limited(peer: SocketAddr, shared: &Shared) -> bool {
+    let address = peer.ip().to_canonical();
+    !address.is_loopback() && !shared.config.queue.trusted_proxies.contains(&address)
+}
+
+/// Waits until there is room for one more connection. Ones that do nothing make room for it before it arrives.
+async fn room(permits: &Arc<Semaphore>, open: &Connections) -> OwnedSemaphorePermit {
+    loop {
+        if open.has_room()
+            && let Ok(permit) = Arc::clone(permits).try_acquire_owned()
+        {
+            return permit;
+        }
+        open.make_room();
+        open.changed().await;
+    }
+}
+
+/// The next connection, once there is room for it; until then it waits in the kernel's backlog.
 async fn accept(
     listener: &TcpListener,
     permits: &Arc<Semaphore>,
+    open: &Connections,
     health: &AcceptLoopHealth,
-) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let permit = Arc::clone(permits).acquire_owned().await.ok()?;
+) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
+    let permit = room(permits, open).await;
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
@@ -113,7 +142,7 @@ async fn accept(
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%error, "TCP_NODELAY was refused");
                 }
-                return Some((stream, peer, permit));
+                return (stream, peer, permit);
             }
             // The service goes on after every kind of error.
             Err(error) => {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::Instrument;
 use tracing::field::Empty;
@@ -18,11 +19,13 @@ use warp::http::header::{
 };
 use warp::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
+use super::connections::WatchedStream;
 use super::error::{ApiError, Response};
 use super::request::Request;
 use super::server::reserved_for_requests;
 use super::{Connection, Shared};
-use crate::session::limits::LimitGuard;
+use crate::session::bounds::{self, Bound};
+use crate::session::limits::{ClientAddress, LimitGuard};
 use crate::session::{Session, SessionContext};
 use crate::stomp::negotiate::subprotocol;
 
@@ -45,7 +48,8 @@ pub(super) fn open(
     };
     // Also during shutdown: the session then closes at once. Jitsi Meet's client counts a refused handshake as an
     // error, but not a close.
-    if connection.available() < reserved_for_requests(shared.config.server.max_connections) {
+    if connection.available() < reserved_for_requests(shared.max_connections) {
+        bounds::met(Bound::Sessions, None);
         let message = "All connections for visitors are in use; try again later, or raise server.max_connections.";
         return Err(ApiError::connection_limit(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -58,16 +62,17 @@ pub(super) fn open(
         connection.peer.ip(),
         &shared.config.queue.trusted_proxies,
     );
-    let client_ip = address
+    let client_address = address
         .map(|address| count_connection(address, &context))
         .transpose()?;
     let sessions = shared.connections.clone();
+    let runtime = shared.session_runtime.handle().clone();
     // A task of its own, which ends when the session begins: the session's task stays small.
     shared.connections.spawn(async move {
         let Connection { peer, permit } = connection;
-        if let Some(session) = begin(upgrade, context, client_ip).await {
+        if let Some(session) = begin(upgrade, context, client_address, &runtime).await {
             let span = tracing::debug_span!("session", %peer, conference = Empty);
-            sessions.spawn(run(session, permit).instrument(span));
+            sessions.spawn_on(run(session, permit).instrument(span), &runtime);
         }
     });
     let mut response = Response::default();
@@ -90,33 +95,34 @@ async fn run(session: Arc<Session>, permit: Arc<OwnedSemaphorePermit>) {
     drop(permit);
 }
 
-/// Starts the session on the upgraded connection.
+/// Starts the session on the upgraded connection; its socket belongs to the `runtime` of the sessions.
 async fn begin(
     upgrade: OnUpgrade,
     context: Arc<SessionContext>,
-    client_ip: Option<LimitGuard<IpAddr>>,
+    client_address: Option<LimitGuard<ClientAddress>>,
+    runtime: &Handle,
 ) -> Option<Arc<Session>> {
     let Ok(Ok(upgraded)) = tokio::time::timeout(UPGRADE_TIMEOUT, upgrade).await else {
         tracing::debug!("no connection followed the handshake");
         return None;
     };
     // hyper's read buffer holds 8 KiB: the bytes in it, if any, are copied.
-    let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
-    Some(Session::begin(
-        parts.io.into_inner(),
-        &parts.read_buf,
-        &context,
-        client_ip,
-    ))
+    let parts = upgraded.downcast::<TokioIo<WatchedStream>>().ok()?;
+    let stream = parts.io.into_inner().into_inner().into_std().ok()?;
+    let _entered = runtime.enter();
+    let stream = TcpStream::from_std(stream).ok()?;
+    let received = &parts.read_buf;
+    Some(Session::begin(stream, received, &context, client_address))
 }
 
 /// Counts one more connection from this address, within `queue.max_per_address`.
 fn count_connection(
     address: IpAddr,
     context: &SessionContext,
-) -> Result<LimitGuard<IpAddr>, ApiError> {
+) -> Result<LimitGuard<ClientAddress>, ApiError> {
     let connections = &context.limits.connections;
-    connections.add(address, context.settings.max_per_address).ok_or_else(|| {
+    connections.add(address.into(), context.settings.max_per_address).ok_or_else(|| {
+        bounds::met(Bound::SessionsOfAddress, Some(address));
         let message = "Too many connections are open from this address already; try again later, or raise queue.max_per_address.";
         ApiError::connection_limit(StatusCode::TOO_MANY_REQUESTS, message)
     })

@@ -22,7 +22,7 @@ pub use auth::token_refused;
 pub use queue::{VISITOR_STATES, observe_delivery_latency, visitors_released};
 pub use reservation::{decision_made, observe_upstream_call, set_outbox_pending};
 pub use service::{config_read, config_reloaded};
-pub use session::{frame_refused, session_ended, session_opened};
+pub use session::{BOUNDS, bound_met, frame_refused, session_ended, session_opened};
 pub use store::{observe_store_wait, store_failed};
 
 /// The media type of [`render`]'s text.
@@ -184,6 +184,7 @@ mod tests {
             "process_open_fds gauge",
             "process_resident_memory_bytes gauge",
             "process_start_time_seconds gauge",
+            "usher_bounds_met_total counter",
             "usher_build_info gauge",
             "usher_conferences_live gauge",
             "usher_connections gauge",

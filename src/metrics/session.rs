@@ -13,10 +13,12 @@ const FRAMES_REFUSED: (&str, &str) = (
     "usher_frames_refused_total",
     "STOMP frames that were refused, by reason",
 );
-const FRAME_REASONS: [&str; 8] = [
+const FRAME_REASONS: [&str; 10] = [
     "destination",
+    "flood",
     "full",
     "key_server",
+    "memory",
     "not_allowed",
     "protocol",
     "token",
@@ -24,12 +26,29 @@ const FRAME_REASONS: [&str; 8] = [
     "too_late",
 ];
 
+/// The bounds on clients, for [`bound_met`].
+pub const BOUNDS: [&str; 8] = [
+    "requests_of_address",
+    "requests",
+    "sessions_of_address",
+    "sessions",
+    "head",
+    "write",
+    "frames",
+    "unfinished",
+];
+const BOUNDS_MET: (&str, &str) = (
+    "usher_bounds_met_total",
+    "How often clients met a bound, by bound",
+);
+
 pub(super) struct Metrics {
     connections: IntGauge,
     connections_max: IntGauge,
     opened: IntCounter,
     ended: IntCounterVec,
     frames_refused: IntCounterVec,
+    bounds_met: IntCounterVec,
 }
 
 impl Metrics {
@@ -58,6 +77,12 @@ impl Metrics {
                 &END_REASONS.map(|reason| [reason]),
             )?,
             frames_refused: counters(registry, FRAMES_REFUSED, ["reason"], &known)?,
+            bounds_met: counters(
+                registry,
+                BOUNDS_MET,
+                ["bound"],
+                &BOUNDS.map(|bound| [bound]),
+            )?,
         })
     }
 
@@ -76,6 +101,11 @@ pub fn session_opened() {
 /// A session of the queue ended.
 pub fn session_ended(reason: &'static str) {
     with(|metrics| metrics.session.ended.with_label_values(&[reason]).inc());
+}
+
+/// A client met a bound, one of [`BOUNDS`].
+pub fn bound_met(bound: &'static str) {
+    with(|metrics| metrics.session.bounds_met.with_label_values(&[bound]).inc());
 }
 
 /// A STOMP frame was refused.

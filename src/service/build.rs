@@ -40,6 +40,11 @@ pub enum ServeError {
         /// The cause.
         error: std::io::Error,
     },
+    /// The threads of the sessions can't be started.
+    #[error(
+        "the threads of the queue can't be started: {0}; raise the limit of processes (TasksMax in systemd)"
+    )]
+    Threads(std::io::Error),
     /// The client of the upstream can't be built.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),

@@ -13,10 +13,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::{self, Config};
 use crate::http::{self, Shared};
+use crate::lifecycle;
 use crate::metrics;
 use crate::queue::Queue;
 use crate::reservation::Reservations;
 use crate::session::limits::ConnectionLimits;
+use crate::session::runtime::SessionRuntime;
 pub use build::ServeError;
 use build::{open_store, secret, service_auth, session_context};
 pub use health::Liveness;
@@ -74,9 +76,12 @@ impl Service {
         }
         let limits = ConnectionLimits::default();
         let sessions = session_context(&config, queue.clone(), &auth, limits, Arc::default());
+        let runtime = SessionRuntime::start().map_err(ServeError::Threads)?;
+        let max = lifecycle::connections_within_file_limit(config.server.max_connections);
+        let shared = Shared::new(config.clone(), reservations, auth, sessions, runtime, max);
         let service = Self {
             is_on_loopback,
-            shared: Arc::new(Shared::new(config.clone(), reservations, auth, sessions)),
+            shared: Arc::new(shared),
             queue,
             background_tasks: TaskTracker::new(),
             config,

@@ -31,6 +31,8 @@ pub(super) struct Authenticated {
 /// What the session must do next.
 #[derive(Debug)]
 pub(super) enum Action {
+    /// Nothing: the frame has no answer.
+    Done,
     /// Send this frame.
     Send(Frame),
     /// Verify the token and call [`Protocol::verified`](super::protocol::Protocol::verified).
@@ -63,6 +65,8 @@ pub(super) struct Join {
     pub(super) is_service: bool,
     /// Whether the session waits for another conference already.
     pub(super) is_further_wait: bool,
+    /// The subscription of the session that waits for this conference already, by its number.
+    pub(super) same_as: Option<u32>,
     pub(super) subscribe: Subscribe,
     pub(super) receipt: Option<String>,
 }

@@ -7,6 +7,7 @@ use futures_util::future::poll_fn;
 use tokio::time::timeout;
 use tungstenite::protocol::frame::coding::{CloseCode, Control, OpCode};
 
+use super::bounds;
 use super::error::{Refusal, SessionError};
 use super::websocket::close_payload;
 use super::{Session, State};
@@ -122,6 +123,9 @@ impl Session {
             CloseAction::Refuse(refusal) => {
                 tracing::debug!(reason = %refusal.error, "refused");
                 metrics::frame_refused(refusal.error.code());
+                if let Some(bound) = refusal.error.bound() {
+                    bounds::met(bound, None);
+                }
                 if let SessionError::Token(error) = &refusal.error {
                     metrics::token_refused("queue", error.code());
                 }
@@ -140,7 +144,8 @@ impl Session {
 
     async fn close_handshake(&self, payload: &[u8]) {
         self.send_close(payload);
-        let closed = poll_fn(|context| self.state().connection.poll_close(context));
+        let mut frames = 0;
+        let closed = poll_fn(|context| self.state().connection.poll_close(context, &mut frames));
         let _ = timeout(CLOSE_TIMEOUT, closed).await;
     }
 

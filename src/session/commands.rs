@@ -9,8 +9,8 @@ use crate::stomp::{Command, Frame, Version};
 
 /// Longest subscription id, in bytes.
 pub(super) const ID_MAX: usize = 256;
-/// Longest heart-beat interval that decides whether a client is alive. A client that promises less is pinged, like one
-/// that promises nothing.
+/// Longest heart-beat interval that decides whether a client is alive, if `queue.client_heart_beat` is not longer. A
+/// client that promises less is pinged, like one that promises nothing.
 const EXPECT_MAX: Duration = Duration::from_secs(60);
 /// The start of an `Authorization` header, in any case.
 const SCHEME: &str = "bearer ";
@@ -50,10 +50,11 @@ impl Connect {
             .filter(|_| version > Version::V10);
         let beats = heart_beat(header, offer)?;
         let token = token(frame)?.ok_or(SessionError::TokenMissing)?;
+        let expect_max = offer.want.max(EXPECT_MAX);
         Ok(Self {
             version,
             heart_beat: HeartBeat {
-                expect: beats.expect.filter(|expect| *expect <= EXPECT_MAX),
+                expect: beats.expect.filter(|expect| *expect <= expect_max),
                 ..beats
             },
             token,

@@ -138,12 +138,8 @@ impl Connected {
         if client.expiry.has_passed(env.now) {
             return Err(SessionError::Token(TokenError::Expired));
         }
-        let waits = |conference| self.waiting().any(|waits_for| waits_for == conference);
         let grant = &client.grant;
         let (conference, is_allowed, not_allowed) = match &destination {
-            Destination::Visitor(conference) if waits(conference) => {
-                return Err(SessionError::AlreadyWaiting);
-            }
             Destination::Visitor(it) => (it, grant.may_wait(it), SessionError::NotVisitor),
             Destination::State(it) => (it, grant.may_watch(it), SessionError::NotModerator),
         };
@@ -155,24 +151,44 @@ impl Connected {
         }
         let (token, is_service) = (client.key, grant.is_service());
         let is_further_wait = self.waiting().next().is_some();
+        let same_as = match &destination {
+            Destination::Visitor(wanted) => self.waiting().find(|(_, it)| *it == wanted),
+            Destination::State(_) => None,
+        };
+        let same_as = same_as.map(|(number, _)| number);
         self.last_subscription += 1;
         let join = Join {
             number: self.last_subscription,
             token,
             is_service,
             is_further_wait,
+            same_as,
             subscribe,
             receipt: None,
         };
         Ok((destination, join))
     }
 
-    /// The conferences that this session waits for.
-    fn waiting(&self) -> impl Iterator<Item = &Conference> {
+    /// The conferences that this session waits for, with the numbers of the subscriptions.
+    fn waiting(&self) -> impl Iterator<Item = (u32, &Conference)> {
         let all = self.subscriptions.iter();
         all.filter_map(|subscription| match &subscription.topic {
-            Topic::Visitor { ticket, .. } => Some(ticket.conference()),
-            Topic::State(_) => None,
+            Topic::Visitor { number, ticket, .. } => Some((*number, ticket.conference())),
+            Topic::Also { .. } | Topic::State(_) => None,
+        })
+    }
+
+    /// The conference of the wait with this number, if its visitor was released.
+    pub(super) fn released(&self, wanted: u32) -> Option<&Conference> {
+        let mut all = self.subscriptions.iter();
+        all.find_map(|subscription| match &subscription.topic {
+            Topic::Visitor {
+                number,
+                ticket,
+                is_released: true,
+                ..
+            } if *number == wanted => Some(ticket.conference()),
+            _ => None,
         })
     }
 
@@ -185,6 +201,10 @@ impl Connected {
         let removed: Vec<_> = self.subscriptions.extract_if(.., is_named).collect();
         let any = !removed.is_empty();
         for mut subscription in removed {
+            let mut others = self.subscriptions.iter_mut();
+            if others.any(|other| subscription.topic.hand_over(&mut other.topic)) {
+                continue;
+            }
             // One wait of a session is counted by its connection: with the wait that is not counted on its own,
             // another becomes that one.
             if subscription.topic.take_limit().is_none() && subscription.topic.is_visitor() {
@@ -237,7 +257,7 @@ impl Connected {
         let all = self.subscriptions.iter();
         all.filter_map(|subscription| match &subscription.topic {
             Topic::State(state) => Some(state.next_update_at),
-            Topic::Visitor { .. } => None,
+            Topic::Visitor { .. } | Topic::Also { .. } => None,
         })
         .min()
     }

@@ -5,18 +5,25 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind};
+use std::mem::MaybeUninit;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tungstenite::protocol::frame::coding::OpCode;
 
-use super::websocket::{FrameDecoder, ProtocolError, WsMessage, write_frame};
+use super::websocket::{FrameDecoder, MESSAGE_MAX, ProtocolError, WsMessage, write_frame};
 
 /// Largest number of unsent bytes. A client with more is dropped.
 pub(super) const UNSENT_MAX: usize = 256 * 1024;
 /// Size of one read, on the stack.
 const READ_BYTES: usize = 4096;
+/// Frames and reads of a close handshake. A client that sends more does not take part in it.
+const CLOSE_FRAMES_MAX: u16 = 256;
+/// How long the other end may leave sent bytes unacknowledged: usher's heart-beats find a machine that is gone.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(60);
 
 /// The session's end of a WebSocket.
 pub(super) struct Connection {
@@ -47,6 +54,10 @@ pub(super) enum Sent {
 impl Connection {
     /// A connection after its handshake; `received` are bytes that arrived behind it.
     pub(super) fn new(stream: TcpStream, received: &[u8]) -> Self {
+        let socket = SockRef::from(&stream);
+        if let Err(error) = socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX)) {
+            tracing::debug!(%error, "TCP_USER_TIMEOUT was refused");
+        }
         let mut connection = Self {
             stream,
             received: None,
@@ -58,16 +69,34 @@ impl Connection {
         connection
     }
 
-    /// The next message that has arrived whole.
-    pub(super) fn next_message(&mut self) -> Result<Option<WsMessage>, ProtocolError> {
+    /// The next message that has arrived whole, of at most `max` bytes, and the number of frames up to its end.
+    pub(super) fn next_message(
+        &mut self,
+        max: usize,
+    ) -> Result<(Option<WsMessage>, u16), ProtocolError> {
         let Some(decoder) = &mut self.received else {
-            return Ok(None);
+            return Ok((None, 0));
         };
+        decoder.set_max(max);
         let message = decoder.next()?;
+        let frames = decoder.take_frames();
         if decoder.is_empty() {
             self.received = None;
         }
-        Ok(message)
+        Ok((message, frames))
+    }
+
+    /// The memory of an unfinished frame or message.
+    pub(super) fn unfinished_bytes(&self) -> usize {
+        let decoder = self.received.as_ref();
+        decoder.map_or(0, |decoder| decoder.heap_bytes())
+    }
+
+    /// Whether bytes of the client wait in the socket. It asks the kernel: the runtime knows of them later.
+    pub(super) fn has_unread(&self) -> bool {
+        let mut octet = [MaybeUninit::uninit()];
+        let peeked = SockRef::from(&self.stream).peek(&mut octet);
+        peeked.is_ok_and(|count| count > 0)
     }
 
     /// Waits until bytes arrive, and reads once.
@@ -126,23 +155,30 @@ impl Connection {
         Poll::Ready(Ok(()))
     }
 
-    /// Waits until all bytes are sent and the client has closed its side as well. Other messages are ignored.
-    pub(super) fn poll_close(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    /// Waits until all bytes are sent and the client has closed its side as well. Other messages are ignored; `frames`
+    /// counts them. Above a bound nothing more is read, and this waits for its caller's time-out: with unread bytes the
+    /// end of the connection is a reset, and a client that goes on sending must have the time to read why.
+    pub(super) fn poll_close(&mut self, context: &mut Context<'_>, frames: &mut u16) -> Poll<()> {
         if ready!(self.poll_flush(context)).is_err() {
             return Poll::Ready(());
         }
-        loop {
-            match self.next_message() {
-                Ok(Some(WsMessage::Close(_))) => return Poll::Ready(()),
-                Ok(Some(_)) => continue,
-                Ok(None) => {}
+        while *frames < CLOSE_FRAMES_MAX {
+            match self.next_message(MESSAGE_MAX) {
+                Ok((Some(WsMessage::Close(_)), _)) => return Poll::Ready(()),
+                Ok((Some(_), count)) => {
+                    *frames = frames.saturating_add(count);
+                    continue;
+                }
+                Ok((None, count)) => *frames = frames.saturating_add(count),
                 // Undecodable bytes are dropped: the end of the connection is recognised without them.
                 Err(_) => self.received = None,
             }
             if ready!(self.poll_read(context)).is_err() {
                 return Poll::Ready(());
             }
+            *frames = frames.saturating_add(1);
         }
+        Poll::Pending
     }
 
     /// Since when bytes wait to be sent.

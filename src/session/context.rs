@@ -1,6 +1,5 @@
 //! What all sessions share, and what a session asks of it.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -9,7 +8,7 @@ use tokio::time::Instant;
 use super::action::{Authenticated, Env, Join};
 use super::destination::Destination;
 use super::error::SessionError;
-use super::limits::{ConnectionLimits, LimitGuard};
+use super::limits::{ClientAddress, ConnectionLimits, LimitGuard};
 use super::subscription::{StateSubscription, Topic};
 use super::timer_wheel::TimerWheel;
 use crate::auth::{TokenError, Verifier};
@@ -59,14 +58,14 @@ impl SessionContext {
         &self,
         destination: Destination,
         join: &Join,
-        client_ip: Option<IpAddr>,
+        client_address: Option<ClientAddress>,
         subscriber: SubscriberRef,
     ) -> Result<Topic, SessionError> {
         match destination {
             Destination::Visitor(conference) => {
                 let token = (!join.is_service).then_some(join.token);
                 // The session's connection is counted already.
-                let address = client_ip.filter(|_| join.is_further_wait);
+                let address = client_address.filter(|_| join.is_further_wait);
                 let limit = address
                     .map(|address| self.count_wait(address))
                     .transpose()?;
@@ -90,7 +89,10 @@ impl SessionContext {
         }
     }
 
-    fn count_wait(&self, address: IpAddr) -> Result<Box<LimitGuard<IpAddr>>, SessionError> {
+    fn count_wait(
+        &self,
+        address: ClientAddress,
+    ) -> Result<Box<LimitGuard<ClientAddress>>, SessionError> {
         let connections = &self.limits.connections;
         let limit = connections.add(address, self.settings.max_per_address);
         limit.map(Box::new).ok_or(SessionError::AddressLimit)

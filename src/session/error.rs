@@ -3,6 +3,7 @@
 use thiserror::Error;
 use tungstenite::protocol::frame::coding::CloseCode;
 
+use super::bounds::Bound;
 use super::destination::DestinationError;
 use super::websocket;
 use crate::auth::TokenError;
@@ -23,6 +24,15 @@ pub(super) enum SessionError {
     ConnectTimeout,
     #[error("the first frame must be CONNECT")]
     ConnectExpected,
+    #[error("too many WebSocket frames arrived before CONNECT; send CONNECT first")]
+    ConnectFirst,
+    #[error(
+        "too many frames arrived for too long; send fewer, a client needs one in several seconds"
+    )]
+    TooFast,
+    /// No ERROR frame is sent for it.
+    #[error("too many frames of all clients are unfinished")]
+    UnfinishedLimit,
     #[error("the session has begun already; send CONNECT once")]
     ConnectRepeated,
     #[error("{0} is a frame of the server; a client cannot send it")]
@@ -66,8 +76,6 @@ pub(super) enum SessionError {
     IdInUse,
     #[error("there are too many subscriptions; the limit of a session is {max}")]
     TooManySubscriptions { max: usize },
-    #[error("this session waits for this conference already; one subscription is enough")]
-    AlreadyWaiting,
     #[error("there is no subscription with this id or destination")]
     NotSubscribed,
     #[error(transparent)]
@@ -88,6 +96,7 @@ impl SessionError {
         match self {
             Self::WebSocket(error) => error.close_code(),
             Self::Token(error) if error.is_worth_a_retry() => CloseCode::Again,
+            Self::UnfinishedLimit => CloseCode::Again,
             Self::Decode(_)
             | Self::Negotiate(_)
             | Self::ConnectExpected
@@ -100,6 +109,16 @@ impl SessionError {
         }
     }
 
+    /// The bound that the client met, if it is one that floods meet.
+    pub(super) fn bound(&self) -> Option<Bound> {
+        match self {
+            Self::ConnectFirst | Self::TooFast => Some(Bound::Frames),
+            Self::UnfinishedLimit => Some(Bound::Unfinished),
+            Self::AddressLimit => Some(Bound::SessionsOfAddress),
+            _ => None,
+        }
+    }
+
     /// The label `reason` of `usher_frames_refused_total`.
     pub(super) fn code(&self) -> &'static str {
         match self {
@@ -107,6 +126,8 @@ impl SessionError {
             Self::WebSocket(_) => "protocol",
             Self::ConnectTimeout => "too_late",
             Self::Token(error) if error.is_worth_a_retry() => "key_server",
+            Self::ConnectFirst | Self::TooFast => "flood",
+            Self::UnfinishedLimit => "memory",
             Self::Token(_) => "token",
             Self::Destination(_) => "destination",
             Self::QueueLimit(_) | Self::AddressLimit | Self::WatcherLimit => "full",

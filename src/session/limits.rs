@@ -1,7 +1,8 @@
-//! Limits on connections from an address and on moderators with a token.
+//! Limits on connections from an address, on moderators with a token, and on the bytes of unfinished frames.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::queue::TokenKey;
@@ -11,9 +12,77 @@ use crate::queue::TokenKey;
 pub struct ConnectionLimits {
     /// Open connections, by client address. A session counts once more for the second and each further conference that
     /// it waits for.
-    pub connections: LimitCounter<IpAddr>,
+    pub connections: LimitCounter<ClientAddress>,
     /// Moderators that watch the queue, by token.
     pub watchers: LimitCounter<TokenKey>,
+    /// Bytes of unfinished frames, of all sessions.
+    pub unfinished: ByteLimit,
+}
+
+/// A client's address as every limit counts it. An IPv6 subscriber has a whole /64.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ClientAddress {
+    /// IPv4, also where it is written as IPv6.
+    V4(Ipv4Addr),
+    /// The first 64 bits of IPv6.
+    V6([u8; 8]),
+}
+
+impl From<IpAddr> for ClientAddress {
+    fn from(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Self::V4(address),
+            IpAddr::V6(address) => {
+                let mut prefix = [0; 8];
+                prefix.copy_from_slice(&address.octets()[..8]);
+                Self::V6(prefix)
+            }
+        }
+    }
+}
+
+/// Most bytes of unfinished frames of all sessions together: two thousand of the largest.
+const UNFINISHED_MAX: usize = 32 * 1024 * 1024;
+
+/// Counts bytes of many sessions, within [`UNFINISHED_MAX`].
+#[derive(Clone, Debug, Default)]
+pub struct ByteLimit(Arc<AtomicUsize>);
+
+/// Counts the bytes of one session until it is dropped.
+#[derive(Debug)]
+pub struct ByteGuard {
+    limit: ByteLimit,
+    bytes: usize,
+}
+
+impl ByteLimit {
+    /// A guard without bytes.
+    #[must_use]
+    pub fn guard(&self) -> ByteGuard {
+        let limit = self.clone();
+        ByteGuard { limit, bytes: 0 }
+    }
+}
+
+impl ByteGuard {
+    /// Changes the number of bytes. Returns false, and changes nothing, if there would be too many of all sessions.
+    pub fn set(&mut self, bytes: usize) -> bool {
+        let others = |total: usize| total - self.bytes + bytes;
+        let is_within = |total: usize| bytes <= self.bytes || others(total) <= UNFINISHED_MAX;
+        let update = |total| is_within(total).then(|| others(total));
+        let all = &self.limit.0;
+        let changed = all.fetch_update(Ordering::Relaxed, Ordering::Relaxed, update);
+        if changed.is_ok() {
+            self.bytes = bytes;
+        }
+        changed.is_ok()
+    }
+}
+
+impl Drop for ByteGuard {
+    fn drop(&mut self) {
+        self.limit.0.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// A number for each `K`. A tree, because it frees its memory after a crowd has left.
@@ -77,6 +146,26 @@ impl<K: Copy + Ord> Default for LimitCounter<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ipv6_counts_by_its_first_64_bits_and_mapped_ipv4_as_ipv4() {
+        let address = |text: &str| ClientAddress::from(text.parse::<IpAddr>().unwrap());
+        assert_eq!(address("2001:db8:0:1::1"), address("2001:db8:0:1:ffff::9"));
+        assert_ne!(address("2001:db8:0:1::1"), address("2001:db8:0:2::1"));
+        assert_eq!(address("::ffff:203.0.113.9"), address("203.0.113.9"));
+        assert_ne!(address("203.0.113.8"), address("203.0.113.9"));
+    }
+
+    #[test]
+    fn unfinished_bytes_of_all_sessions_have_one_bound() {
+        let limit = ByteLimit::default();
+        let (mut one, mut two) = (limit.guard(), limit.guard());
+        assert!(one.set(UNFINISHED_MAX - 10) && two.set(10));
+        assert!(!two.set(11), "the bound is met");
+        assert!(one.set(5) && two.set(11));
+        drop((one, two));
+        assert_eq!(limit.0.load(Ordering::Relaxed), 0);
+    }
 
     #[test]
     fn each_key_has_its_own_limit_and_a_dropped_guard_frees_it() {

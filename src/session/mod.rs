@@ -5,15 +5,19 @@
 //! | `websocket`, `connection` | framing (sans I/O); the socket and its buffers |
 //! | `commands`, `subscription` | the frames of a client; what it subscribed to |
 //! | `protocol`, `connected`, `action` | the state machine (sans I/O); its state after CONNECT; what it asks of the session |
+//! | `budget`, `turn` | how much work a client may cause (pure); turns and pauses |
+//! | [`runtime`] | the threads of the sessions |
 //! | `timer`, [`timer_wheel`] | the deadlines of a session (pure); one task for all of them |
 //! | `error`, `close` | violations and their ERROR texts; how a session ends |
-//! | `destination`, [`limits`] | names of topics; limits per address and token |
+//! | `destination`, [`limits`], [`bounds`] | names of topics; limits per address and token; what is reported of them |
 //!
 //! Sessions are idle most of the time, so they are kept small: no read buffer, no timer, no channel. A notification is
 //! written to the socket by the task that sends it. The session's own task only reads, verifies tokens and closes; its
 //! longer parts are boxed, so that an idle task is small.
 
 mod action;
+pub mod bounds;
+mod budget;
 mod close;
 mod commands;
 mod connected;
@@ -23,15 +27,17 @@ mod destination;
 mod error;
 pub mod limits;
 mod protocol;
+pub mod runtime;
 mod subscription;
 mod timer;
 pub mod timer_wheel;
+mod turn;
 mod websocket;
 
 use std::fmt;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::future::poll_fn;
 use futures_util::task::AtomicWaker;
@@ -39,18 +45,18 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
-use crate::auth::TokenError;
 use crate::metrics;
 use crate::queue::{Subscriber, SubscriberRef, message};
 use crate::stomp::{Frame, Version};
-use action::{Action, Authenticated, Join, Verification};
+use action::{Action, Join, Verification};
+use budget::Budget;
 use close::CloseAction;
 pub use close::CloseReason;
 use connection::{Connection, Sent};
 pub use context::SessionContext;
 use destination::Destination;
 use error::SessionError;
-use limits::LimitGuard;
+use limits::{ByteGuard, ClientAddress, LimitGuard};
 use protocol::Protocol;
 use subscription::Topic;
 use timer_wheel::Slot;
@@ -74,13 +80,18 @@ struct State {
     /// The session's place in the timer wheel.
     slot: Slot,
     /// The client's address, counted; `None` for the loopback.
-    client_ip: Option<LimitGuard<IpAddr>>,
+    client_address: Option<LimitGuard<ClientAddress>>,
+    budget: Budget,
+    /// Counts the bytes of an unfinished frame.
+    unfinished: Option<Box<ByteGuard>>,
 }
 
 /// What takes time, and is left to the session's task.
 enum Event {
     /// Verify a token; the bytes are the rest of its message.
     Verify(Box<Verification>, Vec<u8>),
+    /// Yield to other sessions, or pause, and continue with the rest of the message.
+    Turn(Duration, Vec<u8>),
     Close(Box<CloseAction>),
 }
 
@@ -97,7 +108,7 @@ impl Session {
         stream: TcpStream,
         received: &[u8],
         context: &Arc<SessionContext>,
-        client_ip: Option<LimitGuard<IpAddr>>,
+        client_address: Option<LimitGuard<ClientAddress>>,
     ) -> Arc<Self> {
         let now = Instant::now();
         let session = Arc::new(Self {
@@ -110,7 +121,9 @@ impl Session {
                 received_at: now,
                 close: None,
                 slot: Slot::NEVER,
-                client_ip,
+                client_address,
+                budget: Budget::default(),
+                unfinished: None,
             }),
         });
         session.arm_timer(&mut session.state());
@@ -161,22 +174,34 @@ impl Session {
             match self.handle_messages(&mut state) {
                 Ok(Some(event)) => return Poll::Ready(event),
                 Ok(None) if state.is_blocked() => continue,
+                Ok(None) if state.budget.is_turn_over() => {
+                    return Poll::Ready(self.end_turn(&mut state, Vec::new()));
+                }
                 Ok(None) => {}
                 Err(close) => return Poll::Ready(close.into()),
             }
             match state.connection.poll_read(context) {
-                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Ok(())) => state.budget.spend(1),
                 Poll::Ready(Err(_)) => return lost(),
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    return match self.settle(&mut state, 0) {
+                        Ok(Duration::ZERO) => Poll::Pending,
+                        Ok(pause) => Poll::Ready(Event::Turn(pause, Vec::new())),
+                        Err(close) => Poll::Ready(close.into()),
+                    };
+                }
             }
         }
     }
 
     /// Handles the messages that have arrived whole.
     fn handle_messages(self: &Arc<Self>, state: &mut State) -> Result<Option<Event>, CloseAction> {
-        while !state.is_blocked() {
-            let message = state.connection.next_message();
-            let Some(message) = message.map_err(SessionError::from)? else {
+        while !state.is_blocked() && !state.budget.is_turn_over() {
+            let max = state.protocol.message_max();
+            let next = state.connection.next_message(max);
+            let (message, frames) = next.map_err(SessionError::from)?;
+            state.budget.spend(frames);
+            let Some(message) = message else {
                 return Ok(None);
             };
             if state.protocol.mark_active() {
@@ -184,15 +209,21 @@ impl Session {
             }
             match message {
                 WsMessage::Data(bytes)
-                    if state.protocol.is_between_frames() && is_heart_beat(&bytes) => {}
+                    if state.protocol.is_between_frames() && is_heart_beat(&bytes) =>
+                {
+                    Self::count_early(state)?;
+                }
                 WsMessage::Data(bytes) => {
                     let result = self.handle_frames(state, &bytes);
                     if let Some(event) = self.after_message(state, result) {
                         return Ok(Some(event));
                     }
                 }
-                WsMessage::Ping(bytes) => self.send(state, OpCode::Control(Control::Pong), &bytes),
-                WsMessage::Pong => {}
+                WsMessage::Ping(bytes) => {
+                    Self::count_early(state)?;
+                    self.send(state, OpCode::Control(Control::Pong), &bytes);
+                }
+                WsMessage::Pong => Self::count_early(state)?,
                 WsMessage::Close(code) => return Err(CloseAction::Answer(code)),
             }
         }
@@ -207,8 +238,14 @@ impl Session {
     ) -> Result<Option<Event>, CloseAction> {
         let (env, mut rest) = (self.context.env(), message);
         while let Some(action) = state.protocol.receive(&mut rest, &env)? {
+            state.budget.spend(1);
             if let Some(verification) = self.perform(state, action)? {
+                state.budget.spend(budget::VERIFICATION);
+                self.count_unfinished(state, rest.len())?;
                 return Ok(Some(Event::Verify(verification, rest.to_vec())));
+            }
+            if state.budget.is_turn_over() && !rest.is_empty() {
+                return Ok(Some(self.end_turn(state, rest.to_vec())));
             }
         }
         Ok(None)
@@ -221,6 +258,7 @@ impl Session {
         action: Action,
     ) -> Result<Option<Box<Verification>>, CloseAction> {
         match action {
+            Action::Done => {}
             Action::Send(frame) => self.send_frame(state, &frame),
             Action::Verify(verification) => return Ok(Some(Box::new(verification))),
             Action::Join(destination, join) => self.join(state, destination, join)?,
@@ -247,13 +285,21 @@ impl Session {
             subscriber,
             subscription: number,
         };
-        let client_ip = state.client_ip.as_ref().map(LimitGuard::key);
-        let joined = self.context.join(destination, &join, client_ip, subscriber);
+        let address = state.client_address.as_ref().map(LimitGuard::key);
+        let joined = match join.same_as {
+            // The place in the line is the one that the visitor has.
+            Some(number) => Ok(Topic::Also {
+                number,
+                is_released: false,
+            }),
+            None => self.context.join(destination, &join, address, subscriber),
+        };
         let topic = match joined {
             Ok(topic) => topic,
             Err(error) => return Err(join.refuse(error).into()),
         };
-        let released = self.immediate_release(&topic);
+        let released = self.immediate_release(state, &topic);
+        let number = join.same_as.unwrap_or(number);
         if let Some(receipt) = state.protocol.subscribed(join, topic) {
             self.send_frame(state, &receipt);
         }
@@ -264,17 +310,18 @@ impl Session {
     }
 
     /// The message to a visitor who does not have to wait.
-    fn immediate_release(&self, topic: &Topic) -> Option<Vec<u8>> {
-        let Topic::Visitor { ticket, .. } = topic else {
-            return None;
+    fn immediate_release(&self, state: &State, topic: &Topic) -> Option<Vec<u8>> {
+        let (conference, delay_millis) = match topic {
+            Topic::Visitor { ticket, .. } => (ticket.conference(), ticket.immediate_release()?),
+            Topic::Also { number, .. } => (state.protocol.released(*number)?, 0),
+            Topic::State(_) => return None,
         };
-        let delay_millis = ticket.immediate_release()?;
-        let jid = ticket.conference().jid(&self.context.xmpp.muc_prefix);
+        let jid = conference.jid(&self.context.xmpp.muc_prefix);
         Some(message::live(&jid, delay_millis))
     }
 
     fn release(&self, state: &mut State, number: u32, json: &[u8]) {
-        if let Some(message) = state.protocol.release(number, json) {
+        while let Some(message) = state.protocol.release(number, json) {
             self.send(state, OpCode::Data(Data::Text), &message);
         }
     }
@@ -328,41 +375,6 @@ impl Session {
             Sent::Overflow => self.request_close(state, CloseAction::Abort(CloseReason::Slow)),
             Sent::Lost => self.request_close(state, CloseAction::Abort(CloseReason::Left)),
         }
-    }
-
-    async fn handle_event(self: &Arc<Self>, mut event: Event) -> Option<CloseReason> {
-        loop {
-            event = match event {
-                Event::Verify(verification, rest) => self.verify(*verification, &rest).await?,
-                Event::Close(close) => return Some(self.close(*close).await),
-            };
-        }
-    }
-
-    /// Verifies a token, and handles the rest of its message.
-    async fn verify(self: &Arc<Self>, verification: Verification, rest: &[u8]) -> Option<Event> {
-        let client = tokio::select! {
-            biased;
-            client = self.context.authenticate(verification.token()) => client,
-            // A key may take long to fetch; a stop does not wait for it.
-            close = self.close_requested() => return Some(Event::Close(close)),
-        };
-        let mut state = self.state();
-        let result = self.resume(&mut state, verification, client, rest);
-        self.after_message(&mut state, result)
-    }
-
-    fn resume(
-        self: &Arc<Self>,
-        state: &mut State,
-        verification: Verification,
-        client: Result<Authenticated, TokenError>,
-        rest: &[u8],
-    ) -> Result<Option<Event>, CloseAction> {
-        let env = self.context.env();
-        let action = state.protocol.verified(verification, client, &env)?;
-        self.perform(state, action)?;
-        self.handle_frames(state, rest)
     }
 }
 

@@ -18,6 +18,7 @@ use super::connected::{Connected, Step};
 use super::error::{Refusal, SessionError};
 use super::subscription::Topic;
 use super::timer::Liveness;
+use super::websocket::{EARLY_MESSAGE_MAX, MESSAGE_MAX};
 use crate::auth::TokenError;
 use crate::domain::conference::Conference;
 use crate::stomp::negotiate::HeartBeatOffer;
@@ -53,7 +54,8 @@ impl Protocol {
         env: &Env<'_>,
     ) -> Result<Option<Action>, Refusal> {
         let kept = self.decoder.take();
-        let mut decoder = kept.map_or_else(|| Decoder::new(Limits::default()), |kept| *kept);
+        let limits = self.frame_limits();
+        let mut decoder = kept.map_or_else(|| Decoder::new(limits), |kept| *kept);
         loop {
             // CONNECT decides the version of the frames behind it, in the same message too.
             if let Some(version) = self.version() {
@@ -63,9 +65,7 @@ impl Protocol {
                 None => break,
                 Some(Item::HeartBeat) => {}
                 Some(Item::Frame(frame)) => {
-                    if let Some(action) = self.handle_frame(&frame, env)? {
-                        return Ok(Some(action));
-                    }
+                    return self.handle_frame(&frame, env).map(Some);
                 }
             }
         }
@@ -75,7 +75,31 @@ impl Protocol {
         Ok(None)
     }
 
-    fn handle_frame(&mut self, frame: &Frame, env: &Env<'_>) -> Result<Option<Action>, Refusal> {
+    /// Smaller ones before CONNECT, which requires no token.
+    fn frame_limits(&self) -> Limits {
+        let limits = Limits::default();
+        let max = limits.max_header_bytes.min(self.message_max());
+        Limits {
+            max_header_bytes: max,
+            ..limits
+        }
+    }
+
+    /// The largest message of the client, in this state.
+    pub(super) fn message_max(&self) -> usize {
+        match self.connected() {
+            Some(_) => MESSAGE_MAX,
+            None => EARLY_MESSAGE_MAX,
+        }
+    }
+
+    /// The memory of an incomplete frame.
+    pub(super) fn unfinished_bytes(&self) -> usize {
+        let decoder = self.decoder.as_ref();
+        decoder.map_or(0, |decoder| decoder.heap_bytes())
+    }
+
+    fn handle_frame(&mut self, frame: &Frame, env: &Env<'_>) -> Result<Action, Refusal> {
         let receipt = frame.header("receipt").map(str::to_owned);
         let step = match &mut self.state {
             State::Connected(connected) => connected.handle_frame(frame, env),
@@ -86,15 +110,17 @@ impl Protocol {
             _ => Err(SessionError::ConnectExpected),
         };
         match step {
-            Ok(Step::Done) => Ok(receipt.map(|receipt| Action::Send(receipt_frame(receipt)))),
+            Ok(Step::Done) => {
+                Ok(receipt.map_or(Action::Done, |receipt| Action::Send(receipt_frame(receipt))))
+            }
             Ok(Step::Verify(command)) => {
                 self.state = std::mem::take(&mut self.state).verifying();
-                Ok(Some(Action::Verify(Verification { command, receipt })))
+                Ok(Action::Verify(Verification { command, receipt }))
             }
             Ok(Step::Join(destination, join)) => {
-                Ok(Some(Action::Join(destination, Join { receipt, ..join })))
+                Ok(Action::Join(destination, Join { receipt, ..join }))
             }
-            Ok(Step::Disconnect) => Ok(Some(Action::Disconnect(receipt.map(receipt_frame)))),
+            Ok(Step::Disconnect) => Ok(Action::Disconnect(receipt.map(receipt_frame))),
             Err(error) => Err(Refusal { error, receipt }),
         }
     }
@@ -143,8 +169,12 @@ impl Protocol {
         join.receipt.map(receipt_frame)
     }
 
-    /// The MESSAGE that releases the visitor of this subscription; `None` if it was sent before or the subscription has
-    /// ended.
+    /// The conference of the wait with this number, if its visitor was released.
+    pub(super) fn released(&self, number: u32) -> Option<&Conference> {
+        self.connected()?.released(number)
+    }
+
+    /// The MESSAGE that releases the visitor, for the next subscription of this wait; `None` if there is no further one.
     pub(super) fn release(&mut self, number: u32, json: &[u8]) -> Option<Vec<u8>> {
         self.connected_mut()?.release(number, json)
     }
@@ -189,7 +219,10 @@ impl Protocol {
         match self.connected() {
             None => Liveness::Connect(connect_timeout),
             Some(connected) => match connected.heart_beat().expect {
-                Some(interval) => Liveness::HeartBeat(interval),
+                Some(interval) => Liveness::HeartBeat {
+                    interval,
+                    is_pinged: connected.is_pinged,
+                },
                 None => Liveness::Ping {
                     is_pinged: connected.is_pinged,
                 },
@@ -256,10 +289,9 @@ impl State {
 }
 
 fn offer(env: &Env<'_>) -> HeartBeatOffer {
-    let interval = env.queue.heart_beat;
     HeartBeatOffer {
-        send: interval,
-        want: interval,
+        send: env.queue.heart_beat,
+        want: env.queue.client_heart_beat,
     }
 }
 

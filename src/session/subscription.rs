@@ -1,12 +1,11 @@
 //! A subscription, and the MESSAGE frames sent for it.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::commands::Subscribe;
-use super::limits::LimitGuard;
+use super::limits::{ClientAddress, LimitGuard};
 use crate::domain::conference::Conference;
 use crate::queue::{QueueTicket, TokenKey, message};
 use crate::stomp::frame::{end, write_header};
@@ -36,7 +35,13 @@ pub(super) enum Topic {
         ticket: QueueTicket,
         is_released: bool,
         /// Counts a second and further conference that the session waits for.
-        limit: Option<Box<LimitGuard<IpAddr>>>,
+        limit: Option<Box<LimitGuard<ClientAddress>>>,
+    },
+    /// A further subscription of a visitor that waits for the conference already: it has no place of its own.
+    Also {
+        /// The number of the subscription with the place.
+        number: u32,
+        is_released: bool,
     },
     /// A moderator watches how many visitors wait.
     State(Box<StateSubscription>),
@@ -58,11 +63,33 @@ impl Topic {
     }
 
     /// Takes the guard of a further wait, if this is one.
-    pub(super) fn take_limit(&mut self) -> Option<Box<LimitGuard<IpAddr>>> {
+    pub(super) fn take_limit(&mut self) -> Option<Box<LimitGuard<ClientAddress>>> {
         match self {
             Self::Visitor { limit, .. } => limit.take(),
-            Self::State(_) => None,
+            Self::Also { .. } | Self::State(_) => None,
         }
+    }
+
+    /// Gives the place of `self`, which ends, to a further subscription of the same wait.
+    pub(super) fn hand_over(&mut self, to: &mut Self) -> bool {
+        let (
+            Self::Visitor { number: from, .. },
+            Self::Also {
+                number,
+                is_released,
+            },
+        ) = (&*self, &*to)
+        else {
+            return false;
+        };
+        let (is_same, was_released) = (from == number, *is_released);
+        if is_same {
+            std::mem::swap(self, to);
+            if let Self::Visitor { is_released, .. } = to {
+                *is_released = was_released;
+            }
+        }
+        is_same
     }
 
     /// Marks the visitor with this number as released; false if it is another subscription or was released before.
@@ -72,6 +99,10 @@ impl Topic {
                 number,
                 is_released,
                 ..
+            }
+            | Self::Also {
+                number,
+                is_released,
             } if *number == wanted => !std::mem::replace(is_released, true),
             _ => false,
         }

@@ -18,16 +18,18 @@ pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// A client's heart-beat or pong may be late by one interval, to tolerate delays of networks and timers.
 const TOLERANCE: u32 = 2;
-/// How much later the timer checks a session again while a token is being verified.
-const VERIFYING_PAUSE: Duration = Duration::from_secs(1);
+/// How much later the timer checks a session again while a token is being verified, or the client's bytes wait in the
+/// socket.
+const RECHECK_PAUSE: Duration = Duration::from_secs(1);
 
 /// How a client shows that it is alive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Liveness {
     /// It sends CONNECT within this time.
     Connect(Duration),
-    /// It sends something in each interval, as it promised.
-    HeartBeat(Duration),
+    /// It sends something in each interval, as it promised. A browser slows the timers of a hidden tab, yet answers
+    /// pings: so a client with a long interval is pinged, too.
+    HeartBeat { interval: Duration, is_pinged: bool },
     /// It promised nothing, and answers pings.
     Ping { is_pinged: bool },
 }
@@ -47,10 +49,23 @@ impl Liveness {
         received_at
             + match self {
                 Self::Connect(timeout) => timeout,
-                Self::HeartBeat(interval) => interval * TOLERANCE,
+                Self::HeartBeat { .. } if self.is_ping_due() => PING_INTERVAL,
+                Self::HeartBeat { interval, .. } => interval * TOLERANCE,
                 Self::Ping { is_pinged: false } => PING_INTERVAL,
                 Self::Ping { is_pinged: true } => PING_INTERVAL * TOLERANCE,
             }
+    }
+
+    /// Whether a client that is idle receives a ping first.
+    fn is_ping_due(self) -> bool {
+        match self {
+            Self::Connect(_) => false,
+            Self::HeartBeat {
+                interval,
+                is_pinged,
+            } => !is_pinged && interval > PING_INTERVAL,
+            Self::Ping { is_pinged } => !is_pinged,
+        }
     }
 
     /// The client is idle: `Ok` if it receives a ping.
@@ -60,8 +75,9 @@ impl Liveness {
     /// How the session ends.
     fn on_idle(self) -> Result<(), CloseAction> {
         match self {
+            _ if self.is_ping_due() => Ok(()),
             Self::Connect(_) => Err(SessionError::ConnectTimeout.into()),
-            Self::HeartBeat(_) => {
+            Self::HeartBeat { .. } => {
                 let text = "no heart-beat came";
                 Err(CloseAction::Close(
                     CloseCode::Policy,
@@ -69,8 +85,7 @@ impl Liveness {
                     CloseReason::Silent,
                 ))
             }
-            Self::Ping { is_pinged: true } => Err(CloseAction::Abort(CloseReason::Silent)),
-            Self::Ping { is_pinged: false } => Ok(()),
+            Self::Ping { .. } => Err(CloseAction::Abort(CloseReason::Silent)),
         }
     }
 }
@@ -92,12 +107,12 @@ impl Session {
         let liveness = state
             .protocol
             .liveness(self.context.settings.connect_timeout);
+        // While usher itself stood still, no client was silent or slow.
+        let resumed_at = self.context.timers.resumed_at();
+        let unsent_since = state.connection.unsent_since();
         Deadlines {
-            idle: liveness.idle_deadline(state.received_at),
-            write: state
-                .connection
-                .unsent_since()
-                .map(|since| since + WRITE_TIMEOUT),
+            idle: liveness.idle_deadline(state.received_at.max(resumed_at)),
+            write: unsent_since.map(|since| since.max(resumed_at) + WRITE_TIMEOUT),
             heart_beat: state.heart_beat_at(),
             state_update: state.protocol.next_state_update(),
         }
@@ -131,15 +146,24 @@ impl Session {
         if state.protocol.is_closed() {
             return;
         }
-        // The client is not silent while it waits for usher.
-        if state.protocol.is_verifying() {
-            let slot = self.context.timers.slot(now + VERIFYING_PAUSE);
+        // The client is not silent while it waits for usher, or its bytes wait to be read.
+        if state.protocol.is_verifying() || self.has_unread(&state, now) {
+            self.task.wake();
+            let slot = self.context.timers.slot(now + RECHECK_PAUSE);
             return self.arm_timer_at(&mut state, slot);
         }
         match self.run_due(&mut state, now) {
             Ok(()) => self.arm_timer(&mut state),
             Err(close) => self.request_close(&mut state, close),
         }
+    }
+
+    /// Whether a client seems silent although its bytes wait in the socket. Before CONNECT that doesn't matter.
+    fn has_unread(&self, state: &State, now: Instant) -> bool {
+        state.protocol.version().is_some()
+            && !state.is_blocked()
+            && now >= self.deadlines(state).idle
+            && state.connection.has_unread()
     }
 
     fn run_due(&self, state: &mut State, now: Instant) -> Result<(), CloseAction> {
@@ -181,7 +205,11 @@ mod tests {
             panic!("{connect:?}");
         };
         assert_eq!(refusal.error, SessionError::ConnectTimeout);
-        let beat = Liveness::HeartBeat(Duration::from_secs(10)).on_idle();
+        let beat = Liveness::HeartBeat {
+            interval: Duration::from_secs(10),
+            is_pinged: false,
+        };
+        let beat = beat.on_idle();
         assert!(
             matches!(
                 beat,
@@ -193,6 +221,12 @@ mod tests {
             ),
             "{beat:?}"
         );
+        let rare = |is_pinged| Liveness::HeartBeat {
+            interval: Duration::from_secs(75),
+            is_pinged,
+        };
+        assert!(rare(false).on_idle().is_ok());
+        assert!(rare(true).on_idle().is_err());
         assert!(Liveness::Ping { is_pinged: false }.on_idle().is_ok());
         let pinged = Liveness::Ping { is_pinged: true }.on_idle();
         assert!(
@@ -205,9 +239,15 @@ mod tests {
     fn heart_beat_may_be_late_by_one_interval() {
         let now = Instant::now();
         let seconds = Duration::from_secs;
+        let beats = |interval, is_pinged| Liveness::HeartBeat {
+            interval: seconds(interval),
+            is_pinged,
+        };
         for (liveness, deadline) in [
             (Liveness::Connect(seconds(10)), 10),
-            (Liveness::HeartBeat(seconds(10)), 20),
+            (beats(10, false), 20),
+            (beats(75, false), 30),
+            (beats(75, true), 150),
             (Liveness::Ping { is_pinged: false }, 30),
             (Liveness::Ping { is_pinged: true }, 60),
         ] {

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -14,11 +15,14 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::Session;
+use super::budget::UNIT;
 
 /// Length of a slot. A timer runs at most this much late on an idle machine.
 const SLOT: Duration = Duration::from_millis(50);
 /// The number of sessions between two yields to other tasks.
 const BATCH: usize = 64;
+/// A tick that is this much late: the process or the machine stood still, and no client is to blame for its silence.
+const STANDSTILL: Duration = Duration::from_secs(2);
 
 /// A slot of time, counted from the start of the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,6 +39,8 @@ pub struct TimerWheel {
     started_at: Instant,
     due: Mutex<Due>,
     added: Notify,
+    /// The slot in which the last standstill ended.
+    resumed_at: AtomicU32,
 }
 
 #[derive(Debug, Default)]
@@ -49,6 +55,7 @@ impl Default for TimerWheel {
             started_at: Instant::now(),
             due: Mutex::default(),
             added: Notify::new(),
+            resumed_at: AtomicU32::new(0),
         }
     }
 }
@@ -61,6 +68,30 @@ impl TimerWheel {
             .as_nanos();
         let slot = since.div_ceil(SLOT.as_nanos());
         Slot(u32::try_from(slot).unwrap_or(u32::MAX - 1))
+    }
+
+    /// The time since the start, in units of a session's budget.
+    pub(super) fn units(&self, now: Instant) -> u32 {
+        let since = now.saturating_duration_since(self.started_at);
+        u32::try_from(since.as_millis() / UNIT.as_millis()).unwrap_or(u32::MAX)
+    }
+
+    /// When the process last resumed after a standstill.
+    pub(super) fn resumed_at(&self) -> Instant {
+        self.started_at + SLOT * self.resumed_at.load(Ordering::Relaxed)
+    }
+
+    /// Records that the tick before `now` was at `last`.
+    fn check_standstill(&self, last: Instant, now: Instant) {
+        let late = now.saturating_duration_since(last);
+        if late >= STANDSTILL {
+            self.resumed_at
+                .store(self.current(now).0, Ordering::Relaxed);
+            tracing::warn!(
+                ?late,
+                "usher stood still; the silence of clients counts from now"
+            );
+        }
     }
 
     /// The last slot that has started.
@@ -110,12 +141,18 @@ impl TimerWheel {
     pub async fn run(&self, stop: CancellationToken) {
         let mut tick = interval(SLOT);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut last = Instant::now();
         while !stop.is_cancelled() {
             let is_idle = self.due().slots.is_empty();
             tokio::select! {
                 () = stop.cancelled() => break,
-                () = self.added.notified(), if is_idle => {}
-                _ = tick.tick(), if !is_idle => self.run_due(Instant::now()).await,
+                () = self.added.notified(), if is_idle => last = Instant::now(),
+                _ = tick.tick(), if !is_idle => {
+                    let now = Instant::now();
+                    self.check_standstill(last, now);
+                    last = now;
+                    self.run_due(now).await;
+                }
             }
         }
         self.due().stopped = true;
@@ -155,6 +192,17 @@ impl TimerWheel {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn late_tick_is_a_standstill() {
+        let wheel = TimerWheel::default();
+        let start = wheel.started_at;
+        let seconds = |count| start + Duration::from_secs(count);
+        wheel.check_standstill(seconds(1), seconds(2));
+        assert_eq!(wheel.resumed_at(), start);
+        wheel.check_standstill(seconds(2), seconds(14));
+        assert_eq!(wheel.resumed_at(), seconds(14));
+    }
 
     /// Otherwise a timer runs too early, has nothing to do, and is set for the same slot forever.
     #[test]

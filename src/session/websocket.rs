@@ -11,6 +11,8 @@ use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
 /// Largest message, in bytes: more than the largest STOMP frame.
 pub(super) const MESSAGE_MAX: usize = 64 * 1024;
+/// Largest message before CONNECT, and the most bytes of an unfinished one. A token with many groups is several KiB long.
+pub(super) const EARLY_MESSAGE_MAX: usize = 16 * 1024;
 /// Largest payload of a control frame, in bytes (section 5.5).
 const CONTROL_MAX: usize = 125;
 
@@ -68,12 +70,27 @@ impl ProtocolError {
 }
 
 /// Decodes messages from bytes, in pieces of any size.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct FrameDecoder {
     /// The bytes of an incomplete frame.
     raw: Vec<u8>,
     /// The incomplete message, where it is fragmented.
     fragments: Option<Fragments>,
+    /// The largest message.
+    max: usize,
+    /// Frames since [`FrameDecoder::take_frames`].
+    frames: u16,
+}
+
+impl Default for FrameDecoder {
+    fn default() -> Self {
+        Self {
+            raw: Vec::new(),
+            fragments: None,
+            max: MESSAGE_MAX,
+            frames: 0,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -84,7 +101,25 @@ struct Fragments {
 
 impl FrameDecoder {
     pub(super) fn push(&mut self, bytes: &[u8]) {
+        // Exact: thousands of unfinished frames would otherwise take twice their size.
+        self.raw.reserve_exact(bytes.len());
         self.raw.extend_from_slice(bytes);
+    }
+
+    /// Sets the largest message, at most [`MESSAGE_MAX`].
+    pub(super) fn set_max(&mut self, max: usize) {
+        self.max = max.min(MESSAGE_MAX);
+    }
+
+    /// The number of frames that were decoded since the last call.
+    pub(super) fn take_frames(&mut self) -> u16 {
+        std::mem::take(&mut self.frames)
+    }
+
+    /// Its memory, in bytes.
+    pub(super) fn heap_bytes(&self) -> usize {
+        let fragments = self.fragments.as_ref();
+        self.raw.capacity() + fragments.map_or(0, |message| message.payload.capacity())
     }
 
     /// Whether no frame or message is incomplete.
@@ -124,9 +159,16 @@ impl FrameDecoder {
         if self.raw.len() < end {
             return Ok(None);
         }
-        let rest = self.raw.split_off(end);
-        let mut payload = std::mem::replace(&mut self.raw, rest);
-        payload.drain(..begin);
+        self.frames = self.frames.saturating_add(1);
+        let mut payload = if self.raw.len() == end {
+            let mut whole = std::mem::take(&mut self.raw);
+            whole.drain(..begin);
+            whole
+        } else {
+            let payload = self.raw[begin..end].to_vec();
+            self.raw.drain(..end);
+            payload
+        };
         let mask = header.mask.ok_or(ProtocolError::Unmasked)?;
         for (octet, mask) in payload.iter_mut().zip(mask.iter().cycle()) {
             *octet ^= mask;
@@ -162,7 +204,7 @@ impl FrameDecoder {
             .fragments
             .as_ref()
             .map_or(0, |message| message.payload.len());
-        if length > MESSAGE_MAX - before {
+        if length > self.max.saturating_sub(before) {
             return Err(ProtocolError::TooLarge);
         }
         Ok(())
@@ -185,6 +227,7 @@ impl FrameDecoder {
     ) -> Result<Option<WsMessage>, ProtocolError> {
         let message = match (data, self.fragments.take()) {
             (Data::Continue, Some(mut message)) => {
+                message.payload.reserve_exact(payload.len());
                 message.payload.extend_from_slice(&payload);
                 message
             }

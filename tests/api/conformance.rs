@@ -204,6 +204,22 @@ async fn connected_offers_heart_beats() {
     }
 }
 
+#[tokio::test]
+async fn clients_are_asked_for_heart_beats_that_a_hidden_tab_can_send() {
+    for (config, offer) in [
+        ("", "10000,75000"),
+        ("queue.client_heart_beat = \"0s\"", "10000,0"),
+        (
+            "queue.heart_beat = \"7s\"\nqueue.client_heart_beat = \"70s\"",
+            "7000,70000",
+        ),
+    ] {
+        let usher = start_with(config).await;
+        let connected = greet(&mut Client::open(&usher).await, "CONNECT", "1.2").await;
+        assert_eq!(connected.header("heart-beat"), offer, "{config}");
+    }
+}
+
 /// A session with heart-beats of a second both ways.
 async fn beating(usher: &Usher, beats: &str) -> Client {
     let mut client = Client::open(usher).await;

@@ -35,7 +35,7 @@ impl Process {
     }
 
     /// The same, with `extra` lines of configuration.
-    fn start_with(dir: &Path, database: &Path, extra: &str) -> Self {
+    pub(crate) fn start_with(dir: &Path, database: &Path, extra: &str) -> Self {
         let address = free_address();
         write_config(dir, address, database);
         let config = dir.join("config.toml");
@@ -44,6 +44,24 @@ impl Process {
         let log = std::fs::File::create(dir.join("log")).unwrap();
         let child = usher(dir).stderr(log).spawn().unwrap();
         Self::running(child, address)
+    }
+
+    /// Starts it on all addresses of the machine, with these lines of `[server]`.
+    pub(crate) fn start_everywhere(dir: &Path, server: &str) -> Self {
+        let address = free_address();
+        write_config(dir, address, &dir.join("usher.db"));
+        let config = dir.join("config.toml");
+        let text = std::fs::read_to_string(&config).unwrap();
+        let everywhere = format!("0.0.0.0:{}\"\n{server}", address.port());
+        let text = text.replace(&format!("{address}\""), &everywhere);
+        std::fs::write(config, text).unwrap();
+        let log = std::fs::File::create(dir.join("log")).unwrap();
+        let child = usher(dir).stderr(log).spawn().unwrap();
+        Self::running(child, address)
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     pub(crate) fn client() -> Client {

@@ -179,6 +179,33 @@ impl Raw {
         assert!(receipt.contains("receipt-id:alive"), "{receipt}");
     }
 
+    /// The same behind so many pongs.
+    async fn is_alive_behind(&mut self, pongs: usize) {
+        let ack = b"ACK\nid:x\nreceipt:alive\n\n\0";
+        self.send(&frame(FIN | TEXT, ack)).await;
+        for _ in 0..pongs {
+            assert_eq!(self.frame().await.unwrap().opcode, PONG);
+        }
+        assert!(self.text().await.contains("receipt-id:alive"));
+    }
+
+    /// The code and the ERROR with which the server ends a flood, behind its pongs.
+    async fn flooded(&mut self) -> (u16, String) {
+        let mut error = String::new();
+        loop {
+            let frame = self.frame().await.expect("closed without a close frame");
+            match frame.opcode {
+                PONG => {}
+                TEXT => error = String::from_utf8(frame.payload).unwrap(),
+                CLOSE => {
+                    let code = frame.payload[..2].try_into().unwrap();
+                    return (u16::from_be_bytes(code), error);
+                }
+                other => panic!("frame {other}"),
+            }
+        }
+    }
+
     /// The code with which the server ends the connection. A STOMP frame that says why may come before;
     /// nothing comes after it but the end.
     async fn ended(&mut self) -> u16 {
@@ -624,6 +651,114 @@ async fn message_that_is_too_large_is_refused_in_whatever_pieces() {
         }
     }
     assert_eq!(raw.ended().await, 1009);
+}
+
+#[tokio::test]
+async fn a_handful_of_control_frames_before_connect_is_answered_and_more_end_the_session() {
+    let usher = start().await;
+    for bytes in [
+        frame(FIN | PING, b"x"),
+        frame(FIN | PONG, b"x"),
+        frame(FIN | TEXT, b"\n"),
+    ] {
+        let mut raw = Raw::open(&usher).await;
+        raw.send(&bytes.repeat(5)).await;
+        raw.send(&frame(FIN | TEXT, connect().as_bytes())).await;
+        let mut next = raw.frame().await.unwrap();
+        while next.opcode == PONG {
+            next = raw.frame().await.unwrap();
+        }
+        assert!(next.payload.starts_with(b"CONNECTED\n"), "{next:?}");
+        let mut raw = Raw::open(&usher).await;
+        raw.send(&bytes.repeat(100)).await;
+        let (code, text) = raw.flooded().await;
+        assert_eq!(code, 1008);
+        assert!(text.contains("CONNECT first"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn client_above_its_rate_is_slowed_and_then_closed_with_a_reason() {
+    let usher = start().await;
+    let mut raw = Raw::session(&usher).await;
+    let started = tokio::time::Instant::now();
+    // A burst is answered.
+    raw.send(&frame(FIN | PING, b"x").repeat(100)).await;
+    raw.is_alive_behind(100).await;
+    let (mut reader, mut writer) = raw.socket.into_split();
+    let flood = tokio::spawn(async move {
+        let bytes = frame(FIN | PING, b"x").repeat(1000);
+        while writer.write_all(&bytes).await.is_ok() {}
+    });
+    let mut received = Vec::new();
+    let ended = timeout(Duration::from_secs(120), async {
+        let mut buffer = [0; 4096];
+        while let Ok(read) = reader.read(&mut buffer).await {
+            if read == 0 {
+                break;
+            }
+            received.extend_from_slice(&buffer[..read]);
+        }
+    });
+    ended.await.expect("it is not closed");
+    flood.abort();
+    // A pong is three bytes.
+    assert!(received.len() < 3 * 5000, "{} bytes", received.len());
+    assert!(
+        started.elapsed() > Duration::from_secs(3),
+        "it was not slowed"
+    );
+    let text = String::from_utf8_lossy(&received);
+    assert!(text.contains("ERROR\nmessage:too many frames"), "{text}");
+}
+
+#[tokio::test]
+async fn connect_of_12_kib_in_four_pieces_is_accepted() {
+    let usher = start().await;
+    let mut claims = visitor("room");
+    claims["context"]["groups"] = "g".repeat(8_500).into();
+    let token = sign(&claims);
+    assert!(token.len() > 11_500, "{}", token.len());
+    let text =
+        format!("CONNECT\naccept-version:1.2\nheart-beat:0,0\nAuthorization:Bearer {token}\n\n\0");
+    let pieces: Vec<_> = text.as_bytes().chunks(text.len().div_ceil(4)).collect();
+    // As messages of their own, as stompjs sends them, and as fragments of one.
+    let mut raw = Raw::open(&usher).await;
+    for piece in &pieces {
+        raw.send(&frame(FIN | BINARY, piece)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(raw.text().await.starts_with("CONNECTED\n"));
+    let mut raw = Raw::open(&usher).await;
+    for (number, piece) in pieces.iter().enumerate() {
+        let opcode = if number == 0 { BINARY } else { CONTINUATION };
+        let fin = if number == 3 { FIN } else { 0 };
+        raw.send(&frame(fin | opcode, piece)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(raw.text().await.starts_with("CONNECTED\n"));
+}
+
+#[tokio::test]
+async fn unfinished_frame_before_connect_has_at_most_16_kib() {
+    let usher = start().await;
+    // One message, whose length alone is too much; and one frame in many messages.
+    let mut raw = Raw::open(&usher).await;
+    let mut bytes = vec![FIN | TEXT, 0x80 | 126];
+    bytes.extend(17_000_u16.to_be_bytes());
+    bytes.extend([0; 4]);
+    raw.send(&bytes).await;
+    assert_eq!(raw.ended().await, 1009);
+    let mut raw = Raw::open(&usher).await;
+    raw.send(&frame(FIN | TEXT, b"CONNECT\nAuthorization:"))
+        .await;
+    for _ in 0..17 {
+        let _ = raw
+            .socket
+            .write_all(&frame(FIN | TEXT, &[b'x'; 1_000]))
+            .await;
+    }
+    assert_eq!(raw.ended().await, 1002);
 }
 
 #[tokio::test]

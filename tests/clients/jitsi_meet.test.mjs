@@ -296,7 +296,8 @@ describe("heart-beats", () => {
 		const waiting = visitor(usher, newRoom());
 		const connected = await waiting.connections.next();
 		const [sends, wants] = connected.headers["heart-beat"].split(",").map(Number);
-		assert.ok(sends > 0 && sends <= 10_000 && wants > 0 && wants <= 10_000, connected.headers["heart-beat"]);
+		// A hidden tab can send one a minute.
+		assert.ok(sends > 0 && sends <= 10_000 && wants >= 65_000, connected.headers["heart-beat"]);
 	});
 
 	test("heart-beats keep an idle connection for many intervals", async () => {

@@ -67,6 +67,7 @@ impl Machine {
                 action = self.protocol.verified(verification, client, &env)?;
             }
             match action {
+                Action::Done => {}
                 Action::Send(frame) => self.sent.push(frame),
                 Action::Join(destination, join) => {
                     let receipt = self.protocol.subscribed(join, topic(&destination));
@@ -151,8 +152,8 @@ fn moderator() -> Value {
 async fn connect_is_answered_with_version_heart_beats_session_and_server() {
     for (version, heart_beat) in [
         ("1.0", None),
-        ("1.1", Some("10000,10000")),
-        ("1.2", Some("10000,10000")),
+        ("1.1", Some("10000,75000")),
+        ("1.2", Some("10000,75000")),
     ] {
         let mut machine = Machine::new(visitor());
         // CONNECT gets no receipt.
@@ -548,14 +549,18 @@ async fn liveness_follows_from_connect_and_its_heart_beats() {
         .await
         .unwrap();
     let ten = Duration::from_secs(10);
-    assert_eq!(machine.protocol.liveness(timeout), Liveness::HeartBeat(ten));
+    let expected = Liveness::HeartBeat {
+        interval: machine.config.queue.client_heart_beat,
+        is_pinged: false,
+    };
+    assert_eq!(machine.protocol.liveness(timeout), expected);
     assert_eq!(machine.protocol.send_interval(), Some(2 * ten));
     // No heart-beats, in 1.0 never, and ones that come too rarely to be of use.
     for (version, header) in [
         ("1.2", "heart-beat:0,0\n"),
         ("1.0", "heart-beat:1000,1000\n"),
         ("1.0", "heart-beat:rubbish\n"),
-        ("1.2", "heart-beat:60001,0\n"),
+        ("1.2", "heart-beat:75001,0\n"),
     ] {
         let mut machine = Machine::new(visitor());
         machine.receive(&connect(version, header)).await.unwrap();
