@@ -31,8 +31,8 @@ pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// A check that is this much late: the process stood still, and all time-outs begin again.
 const STANDSTILL: Duration = Duration::from_secs(3);
-/// How long a connection without a request is safe from making room: its bytes may not be read yet.
-const SAFE: Duration = Duration::from_secs(1);
+/// How long a connection without a request is safe from making room: a client in a crowd may need it for its request.
+const SAFE: Duration = Duration::from_secs(2);
 
 /// All of them.
 #[derive(Debug)]

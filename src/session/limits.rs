@@ -41,8 +41,8 @@ impl From<IpAddr> for ClientAddress {
     }
 }
 
-/// Most bytes of unfinished frames of all sessions together: two thousand of the largest.
-const UNFINISHED_MAX: usize = 32 * 1024 * 1024;
+/// Most bytes of unfinished frames of all sessions together: a thousand of the largest.
+const UNFINISHED_MAX: usize = 16 * 1024 * 1024;
 
 /// Counts bytes of many sessions, within [`UNFINISHED_MAX`].
 #[derive(Clone, Debug, Default)]

@@ -9,9 +9,12 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::harness::TOKEN;
+use crate::nginx::Nginx;
 use crate::process::{Process, free_address, wait_for, write_config};
 
 const PATIENCE: Duration = Duration::from_secs(20);
+const HANDSHAKE: &str = "GET /waiting-queue/visitor/websocket HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
+    Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
 fn start(dir: &TempDir, server: &str) -> Process {
     Process::start_everywhere(dir.path(), server)
@@ -86,10 +89,8 @@ fn silent_connections_keep_no_request_and_no_visitor_out() {
         println!("answered in {:?}", begun.elapsed());
         assert!(begun.elapsed() < Duration::from_secs(15));
     }
-    let handshake = "GET /waiting-queue/visitor/websocket HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
-        Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     let mut visitor = connect(address);
-    visitor.write_all(handshake.as_bytes()).unwrap();
+    visitor.write_all(HANDSHAKE.as_bytes()).unwrap();
     let mut head = [0; 12];
     visitor.read_exact(&mut head).unwrap();
     assert_eq!(&head, b"HTTP/1.1 101");
@@ -185,7 +186,8 @@ fn slow_body_without_a_token_holds_no_connection() {
         "POST /conference",
     ] {
         let begun = Instant::now();
-        let request = format!("{line} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nslow");
+        let request =
+            format!("{line} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nslow");
         let answer = ask(process.address(), &request);
         assert!(answer.starts_with("HTTP/1.1 "), "{line}: {answer:?}");
         assert!(
@@ -194,6 +196,35 @@ fn slow_body_without_a_token_holds_no_connection() {
             begun.elapsed()
         );
     }
+}
+
+#[test]
+fn slow_bodies_through_nginx_keep_no_request_and_no_visitor_out() {
+    let dir = TempDir::new().unwrap();
+    let process = start(&dir, "max_connections = 150");
+    let address = process.address();
+    let Some(nginx) = Nginx::start(dir.path(), address) else {
+        println!("skipped: nginx isn't installed");
+        return;
+    };
+    let head = "POST /waiting-queue/golive HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+        Content-Length: 60000\r\n\r\n{";
+    let mut slow: Vec<_> = (0..300).map(|_| connect(nginx.address)).collect();
+    for stream in &mut slow {
+        stream.write_all(head.as_bytes()).unwrap();
+    }
+    let begun = Instant::now();
+    assert!(ask(address, &post("room")).starts_with("HTTP/1.1 201"));
+    let mut visitor = connect(nginx.address);
+    visitor.write_all(HANDSHAKE.as_bytes()).unwrap();
+    let mut status = [0; 12];
+    visitor.read_exact(&mut status).unwrap();
+    assert_eq!(&status, b"HTTP/1.1 101");
+    assert!(
+        begun.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        begun.elapsed()
+    );
 }
 
 #[test]
@@ -217,8 +248,9 @@ fn heads_have_at_most_16_kib() {
     let process = start(&dir, "");
     let status = |length: usize| {
         let filler = "x".repeat(length);
-        let request =
-            format!("GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX: {filler}\r\n\r\n");
+        let request = format!(
+            "GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX: {filler}\r\n\r\n"
+        );
         let answer = ask(process.address(), &request);
         answer.get(9..12).map(str::to_owned)
     };

@@ -23,6 +23,7 @@ mod keys;
 mod language;
 mod layers;
 mod metrics;
+mod nginx;
 mod pauses;
 mod places;
 mod process;

@@ -1,13 +1,14 @@
 //! usher or the machine stands still: no visitor loses its place for it. And clients that are seldom awake.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
 use crate::client_frame::client_frame as frame;
+use crate::nginx::Nginx;
 use crate::process::Process;
 use crate::stomp::{SECRET, sign, visitor, visitor_topic};
 
@@ -17,8 +18,8 @@ const TEXT: u8 = 0x81;
 struct Client(TcpStream);
 
 impl Client {
-    fn wait(process: &Process) -> Self {
-        let mut stream = TcpStream::connect(process.address()).unwrap();
+    fn wait(address: SocketAddr) -> Self {
+        let mut stream = TcpStream::connect(address).unwrap();
         stream
             .set_read_timeout(Some(Duration::from_secs(10)))
             .unwrap();
@@ -52,18 +53,20 @@ impl Client {
         }
     }
 
-    /// Beats for a while.
-    fn beat(&mut self, length: Duration) {
-        let started = Instant::now();
-        while started.elapsed() < length {
-            self.send("\n");
-            sleep(Duration::from_millis(300));
-        }
-    }
-
     fn is_open(&mut self) {
         self.send("ACK\nid:x\nreceipt:open\n\n\0");
         self.receives("receipt-id:open");
+    }
+}
+
+/// Beats for a while.
+fn beat(clients: &mut [&mut Client], length: Duration) {
+    let started = Instant::now();
+    while started.elapsed() < length {
+        for client in &mut *clients {
+            client.send("\n");
+        }
+        sleep(Duration::from_millis(300));
     }
 }
 
@@ -76,15 +79,22 @@ fn start(dir: &TempDir, queue: &str) -> Process {
 fn pause_of_usher_costs_no_place() {
     let dir = TempDir::new().unwrap();
     let process = start(&dir, "heart_beat = \"1s\"");
-    let mut beating = Client::wait(&process);
-    let mut silent = Client::wait(&process);
-    silent.beat(Duration::from_millis(900));
+    // Also through nginx, which keeps what clients send meanwhile.
+    let nginx = Nginx::start(dir.path(), process.address());
+    let address = nginx
+        .as_ref()
+        .map_or(process.address(), |nginx| nginx.address);
+    let mut beating = Client::wait(process.address());
+    let mut proxied = Client::wait(address);
+    let mut silent = Client::wait(process.address());
+    beat(&mut [&mut silent], Duration::from_millis(900));
     process.signal("-STOP");
     // Longer than the allowance of two seconds.
-    beating.beat(Duration::from_secs(5));
+    beat(&mut [&mut beating, &mut proxied], Duration::from_secs(5));
     process.signal("-CONT");
-    beating.beat(Duration::from_secs(4));
+    beat(&mut [&mut beating, &mut proxied], Duration::from_secs(4));
     beating.is_open();
+    proxied.is_open();
     // A client that really is silent still ends.
     let mut rest = Vec::new();
     let ended = silent.0.read_to_end(&mut rest);
@@ -99,7 +109,7 @@ fn pause_of_usher_costs_no_place() {
 fn client_may_beat_as_seldom_as_it_is_asked_for() {
     let dir = TempDir::new().unwrap();
     let process = start(&dir, "heart_beat = \"1s\"\nclient_heart_beat = \"6s\"");
-    let mut client = Client::wait(&process);
+    let mut client = Client::wait(process.address());
     for _ in 0..2 {
         sleep(Duration::from_secs(7));
         client.send("\n");
