@@ -187,6 +187,7 @@ mod tests {
             "usher_bounds_met_total counter",
             "usher_build_info gauge",
             "usher_conferences_live gauge",
+            "usher_config_read_timestamp_seconds gauge",
             "usher_connections gauge",
             "usher_connections_max gauge",
             "usher_decisions_total counter",
