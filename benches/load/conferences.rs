@@ -11,9 +11,9 @@ use super::tokens::{Signer, visitors};
 
 const VISITORS_EACH: usize = 15;
 /// Number of simulated Prosody servers (one thread each) that send go-live requests.
-const SERVERS: usize = 4;
+pub(crate) const SERVERS: usize = 4;
 /// Connections of each Prosody server.
-const CONNECTIONS: usize = 8;
+pub(crate) const CONNECTIONS: usize = 8;
 const ROUNDS: usize = 5;
 
 pub(crate) fn conferences(run: &mut Run) {
@@ -64,7 +64,7 @@ pub(crate) fn conferences(run: &mut Run) {
 }
 
 /// Sends a request per conference. Each server sends its share over all its connections at the same time.
-fn send_all(connections: &mut [HttpClient], rooms: &[String], action: &str) {
+pub(crate) fn send_all(connections: &mut [HttpClient], rooms: &[String], action: &str) {
     let share = rooms.len().div_ceil(SERVERS);
     std::thread::scope(|scope| {
         for (connections, rooms) in connections.chunks_mut(CONNECTIONS).zip(rooms.chunks(share)) {

@@ -18,9 +18,11 @@ mod arguments;
 mod chart;
 mod clients;
 mod conferences;
+mod floods;
 mod http;
 mod idle;
 mod limit;
+mod live;
 mod moderators;
 mod peers;
 mod report;
@@ -107,6 +109,18 @@ const MODES: &[Mode] = &[
         measure: slow::slow,
     },
     Mode {
+        name: "floods",
+        default: true,
+        about: "POST /conference and the watchdog while hostile WebSockets flood",
+        measure: floods::floods,
+    },
+    Mode {
+        name: "live",
+        default: true,
+        about: "the cost of a go-live and of the list with up to 60,000 live conferences",
+        measure: live::live,
+    },
+    Mode {
         name: "peers",
         default: false,
         about: "other servers: tungstenite with its defaults, stomp-broker-js, RabbitMQ",
@@ -138,6 +152,7 @@ fn main() {
             tungstenite_server::ARGUMENT => {
                 return tungstenite_server::serve(value.parse().unwrap());
             }
+            floods::ARGUMENT => return floods::serve(value),
             worker::ARGUMENT => return worker::serve(value.parse().unwrap()),
             _ => {}
         }

@@ -73,6 +73,19 @@ impl Server {
 
     /// Starts usher with extra files `(name, content, configuration line)`. An empty name adds only the line.
     pub(crate) fn start_with(files: &[(&str, &str, &str)]) -> Self {
+        Self::start_as(files, &[])
+    }
+
+    /// Starts usher as systemd does: it notifies this socket within each `WatchdogSec`, here in microseconds.
+    pub(crate) fn start_watched(notify: &Path, watchdog_micros: &str) -> Self {
+        let environment = [
+            ("NOTIFY_SOCKET", notify.to_str().unwrap()),
+            ("WATCHDOG_USEC", watchdog_micros),
+        ];
+        Self::start_as(&[], &environment)
+    }
+
+    fn start_as(files: &[(&str, &str, &str)], environment: &[(&str, &str)]) -> Self {
         let dir = scratch();
         let address = free_address();
         let mut config = format!(
@@ -95,6 +108,7 @@ impl Server {
             .arg(file)
             // As in the package's systemd unit.
             .env("MALLOC_ARENA_MAX", "1")
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
