@@ -25,6 +25,8 @@ mod connection;
 mod context;
 mod destination;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod limits;
 mod protocol;
 pub mod runtime;
