@@ -209,6 +209,9 @@ impl<'de> Deserializer<'de> for Input<'_> {
         match self {
             Self::Variable(text) => match toml_value(text) {
                 Some(DeValue::Boolean(flag)) => visitor.visit_bool(flag),
+                // As docker-jitsi-meet's variables are written.
+                Some(DeValue::Integer(digit)) if digit.as_str() == "1" => visitor.visit_bool(true),
+                Some(DeValue::Integer(digit)) if digit.as_str() == "0" => visitor.visit_bool(false),
                 _ => Err(Invalid::new(
                     "is neither true nor false",
                     "Write true or false.",
@@ -291,7 +294,9 @@ mod tests {
     fn variable_is_read_as_the_type_that_is_required() {
         assert_eq!(variable::<String>("8675309"), Ok("8675309".to_owned()));
         assert_eq!(variable::<i128>(" 12 "), Ok(12));
-        assert_eq!(variable::<bool>("false"), Ok(false));
+        for (text, flag) in [("true", true), ("false", false), ("1", true), ("0", false)] {
+            assert_eq!(variable::<bool>(text), Ok(flag), "{text}");
+        }
         for text in ["many", "", "1.5"] {
             let error = variable::<i128>(text).unwrap_err();
             assert_eq!(

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::de::{self, Deserialize, Deserializer};
 
 use super::input::Invalid;
@@ -41,8 +42,9 @@ pub struct Queue {
     /// The maximum number of open WebSockets and of waiting visitors per address: a whole school may share one.
     /// The loopback address is not limited.
     pub max_per_address: u32,
-    /// The proxies whose `X-Forwarded-For` is trusted. nginx on the same machine uses the loopback address.
-    pub trusted_proxies: Vec<IpAddr>,
+    /// The proxies whose `X-Forwarded-For` is trusted, as addresses or networks. nginx on the same machine uses the
+    /// loopback address.
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 /// The shortest interval that a hidden tab keeps, with its timers slowed to one a minute.
@@ -63,7 +65,9 @@ impl Default for Queue {
             reconnect_grace: Duration::from_secs(90),
             max_per_token: 10_000,
             max_per_address: 10_000,
-            trusted_proxies: vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+            trusted_proxies: [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]
+                .map(|address: IpAddr| address.into())
+                .to_vec(),
         }
     }
 }
@@ -88,7 +92,7 @@ impl Queue {
         read.set::<Time<0, { 10 * MINUTE }>, _>("queue.reconnect_grace", &mut it.reconnect_grace);
         read.set::<Waiting, _>("queue.max_per_token", &mut it.max_per_token);
         read.set::<Waiting, _>("queue.max_per_address", &mut it.max_per_address);
-        read.set_list::<ProxyAddress, _>("queue.trusted_proxies", &mut it.trusted_proxies);
+        read.set_list::<Proxy, _>("queue.trusted_proxies", &mut it.trusted_proxies);
         it
     }
 
@@ -101,6 +105,13 @@ impl Queue {
             "queue.client_heart_beat is {}: hidden browser tabs send one a minute and lose their connections; set it to \"75s\"",
             humantime::format_duration(interval)
         )]
+    }
+
+    /// Whether `address` is one of [`Queue::trusted_proxies`].
+    pub fn is_trusted_proxy(&self, address: IpAddr) -> bool {
+        self.trusted_proxies
+            .iter()
+            .any(|proxy| proxy.contains(&address))
     }
 
     pub(super) fn keep_fixed(&self, new: &mut Self, fixed: &mut Fixed) {
@@ -176,15 +187,27 @@ fn queue_path(path: String) -> Result<String, Invalid> {
     Err(Invalid::new(message, hint))
 }
 
-text_value!(ProxyAddress(IpAddr), proxy_address);
+text_value!(Proxy(IpNet), proxy);
 
-fn proxy_address(text: String) -> Result<IpAddr, Invalid> {
-    text.parse().map_err(|_| {
-        Invalid::new(
-            format!("{text:?} is not an IP address"),
-            "Write the address of each proxy, like \"192.0.2.7\".",
-        )
-    })
+fn proxy(text: String) -> Result<IpNet, Invalid> {
+    let address = || {
+        text.parse()
+            .map(|address: IpAddr| address.to_canonical().into())
+    };
+    let network = || text.parse().map(|network: IpNet| network.trunc());
+    let Some(network) = address().ok().or_else(|| network().ok()) else {
+        return Err(Invalid::new(
+            format!("{text:?} is not an IP address or network"),
+            "Write the address or the network of each proxy, like \"192.0.2.7\" or \"172.16.0.0/12\".",
+        ));
+    };
+    if network.prefix_len() == 0 {
+        return Err(Invalid::new(
+            format!("{text:?} trusts every client to name its own address"),
+            "Write the address or the network of each proxy.",
+        ));
+    }
+    Ok(network)
 }
 
 #[cfg(test)]
@@ -214,11 +237,25 @@ mod tests {
     }
 
     #[test]
-    fn proxy_is_an_ip_address() {
-        for address in ["192.0.2.7", "2001:db8::7"] {
-            let proxy = decoded::<ProxyAddress>(&format!("'{address}'")).unwrap();
-            assert_eq!(proxy.0.to_string(), address);
+    fn proxy_is_an_address_or_a_network() {
+        for (text, network) in [
+            ("192.0.2.7", "192.0.2.7/32"),
+            ("::ffff:192.0.2.7", "192.0.2.7/32"),
+            ("2001:db8::7", "2001:db8::7/128"),
+            ("172.18.0.3/12", "172.16.0.0/12"),
+            ("fd00::/8", "fd00::/8"),
+        ] {
+            let proxy = decoded::<Proxy>(&format!("'{text}'")).unwrap();
+            assert_eq!(proxy.0.to_string(), network, "{text}");
         }
-        rejects::<ProxyAddress>(&[("'proxy.example.com'", "not an IP address", "192.0.2.7")]);
+        rejects::<Proxy>(&[
+            ("'proxy.example.com'", "not an IP address", "192.0.2.7"),
+            (
+                "'192.0.2.0/33'",
+                "not an IP address or network",
+                "172.16.0.0/12",
+            ),
+            ("'0.0.0.0/0'", "every client", "network of each proxy"),
+        ]);
     }
 }

@@ -111,7 +111,7 @@ fn track(shared: &Shared) -> Arc<Connections> {
 /// Whether the connections of this address are limited. The loopback and proxies stand for many clients.
 fn is_limited(peer: SocketAddr, shared: &Shared) -> bool {
     let address = peer.ip().to_canonical();
-    !address.is_loopback() && !shared.config.queue.trusted_proxies.contains(&address)
+    !address.is_loopback() && !shared.config.queue.is_trusted_proxy(address)
 }
 
 /// Waits until there is room for one more connection. Ones that do nothing make room for it before it arrives.

@@ -24,6 +24,7 @@ use super::error::{ApiError, Response};
 use super::request::Request;
 use super::server::reserved_for_requests;
 use super::{Connection, Shared};
+use crate::config;
 use crate::session::bounds::{self, Bound};
 use crate::session::limits::{ClientAddress, LimitGuard};
 use crate::session::{Session, SessionContext};
@@ -57,11 +58,7 @@ pub(super) fn open(
         ));
     }
     let context = shared.sessions.load_full();
-    let address = client_address(
-        &request.headers,
-        connection.peer.ip(),
-        &shared.config.queue.trusted_proxies,
-    );
+    let address = client_address(&request.headers, connection.peer.ip(), &shared.config.queue);
     let client_address = address
         .map(|address| count_connection(address, &context))
         .transpose()?;
@@ -180,15 +177,14 @@ fn header_list(headers: &HeaderMap, name: &HeaderName) -> String {
 /// The client address: the right-most `X-Forwarded-For` entry that is not a trusted proxy. `None` for the loopback,
 /// where nginx is: it is never counted. Entries that cannot be parsed count as 0.0.0.0, so that they cannot bypass the
 /// limit.
-fn client_address(headers: &HeaderMap, peer: IpAddr, trusted: &[IpAddr]) -> Option<IpAddr> {
-    let is_trusted = |address: &IpAddr| trusted.contains(&address.to_canonical());
+fn client_address(headers: &HeaderMap, peer: IpAddr, config: &config::Queue) -> Option<IpAddr> {
     let mut address = peer.to_canonical();
-    if is_trusted(&address) {
+    if config.is_trusted_proxy(address) {
         let forwarded = header_list(headers, &HeaderName::from_static("x-forwarded-for"));
         let hops = forwarded.rsplit(',').map(str::trim);
         for hop in hops.filter(|hop| !hop.is_empty()) {
             address = hop_address(hop).unwrap_or(UNKNOWN_CLIENT);
-            if !is_trusted(&address) {
+            if !config.is_trusted_proxy(address) {
                 break;
             }
         }
@@ -216,8 +212,12 @@ mod tests {
         for value in forwarded {
             headers.append("x-forwarded-for", value.parse().unwrap());
         }
-        let trusted = ["127.0.0.1", "::1", "192.0.2.7"].map(|proxy| proxy.parse().unwrap());
-        client_address(&headers, peer.parse().unwrap(), &trusted).map(|found| found.to_string())
+        let proxies = ["127.0.0.1/32", "::1/128", "192.0.2.7/32", "172.16.0.0/12"];
+        let config = config::Queue {
+            trusted_proxies: proxies.map(|proxy| proxy.parse().unwrap()).to_vec(),
+            ..config::Queue::default()
+        };
+        client_address(&headers, peer.parse().unwrap(), &config).map(|found| found.to_string())
     }
 
     #[test]
@@ -248,6 +248,23 @@ mod tests {
         assert_eq!(
             address(&["127.0.0.1, 203.0.113.9"], "192.0.2.7"),
             Some("203.0.113.9".into())
+        );
+    }
+
+    #[test]
+    fn proxies_of_a_trusted_network_are_skipped() {
+        assert_eq!(
+            address(&["203.0.113.9, 172.31.255.254"], "172.18.0.3"),
+            Some("203.0.113.9".into())
+        );
+        assert_eq!(
+            address(&["203.0.113.9"], "172.32.0.1"),
+            Some("172.32.0.1".into())
+        );
+        // Every hop is trusted: the first one is the client.
+        assert_eq!(
+            address(&["172.18.0.1"], "::ffff:172.18.0.3"),
+            Some("172.18.0.1".into())
         );
     }
 

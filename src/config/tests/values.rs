@@ -40,7 +40,7 @@ fn values_of_the_file_replace_the_defaults() {
         [queue]
         path = "/a/b"
         release_per_second = 50
-        trusted_proxies = ["192.0.2.7", "2001:db8::7"]
+        trusted_proxies = ["192.0.2.7", "172.16.0.0/12"]
         "#,
     );
     assert_eq!(config.server.listen.to_string(), "[::1]:0");
@@ -67,7 +67,7 @@ fn values_of_the_file_replace_the_defaults() {
     assert_eq!(config.queue.path, "/a/b");
     assert_eq!(config.queue.release_per_second, 50);
     let proxies = config.queue.trusted_proxies.iter().map(ToString::to_string);
-    assert!(proxies.eq(["192.0.2.7", "2001:db8::7"]));
+    assert!(proxies.eq(["192.0.2.7/32", "172.16.0.0/12"]));
 }
 
 #[test]
