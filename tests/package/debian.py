@@ -1,18 +1,18 @@
 """A scratch Debian system and the package to install into it."""
 
-import hashlib
-import json
 import os
 import pathlib
 import shutil
 import subprocess
 import time
 
+import scratch
+
 HERE = pathlib.Path(__file__).parent
 PROJECT = HERE.parent.parent
 
-# Packages of a Jitsi server and dependencies of the package, so that apt needs no network in the tests.
-PACKAGES = "adduser,ca-certificates,debconf,init-system-helpers,man-db,nginx-light,openssl,procps,prosody,systemd"
+# The release of Debian in which the package is tested.
+RELEASE = os.environ.get("USHER_TESTS_DEBIAN") or scratch.codename()
 
 # Namespaces, so that mounts and processes end with the command. Without the permission a plain chroot is used.
 NAMESPACES = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
@@ -39,60 +39,27 @@ def output(command, **options):
     return process.stdout
 
 
-def target():
-    command = ["cargo", "metadata", "--format-version", "1", "--no-deps"]
-    return pathlib.Path(json.loads(subprocess.check_output(command, cwd=PROJECT))["target_directory"])
-
-
 def binary():
-    return pathlib.Path(os.environ.get("USHER_BIN") or target() / "debug" / "usher")
+    return pathlib.Path(os.environ.get("USHER_BIN") or scratch.target() / "debug" / "usher")
 
 
 def build(directory, version):
     """Builds the package from the debug binary, without compression, which is slow."""
     command = [PROJECT / "packaging" / "build-deb", "--binary", binary(), "--version", version, "--output", directory]
-    environment = {**os.environ, "DPKG_DEB_COMPRESSOR_TYPE": "none"}
+    # A machine that builds the package from a program may have no cargo.
+    without_cargo = directory / "without-cargo"
+    without_cargo.mkdir(exist_ok=True)
+    (without_cargo / "cargo").write_text("#!/bin/sh\necho 'build-deb calls cargo' >&2; exit 1\n")
+    (without_cargo / "cargo").chmod(0o755)
+    path = f"{without_cargo}:{os.environ['PATH']}"
+    environment = {**os.environ, "DPKG_DEB_COMPRESSOR_TYPE": "none", "PATH": path}
     return pathlib.Path(output(command, env=environment).splitlines()[-1])
-
-
-def sources():
-    """The Debian sources of this machine in the format of sources.list."""
-    lines = subprocess.check_output(
-        ["apt-get", "indextargets", "--format", "$(ORIGIN) $(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages"],
-        text=True,
-    )
-    found = {line.split(maxsplit=1)[1] for line in lines.splitlines() if line.startswith("Debian ")}
-    return "".join(f"deb {line}\n" for line in sorted(found))
-
-
-def codename():
-    for line in pathlib.Path("/etc/os-release").read_text().splitlines():
-        if line.startswith("VERSION_CODENAME="):
-            return line.partition("=")[2]
-    raise AssertionError("/etc/os-release names no release of Debian")
-
-
-def image():
-    """An archive of a small Debian, created once."""
-    key = hashlib.sha256(f"{codename()} {PACKAGES} and prosody's package".encode()).hexdigest()[:12]
-    archive = target() / f"package-root-{key}.tar"
-    if not archive.exists():
-        archive.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = archive.with_suffix(".part.tar")
-        # For the tests that install Prosody later.
-        prosody = 'cd "$1/root" && APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get download prosody'
-        command = [
-            "mmdebstrap", "--variant=apt", f"--include={PACKAGES}", f"--customize-hook={prosody}", codename(), unfinished, "-",
-        ]  # fmt: skip
-        output(command, input=sources())
-        unfinished.rename(archive)
-    return archive
 
 
 class Root:
     def __init__(self, directory):
         self.path = directory
-        output(["tar", "-xf", image(), "-C", directory])
+        output(["tar", "-xf", scratch.archive(RELEASE), "-C", directory])
         # Without sources a missing package is an error.
         (directory / "etc/apt/sources.list").write_text("")
         self.namespaces = NAMESPACES if subprocess.run([*NAMESPACES, "true"], stderr=subprocess.DEVNULL).returncode == 0 else []

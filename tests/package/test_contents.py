@@ -100,9 +100,3 @@ def test_units_in_the_documents_match_the_package(unpacked):
         packaged = (unpacked / "lib/systemd/system" / name).read_text().splitlines()
         lines = [line for line in text.splitlines() if line]
         assert lines and [line for line in lines if line not in packaged] == []
-
-
-def test_service_has_a_low_exposure_score(unpacked):
-    unit = unpacked / "lib/systemd/system/usher.service"
-    # The unit of the threshold is 0.1: the score must be below 2.0.
-    output(["systemd-analyze", "security", "--offline=true", "--threshold=19", "--no-pager", unit])

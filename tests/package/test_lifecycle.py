@@ -81,10 +81,7 @@ def test_domain_is_taken_from_jitsis_debconf_answer(root, installed):
     assert root.read("/etc/jitsi/usher/domain") == "meet.jitsi.test\n"
 
 
-def test_units_are_valid_and_enabled(root, installed):
-    # Run outside of the root, which has no control groups. Another test checks the manual.
-    command = ["systemd-analyze", "verify", "--man=no", f"--root={root.path}", "usher.service", "usher.socket"]
-    assert output(command) == ""
+def test_units_are_enabled(root, installed):
     for unit in ["sockets.target.wants/usher.socket", "multi-user.target.wants/usher.service"]:
         assert (root.path / "etc/systemd/system" / unit).is_symlink()
 

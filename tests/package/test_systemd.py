@@ -74,6 +74,17 @@ def test_token_is_readable_by_usher_only_without_prosody(machine, installed):
     assert machine.run("ls", "/etc/jitsi/usher/keys") == ""
 
 
+def test_units_are_valid_for_this_systemd(machine, installed):
+    # Another test checks the manual.
+    assert machine.run("systemd-analyze", "verify", "--man=no", "usher.service", "usher.socket") == ""
+
+
+def test_service_has_a_low_exposure_score(machine, installed):
+    unit = machine.show("usher.service", "FragmentPath")
+    # The unit of the threshold is 0.1: the score must be below 2.0.
+    machine.run("systemd-analyze", "security", "--offline=true", "--threshold=19", "--no-pager", unit)
+
+
 def test_service_works_in_its_sandbox(machine, installed):
     assert machine.systemctl("is-active", "usher.service") == "active"
     token = machine.read(TOKEN).strip()
