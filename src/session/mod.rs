@@ -76,8 +76,8 @@ pub struct Session {
 struct State {
     connection: Connection,
     protocol: Protocol,
-    sent_at: Instant,
-    received_at: Instant,
+    sent_at: Slot,
+    received_at: Slot,
     close: Option<Box<CloseAction>>,
     /// The session's place in the timer wheel.
     slot: Slot,
@@ -112,7 +112,7 @@ impl Session {
         context: &Arc<SessionContext>,
         client_address: Option<LimitGuard<ClientAddress>>,
     ) -> Arc<Self> {
-        let now = Instant::now();
+        let now = context.timers.current(Instant::now());
         let session = Arc::new(Self {
             context: Arc::clone(context),
             task: AtomicWaker::new(),
@@ -207,7 +207,7 @@ impl Session {
                 return Ok(None);
             };
             if state.protocol.mark_active() {
-                state.received_at = Instant::now();
+                state.received_at = self.context.timers.current(Instant::now());
             }
             match message {
                 WsMessage::Data(bytes)
@@ -337,7 +337,7 @@ impl Session {
         if !matches!(result, Ok(Some(_))) {
             let now = Instant::now();
             if state.protocol.mark_active() {
-                state.received_at = now;
+                state.received_at = self.context.timers.current(now);
             }
             // A moderator receives the number of waiting visitors at once.
             self.send_state_updates(state, now);
@@ -370,8 +370,9 @@ impl Session {
         if state.protocol.is_closed() {
             return;
         }
-        state.sent_at = Instant::now();
-        match state.connection.send(opcode, payload, state.sent_at) {
+        let now = Instant::now();
+        state.sent_at = self.context.timers.current(now);
+        match state.connection.send(opcode, payload, now) {
             Sent::Ok => {}
             Sent::Blocked => self.task.wake(),
             Sent::Overflow => self.request_close(state, CloseAction::Abort(CloseReason::Slow)),

@@ -108,12 +108,14 @@ impl Session {
             .protocol
             .liveness(self.context.settings.connect_timeout);
         // While usher itself stood still, no client was silent or slow.
-        let resumed_at = self.context.timers.resumed_at();
+        let timers = &self.context.timers;
+        let resumed_at = timers.resumed_at();
+        let received_at = timers.start_of(state.received_at);
         let unsent_since = state.connection.unsent_since();
         Deadlines {
-            idle: liveness.idle_deadline(state.received_at.max(resumed_at)),
+            idle: liveness.idle_deadline(received_at.max(resumed_at)),
             write: unsent_since.map(|since| since.max(resumed_at) + WRITE_TIMEOUT),
-            heart_beat: state.heart_beat_at(),
+            heart_beat: self.heart_beat_at(state),
             state_update: state.protocol.next_state_update(),
         }
     }
@@ -166,6 +168,11 @@ impl Session {
             && state.connection.has_unread()
     }
 
+    fn heart_beat_at(&self, state: &State) -> Option<Instant> {
+        let promised = state.protocol.send_interval()?;
+        Some(self.context.timers.start_of(state.sent_at) + send_interval(promised))
+    }
+
     fn run_due(&self, state: &mut State, now: Instant) -> Result<(), CloseAction> {
         let due = self.deadlines(state);
         if due.write.is_some_and(|write| now >= write) {
@@ -179,18 +186,11 @@ impl Session {
             state.protocol.mark_pinged();
             self.send(state, OpCode::Control(Control::Ping), &[]);
         }
-        if state.heart_beat_at().is_some_and(|beat| now >= beat) {
+        if self.heart_beat_at(state).is_some_and(|beat| now >= beat) {
             self.send(state, OpCode::Data(Data::Text), b"\n");
         }
         self.send_state_updates(state, now);
         Ok(())
-    }
-}
-
-impl State {
-    fn heart_beat_at(&self) -> Option<Instant> {
-        let promised = self.protocol.send_interval()?;
-        Some(self.sent_at + send_interval(promised))
     }
 }
 

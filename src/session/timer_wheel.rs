@@ -24,7 +24,7 @@ const BATCH: usize = 64;
 /// A tick that is this much late: the process or the machine stood still, and no client is to blame for its silence.
 const STANDSTILL: Duration = Duration::from_secs(2);
 
-/// A slot of time, counted from the start of the service.
+/// A slot of time, counted from the start of the service. Sessions keep times in this form: four bytes instead of 16.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Slot(u32);
 
@@ -78,7 +78,12 @@ impl TimerWheel {
 
     /// When the process last resumed after a standstill.
     pub(super) fn resumed_at(&self) -> Instant {
-        self.started_at + SLOT * self.resumed_at.load(Ordering::Relaxed)
+        self.start_of(Slot(self.resumed_at.load(Ordering::Relaxed)))
+    }
+
+    /// When `slot` starts.
+    pub(super) fn start_of(&self, slot: Slot) -> Instant {
+        self.started_at + SLOT * slot.0
     }
 
     /// Records that the tick before `now` was at `last`.
@@ -95,7 +100,7 @@ impl TimerWheel {
     }
 
     /// The last slot that has started.
-    fn current(&self, now: Instant) -> Slot {
+    pub(super) fn current(&self, now: Instant) -> Slot {
         let since = now.saturating_duration_since(self.started_at).as_nanos();
         Slot(u32::try_from(since / SLOT.as_nanos()).unwrap_or(u32::MAX - 1))
     }
