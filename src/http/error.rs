@@ -193,7 +193,14 @@ impl From<&StoreError> for ApiError {
                 )
                 .with_header(RETRY_AFTER, RETRY_SECONDS)
             }
+            StoreError::FileLost { change, .. } => {
+                // The watch logs it, once.
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, lost_file_message(change))
+                    .with_header(RETRY_AFTER, RETRY_SECONDS)
+            }
             StoreError::Backup { .. }
+            | StoreError::Served { .. }
+            | StoreError::Foreign
             | StoreError::Corrupt(_)
             | StoreError::Migration(_)
             | StoreError::Url(_)
@@ -206,6 +213,13 @@ impl From<&StoreError> for ApiError {
             }
         }
     }
+}
+
+/// The reason why a database file is not written, without its path: anyone may read it.
+pub(super) fn lost_file_message(change: &str) -> String {
+    format!(
+        "The database file was {change} while usher runs, so that nothing can be stored: an administrator must put it back, or restart usher."
+    )
 }
 
 impl From<BookingError> for ApiError {

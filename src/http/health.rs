@@ -7,7 +7,9 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tokio::time::{Instant, sleep};
 
+use super::error::lost_file_message;
 use crate::reservation::Reservations;
+use crate::store::StoreError;
 
 /// The interval at which the accept loop records that it runs.
 const TICK_INTERVAL: Duration = Duration::from_secs(1);
@@ -76,32 +78,40 @@ impl AcceptLoopHealth {
 /// The time for which the result of a probe is cached: every client may ask, and each probe writes to the disk.
 const PROBE_TTL: Duration = Duration::from_secs(1);
 
-/// The result and the time of the last probe of the store.
+/// The time of the last probe of the store, and the reason why it can't be written.
 #[derive(Debug, Default)]
-pub(super) struct StoreHealth(Mutex<Option<(Instant, bool)>>);
+pub(super) struct StoreHealth(Mutex<Option<(Instant, Result<(), String>)>>);
 
 impl StoreHealth {
     /// Whether the store can be written.
-    pub(super) async fn is_writable(
+    ///
+    /// # Errors
+    ///
+    /// The reason why not, in a sentence.
+    pub(super) async fn check(
         &self,
         reservations: &Reservations,
         now: DateTime<Utc>,
-    ) -> bool {
+    ) -> Result<(), String> {
         let started = Instant::now();
-        if let Some((at, is_writable)) = *self.last()
-            && started.duration_since(at) < PROBE_TTL
+        if let Some((at, result)) = &*self.last()
+            && started.duration_since(*at) < PROBE_TTL
         {
-            return is_writable;
+            return result.clone();
         }
-        let probed = reservations.probe(now).await;
-        if let Err(error) = &probed {
+        let probed = reservations.probe(now).await.map_err(|error| {
             tracing::warn!(%error, "not ready: the store can't be written");
-        }
-        *self.last() = Some((started, probed.is_ok()));
-        probed.is_ok()
+            match error {
+                StoreError::FileLost { change, .. } => lost_file_message(change),
+                _ => "The database takes no writes; see the log, and free or repair its disk."
+                    .to_owned(),
+            }
+        });
+        *self.last() = Some((started, probed.clone()));
+        probed
     }
 
-    fn last(&self) -> MutexGuard<'_, Option<(Instant, bool)>> {
+    fn last(&self) -> MutexGuard<'_, Option<(Instant, Result<(), String>)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

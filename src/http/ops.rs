@@ -61,9 +61,8 @@ async fn ready(shared: &Shared) -> Response {
         reasons.push(("listener", message));
     }
     let store = &shared.store_health;
-    if !store.is_writable(&shared.reservations, clock::now()).await {
-        let message = "The database takes no writes; see the log, and free or repair its disk.";
-        reasons.push(("store", message.to_owned()));
+    if let Err(message) = store.check(&shared.reservations, clock::now()).await {
+        reasons.push(("store", message));
     }
     let list: Vec<_> = reasons
         .iter()

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::http::StatusCode;
@@ -110,28 +110,39 @@ async fn conferences(request: Request, shared: &Shared) -> Result<Response, ApiE
         Some(jid) => vec![queue.status(&conference(jid, &context)?)],
         None => queue.conferences(),
     };
-    let mut list = Vec::with_capacity(wanted.len());
-    for status in wanted {
-        let waiting_queue = shared
-            .reservations
-            .has_queue(&status.conference, request.now)
-            .await?;
-        list.push(body(&status, waiting_queue, &context.xmpp.muc_prefix));
-    }
-    Ok(json(StatusCode::OK, &json!({ "conferences": list })))
+    let keys: Vec<_> = wanted.iter().map(|status| &status.conference).collect();
+    let have_queue = shared.reservations.have_queue(&keys, request.now).await?;
+    let muc_prefix = &context.xmpp.muc_prefix;
+    let list = wanted.iter().zip(have_queue);
+    let conferences = list.map(|(status, waiting_queue)| body(status, waiting_queue, muc_prefix));
+    let conferences = conferences.collect();
+    Ok(json(StatusCode::OK, &ListBody { conferences }))
 }
 
-fn body(status: &ConferenceStatus, waiting_queue: bool, muc_prefix: &str) -> Value {
-    let mut body = json!({
-        "conference": status.conference.jid(muc_prefix),
-        "live": status.live_since.is_some(),
-        "visitorsWaiting": status.waiting,
-        "waitingQueue": waiting_queue,
-    });
-    if let Some(since) = status.live_since {
-        body["liveSince"] = timestamp::format(since).into();
+#[derive(Serialize)]
+struct ListBody {
+    conferences: Vec<ConferenceBody>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ConferenceBody {
+    conference: String,
+    live: bool,
+    visitors_waiting: usize,
+    waiting_queue: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    live_since: Option<String>,
+}
+
+fn body(status: &ConferenceStatus, waiting_queue: bool, muc_prefix: &str) -> ConferenceBody {
+    ConferenceBody {
+        conference: status.conference.jid(muc_prefix),
+        live: status.live_since.is_some(),
+        visitors_waiting: status.waiting,
+        waiting_queue,
+        live_since: status.live_since.map(timestamp::format),
     }
-    body
 }
 
 fn conference(jid: &str, context: &SessionContext) -> Result<Conference, ApiError> {

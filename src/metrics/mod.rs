@@ -23,7 +23,7 @@ pub use queue::{VISITOR_STATES, observe_delivery_latency, visitors_released};
 pub use reservation::{decision_made, observe_upstream_call, set_outbox_pending};
 pub use service::{config_read, config_reloaded};
 pub use session::{BOUNDS, bound_met, frame_refused, session_ended, session_opened};
-pub use store::{observe_store_wait, store_failed};
+pub use store::{observe_store_wait, set_database_file_lost, store_failed};
 
 /// The media type of [`render`]'s text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -190,6 +190,7 @@ mod tests {
             "usher_config_read_timestamp_seconds gauge",
             "usher_connections gauge",
             "usher_connections_max gauge",
+            "usher_database_file_lost gauge",
             "usher_decisions_total counter",
             "usher_frames_refused_total counter",
             "usher_golive_told_seconds histogram",

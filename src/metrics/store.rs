@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use prometheus::{HistogramVec, IntCounterVec, Registry, Result};
+use prometheus::{HistogramVec, IntCounterVec, IntGauge, Registry, Result};
 
-use super::{counters, histograms, with};
+use super::{counters, histograms, register, with};
 
 const WAITS: (&str, &str) = (
     "usher_store_seconds",
@@ -20,10 +20,15 @@ const FAILURES: (&str, &str) = (
     "Failures of the database, by reason",
 );
 const FAILURE_REASONS: [[&str; 1]; 2] = [["unavailable"], ["other"]];
+const FILE_LOST: (&str, &str) = (
+    "usher_database_file_lost",
+    "1 while the file of the database is gone or another one is in its place, else 0",
+);
 
 pub(super) struct Metrics {
     waits: HistogramVec,
     failures: IntCounterVec,
+    file_lost: IntGauge,
 }
 
 impl Metrics {
@@ -31,6 +36,7 @@ impl Metrics {
         Ok(Self {
             waits: histograms(registry, WAITS, &WAIT_BUCKETS, "step", &STEPS)?,
             failures: counters(registry, FAILURES, ["reason"], &FAILURE_REASONS)?,
+            file_lost: register(registry, IntGauge::new(FILE_LOST.0, FILE_LOST.1))?,
         })
     }
 }
@@ -46,4 +52,9 @@ pub fn observe_store_wait(step: &'static str, took: Duration) {
 /// The database failed: it is `unavailable`, or the reason is `other`.
 pub fn store_failed(reason: &'static str) {
     with(|metrics| metrics.store.failures.with_label_values(&[reason]).inc());
+}
+
+/// Whether the file of the database is gone, or another one is in its place.
+pub fn set_database_file_lost(is_lost: bool) {
+    with(|metrics| metrics.store.file_lost.set(i64::from(is_lost)));
 }

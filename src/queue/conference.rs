@@ -2,11 +2,11 @@
 //! and the reserved places of visitors whose connection broke.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use tokio::time::Instant;
 
+use super::budget::Rate;
 use super::line::{Batch, Place, Ticket, WaitingLine};
 use super::{SubscriberRef, TokenKey};
 
@@ -16,6 +16,9 @@ use super::{SubscriberRef, TokenKey};
 const REJOIN_SPREAD: u32 = 10_000;
 /// The upper bound of [`REJOIN_SPREAD`].
 const REJOIN_SPREAD_MAX: u32 = 60_000;
+
+/// The interval at which reserved places whose time has passed are removed.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 
 /// A conference that is live, or that visitors wait for.
 #[derive(Debug, Default)]
@@ -32,6 +35,10 @@ pub(super) struct ConferenceQueue {
     duplicates: BTreeMap<(TokenKey, Ticket), Ticket>,
     /// The current place of each visitor that inherited one, by the ticket that its session received.
     reassigned: BTreeMap<Ticket, Ticket>,
+    /// When reserved places are removed next.
+    sweep_at: Option<Instant>,
+    /// Its entry in the agenda.
+    scheduled: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -45,8 +52,10 @@ struct ReservedPlace {
 /// The result of [`ConferenceQueue::join`].
 pub(super) struct Arrival {
     pub(super) ticket: Ticket,
-    /// If the visitor is released immediately: the time over which it spreads its joining, in milliseconds.
-    pub(super) immediate_release: Option<u32>,
+    /// Whether the visitor is released immediately.
+    pub(super) is_released: bool,
+    /// The time over which it spreads its joining then, in milliseconds. It is 0 unless the visitor was released before.
+    pub(super) spread_millis: u32,
     /// The number of places of this token that are not reserved any more.
     pub(super) freed: u32,
 }
@@ -78,8 +87,43 @@ impl ConferenceQueue {
     }
 
     /// Whether it can be dropped.
-    pub(super) fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&mut self, now: Instant) -> bool {
+        self.has_no_visitors() && self.line.is_unused(now)
+    }
+
+    fn has_no_visitors(&self) -> bool {
         self.live_since.is_none() && self.sessions == 0 && self.reserved.is_empty()
+    }
+
+    /// Sets when it has something to do next; returns the former value and the new one.
+    pub(super) fn schedule(
+        &mut self,
+        rate: Rate,
+        now: Instant,
+    ) -> (Option<Instant>, Option<Instant>) {
+        let unused_at = match self.has_no_visitors() {
+            true => self.line.unused_at(),
+            false => None,
+        };
+        let next = [self.line.release_at(rate, now), self.sweep_at, unused_at];
+        let next = next.into_iter().flatten().min();
+        (std::mem::replace(&mut self.scheduled, next), next)
+    }
+
+    /// Does what is due: returns the next batch, and removes the reserved places whose time has passed; `on_removed`
+    /// receives the token of each.
+    pub(super) fn advance(
+        &mut self,
+        rate: Rate,
+        now: Instant,
+        on_removed: impl FnMut(TokenKey),
+    ) -> Option<Batch<SubscriberRef>> {
+        self.scheduled = None;
+        if self.sweep_at.is_some_and(|at| at <= now) {
+            self.retain(|place| place.until > now, on_removed);
+            self.sweep_at = (!self.reserved.is_empty()).then(|| now + SWEEP_INTERVAL);
+        }
+        self.line.release(rate, now)
     }
 
     /// Adds a visitor. `is_duplicate`: another visitor with this token is connected.
@@ -87,21 +131,25 @@ impl ConferenceQueue {
         &mut self,
         token: Option<TokenKey>,
         is_duplicate: bool,
-        per_second: u32,
+        rate: Rate,
+        now: Instant,
         subscriber: SubscriberRef,
     ) -> Arrival {
-        let (reserved, freed) = token.map_or((None, 0), |token| self.take_reserved(token));
-        let place = reserved.map(|(place, _)| place);
-        let (ticket, is_released) = self.line.join(place, per_second, subscriber);
-        let rejoined = reserved.filter(|(place, _)| place.released);
-        let immediate_release = is_released.then(|| rejoined.map_or(0, |(_, millis)| millis));
+        let (reserved, freed) = token.map_or((None, 0), |token| self.take_reserved(token, now));
+        let rejoined = reserved.filter(|(place, _)| place.released && self.is_live());
+        let spread_millis = rejoined.map_or(0, |(_, millis)| millis);
+        // A visitor that is sent back again and again must not use the rate of those that wait.
+        let keeps_place = rate.per_second == 0 || spread_millis <= REJOIN_SPREAD;
+        let place = reserved.map(|(place, _)| place).filter(|_| keeps_place);
+        let (ticket, is_released) = self.line.join(place, rate, now, subscriber);
         if let Some(token) = token.filter(|_| is_duplicate && !is_released) {
             self.duplicates.insert((token, ticket), ticket);
         }
         self.sessions += 1;
         Arrival {
             ticket,
-            immediate_release,
+            is_released,
+            spread_millis,
             freed,
         }
     }
@@ -145,38 +193,44 @@ impl ConferenceQueue {
         Some(from)
     }
 
-    /// Reserves a place for `grace`, and for the time over which the visitor was to spread its joining, if it was
-    /// released immediately.
+    /// Reserves a place for `duration`, for a visitor that spreads its joining over `spread_millis` when it is released
+    /// again.
     pub(super) fn reserve(
         &mut self,
         token: TokenKey,
         place: Place,
-        immediate_release: Option<u32>,
-        grace: Duration,
+        spread_millis: u32,
+        now: Instant,
+        duration: Duration,
     ) {
-        let joining = Duration::from_millis(immediate_release.unwrap_or(0).into());
-        let spread = immediate_release.map_or(REJOIN_SPREAD, |millis| millis.saturating_mul(2));
         let reserved = ReservedPlace {
-            until: Instant::now() + joining + grace,
+            until: now + duration,
             released: place.released,
-            rejoin_spread_millis: spread.clamp(REJOIN_SPREAD, REJOIN_SPREAD_MAX),
+            rejoin_spread_millis: spread_millis.clamp(REJOIN_SPREAD, REJOIN_SPREAD_MAX),
         };
         self.reserved.insert((token, place.ticket), reserved);
+        self.sweep_at.get_or_insert(now + SWEEP_INTERVAL);
     }
 
-    /// Reserves a place at the end of the line for a visitor of the former run.
-    pub(super) fn restore_place(&mut self, token: TokenKey, grace: Duration) {
+    /// Reserves a place at the end of the line for a visitor of the former run, for `grace`. Releases wait for the
+    /// visitor for `wait`.
+    pub(super) fn restore_place(
+        &mut self,
+        token: TokenKey,
+        now: Instant,
+        wait: Duration,
+        grace: Duration,
+    ) {
         let place = Place {
-            ticket: self.line.next_ticket(),
+            ticket: self.line.await_owner(now + wait),
             released: false,
         };
-        self.reserve(token, place, None, grace);
+        self.reserve(token, place, 0, now, grace.max(wait));
     }
 
     /// The earliest valid place that is reserved for this token, with the time over which to spread the joining, and
     /// the number of places that were removed to find it.
-    fn take_reserved(&mut self, token: TokenKey) -> (Option<(Place, u32)>, u32) {
-        let now = Instant::now();
+    fn take_reserved(&mut self, token: TokenKey, now: Instant) -> (Option<(Place, u32)>, u32) {
         let mut taken = 0;
         while let Some((&(next, ticket), &reserved)) =
             self.reserved.range((token, Ticket::FIRST)..).next()
@@ -195,13 +249,12 @@ impl ConferenceQueue {
         (None, taken)
     }
 
-    /// The tokens of visitors that are away and were not released, in the order of their places.
-    pub(super) fn waiting_tokens(&self) -> impl Iterator<Item = TokenKey> {
-        let now = Instant::now();
+    /// The tokens of visitors that are away at this instant and were not released, in the order of their places.
+    pub(super) fn waiting_tokens(&self, at: Instant) -> impl Iterator<Item = TokenKey> {
         let mut tokens: Vec<_> = self
             .reserved
             .iter()
-            .filter(|(_, place)| place.until > now && !place.released)
+            .filter(|(_, place)| place.until > at && !place.released)
             .map(|(&(token, ticket), _)| (ticket, token))
             .collect();
         tokens.sort_unstable_by_key(|(ticket, _)| *ticket);
@@ -212,15 +265,11 @@ impl ConferenceQueue {
     pub(super) fn go_live(
         &mut self,
         since: DateTime<Utc>,
-        per_second: u32,
+        rate: Rate,
+        now: Instant,
     ) -> Option<Batch<SubscriberRef>> {
         self.live_since = Some(since);
-        self.line.go_live(per_second)
-    }
-
-    /// A second has begun.
-    pub(super) fn tick(&mut self, per_second: u32) -> Option<Batch<SubscriberRef>> {
-        self.line.tick(per_second)
+        self.line.go_live(rate, now)
     }
 
     /// The conference is no longer live; returns whether it was. Reserved places of released visitors are
@@ -229,12 +278,6 @@ impl ConferenceQueue {
         self.line.end_live();
         self.retain(|place| !place.released, on_removed);
         self.live_since.take().is_some()
-    }
-
-    /// Removes the reserved places whose time has passed; `on_removed` receives the token of each.
-    pub(super) fn remove_expired(&mut self, on_removed: impl FnMut(TokenKey)) {
-        let now = Instant::now();
-        self.retain(|place| place.until > now, on_removed);
     }
 
     fn retain(

@@ -5,7 +5,7 @@
 //!
 //! [`Batcher`]: crate::batch::Batcher
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,33 +14,34 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::fan_out::{Notification, fan_out};
-use super::{Queue, State};
+use super::{Inner, Queue, State, now};
 use crate::clock;
 use crate::domain::conference::Conference;
-use crate::store::StoreError;
+use crate::store::{LiveChange, LiveObserver, LiveRow, StoreError, Tx};
 
-/// The longest time between two synchronisations with the store, and between two removals of expired places.
+/// How often the live conferences are read while changes come in between; then no change is admitted meanwhile.
+const OPTIMISTIC_READS: usize = 3;
+/// The longest time between two looks at what is due: the wall clock may be set.
 const SYNC_INTERVAL: Duration = Duration::from_secs(30);
 /// The pause after a failure of the database.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
-/// Change notifications of the store within this time cause one synchronisation.
+/// Notifications of the store within this time cause one synchronisation.
 const SYNC_DEBOUNCE: Duration = Duration::from_millis(100);
 
 /// A change that a caller waits for.
 #[derive(Debug)]
 pub(super) struct PendingChange {
     conference: Conference,
-    change: LiveChange,
-    requested_at: Instant,
+    change: Requested,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum LiveChange {
+enum Requested {
     GoLive(DateTime<Utc>),
     EndLive,
 }
 
-impl LiveChange {
+impl Requested {
     fn has_kind_of(self, other: Self) -> bool {
         std::mem::discriminant(&self) == std::mem::discriminant(&other)
     }
@@ -57,7 +58,7 @@ impl Queue {
         conference: &Conference,
         now: DateTime<Utc>,
     ) -> Result<(), Arc<StoreError>> {
-        self.change(conference, LiveChange::GoLive(now)).await
+        self.change(conference, Requested::GoLive(now)).await
     }
 
     /// Marks `conference` as not live, durably: visitors that join from now on wait. Idempotent.
@@ -66,128 +67,70 @@ impl Queue {
     ///
     /// When the database can't be written.
     pub async fn end_live(&self, conference: &Conference) -> Result<(), Arc<StoreError>> {
-        self.change(conference, LiveChange::EndLive).await
+        self.change(conference, Requested::EndLive).await
     }
 
     async fn change(
         &self,
         conference: &Conference,
-        change: LiveChange,
+        change: Requested,
     ) -> Result<(), Arc<StoreError>> {
         let pending = PendingChange {
             conference: conference.clone(),
             change,
-            requested_at: Instant::now(),
         };
         let queue = self.clone();
         let work = async move { queue.make_changes().await };
         self.inner.changes.submit(pending, work).await
     }
 
-    /// Makes all changes that are pending when the lock is free.
+    /// Makes all changes that are pending when the transaction begins; [`LiveObserver::live_changed`] applies them.
     async fn make_changes(&self) {
-        let _lock = self.inner.sync_lock.lock().await;
+        let begun = self.inner.store.begin().await;
         let items = self.inner.changes.take();
         let changes: Vec<_> = items.iter().map(|item| &item.request).collect();
-        let outcome = self.store_changes(&changes).await.map_err(Arc::new);
-        if outcome.is_ok() {
-            let mut notifications = Vec::new();
-            for pending in changes {
-                let conference = &pending.conference;
-                match pending.change {
-                    LiveChange::GoLive(since) => {
-                        notifications.extend(self.apply_live(
-                            conference,
-                            since,
-                            pending.requested_at,
-                        ));
-                    }
-                    LiveChange::EndLive => self.apply_end(conference),
-                }
-            }
-            fan_out(notifications);
-        }
+        let outcome = match begun {
+            Ok(tx) => self.store_changes(tx, &changes).await,
+            Err(error) => Err(error),
+        };
+        let outcome = outcome.map_err(Arc::new);
         for item in items {
             item.answer(outcome.clone());
         }
     }
 
-    async fn store_changes(&self, changes: &[&PendingChange]) -> Result<(), StoreError> {
+    async fn store_changes(
+        &self,
+        mut tx: Tx,
+        changes: &[&PendingChange],
+    ) -> Result<(), StoreError> {
         let live_ttl = self.inner.config.load().live_ttl;
-        let mut tx = self.inner.store.begin().await?;
         for group in changes.chunk_by(|one, next| one.change.has_kind_of(next.change)) {
             let mut conferences: Vec<_> = group.iter().map(|change| &change.conference).collect();
             conferences.sort_unstable();
             conferences.dedup();
             match group[0].change {
-                LiveChange::GoLive(now) => {
+                Requested::GoLive(now) => {
                     tx.set_live(&conferences, now, now + live_ttl).await?;
                     tx.went_live(&conferences, now).await?;
                 }
-                LiveChange::EndLive => tx.end_live(&conferences).await?,
+                Requested::EndLive => tx.end_live(&conferences).await?,
             }
         }
         tx.commit().await
     }
 
-    /// The visitors to notify that the conference went live; `since` is the instant of their release.
-    fn apply_live(
-        &self,
-        conference: &Conference,
-        live_since: DateTime<Utc>,
-        since: Instant,
-    ) -> Option<Notification> {
-        let per_second = self.inner.config.load().release_per_second;
-        let mut state = self.state();
-        let conferences = &mut state.conferences;
-        let queue = conferences.entry(Arc::new(conference.clone())).or_default();
-        if queue.live_since().is_some() {
-            return None;
-        }
-        let waiting = queue.waiting();
-        let batch = queue.go_live(live_since, per_second);
-        drop(state);
-        tracing::info!(
-            conference = conference.node(),
-            waiting,
-            "conference is live"
-        );
-        Some(self.notification(conference, batch?, since))
-    }
-
-    fn apply_end(&self, conference: &Conference) {
-        let mut state = self.state();
-        let State {
-            conferences,
-            tokens,
-        } = &mut *state;
-        let Some(queue) = conferences.get_mut(conference) else {
-            return;
-        };
-        let was_live = queue.end_live(|token| tokens.remove_reserved(token));
-        if queue.is_idle() {
-            conferences.remove(conference);
-        }
-        drop(state);
-        if was_live {
-            tracing::info!(
-                conference = conference.node(),
-                "conference is no longer live"
-            );
-        }
-    }
-
-    /// Synchronises with the store when it reports a change, when a change is due, and every [`SYNC_INTERVAL`], until
+    /// Makes the changes that are due, and reads the live conferences when another process has changed them, until
     /// `stop`; the first time after `pause`, the result of [`Queue::sync_now`].
     pub(super) async fn sync_loop(&self, mut pause: Duration, stop: &CancellationToken) {
+        let store = &self.inner.store;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = sleep(pause) => {}
-                () = self.inner.store.live_changed() => {}
+                () = sleep(pause) => pause = self.sync().await,
+                () = store.live_due_changed() => pause = self.sync().await,
+                () = store.changed_elsewhere() => pause = self.sync_now().await,
             }
-            pause = self.sync_now().await;
-            self.state().remove_expired();
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = sleep(SYNC_DEBOUNCE) => {}
@@ -195,51 +138,48 @@ impl Queue {
         }
     }
 
-    /// Loads the live conferences from the store; returns the time until the next synchronisation. A failure is logged.
+    /// Makes the changes that are due, and reads the live conferences from the store; returns the time until the next
+    /// change. A failure is logged.
     pub async fn sync_now(&self) -> Duration {
-        let next = match self.sync(clock::now()).await {
-            Ok(()) => self.inner.store.next_live_change().await,
-            Err(error) => Err(error),
-        };
-        match next {
+        self.state().is_stale = true;
+        self.sync().await
+    }
+
+    /// Makes the changes that are due, and reads the live conferences if the state may differ from the store.
+    async fn sync(&self) -> Duration {
+        match self.try_sync().await {
             Ok(next) => clock::pause(next, clock::now(), SYNC_INTERVAL),
             Err(error) => {
-                tracing::warn!(%error, "failed to load live conferences; retrying");
+                tracing::warn!(%error, "failed to synchronise the live conferences; retrying");
                 RETRY_INTERVAL
             }
         }
     }
 
-    /// Makes the state match the store: stores the changes that are due, then applies what is different there.
-    async fn sync(&self, now: DateTime<Utc>) -> Result<(), StoreError> {
-        let _lock = self.inner.sync_lock.lock().await;
-        let since = Instant::now();
-        self.store_due_changes(now).await?;
-        let rows = self.inner.store.live().await?;
-        let live: HashMap<_, _> = rows
-            .into_iter()
-            .map(|row| (row.conference, row.since))
-            .collect();
-        let ended: Vec<_> = {
-            let state = self.state();
-            let conferences = state.conferences.iter();
-            conferences
-                .filter(|(conference, queue)| {
-                    queue.live_since().is_some() && !live.contains_key(conference.as_ref())
-                })
-                .map(|(conference, _)| Arc::clone(conference))
-                .collect()
-        };
-        for conference in &ended {
-            self.apply_end(conference);
+    async fn try_sync(&self) -> Result<Option<DateTime<Utc>>, StoreError> {
+        self.store_due_changes(clock::now()).await?;
+        let is_stale = self.state().is_stale;
+        if is_stale {
+            self.read_live().await?;
         }
-        let live = live.iter();
-        fan_out(
-            live.filter_map(|(conference, live_since)| {
-                self.apply_live(conference, *live_since, since)
-            })
-            .collect(),
-        );
+        self.inner.store.next_live_change().await
+    }
+
+    /// Makes the state match the store, where another process or the former run may have changed it.
+    async fn read_live(&self) -> Result<(), StoreError> {
+        for _ in 0..OPTIMISTIC_READS {
+            let version = self.state().live_version;
+            let rows = self.inner.store.live().await?;
+            if self.inner.replace_live(&rows, version) {
+                return Ok(());
+            }
+        }
+        // While this transaction is open, no change can come between the reading and its result.
+        let tx = self.inner.store.begin().await?;
+        let version = self.state().live_version;
+        let rows = self.inner.store.live().await?;
+        self.inner.replace_live(&rows, version);
+        drop(tx);
         Ok(())
     }
 
@@ -263,5 +203,99 @@ impl Queue {
         tx.set_live(&due.iter().collect::<Vec<_>>(), now, until)
             .await?;
         tx.commit().await
+    }
+}
+
+impl LiveObserver for Inner {
+    fn live_changed(&self, changes: Vec<LiveChange>, begun: Instant) {
+        let mut notifications = Vec::new();
+        let mut state = self.state();
+        state.live_version += 1;
+        for change in changes {
+            match change {
+                LiveChange::Live(LiveRow { conference, since }) => {
+                    notifications.extend(self.apply_live(&mut state, &conference, since, begun));
+                }
+                LiveChange::Ended(conference) => self.apply_end(&mut state, &conference),
+            }
+        }
+        drop(state);
+        fan_out(notifications);
+    }
+}
+
+impl Inner {
+    /// Makes the state match `rows`, unless a transaction has changed it since `version`; returns whether it did.
+    fn replace_live(&self, rows: &[LiveRow], version: u64) -> bool {
+        let begun = Instant::now();
+        let mut state = self.state();
+        if state.live_version != version {
+            return false;
+        }
+        state.is_stale = false;
+        let wanted: HashSet<_> = rows.iter().map(|row| &row.conference).collect();
+        let known = state.conferences.iter();
+        let ended: Vec<_> = known
+            .filter(|(conference, queue)| {
+                queue.live_since().is_some() && !wanted.contains(conference.as_ref())
+            })
+            .map(|(conference, _)| Arc::clone(conference))
+            .collect();
+        for conference in &ended {
+            self.apply_end(&mut state, conference);
+        }
+        let mut notifications = Vec::new();
+        for LiveRow { conference, since } in rows {
+            notifications.extend(self.apply_live(&mut state, conference, *since, begun));
+        }
+        drop(state);
+        fan_out(notifications);
+        true
+    }
+
+    /// The visitors to notify that the conference went live; `since` is the instant of their release.
+    fn apply_live(
+        &self,
+        state: &mut State,
+        conference: &Conference,
+        live_since: DateTime<Utc>,
+        since: Instant,
+    ) -> Option<Notification> {
+        let (now, rate) = (now(), state.rate(&self.config.load()));
+        let key = state.shared_key(conference);
+        let queue = state.conferences.entry(Arc::clone(&key)).or_default();
+        if queue.live_since().is_some() {
+            return None;
+        }
+        let waiting = queue.waiting();
+        let batch = queue.go_live(live_since, rate, now);
+        state.settle(&key, rate, now);
+        tracing::info!(
+            conference = conference.node(),
+            waiting,
+            "conference is live"
+        );
+        Some(self.notification(conference, batch?, since))
+    }
+
+    fn apply_end(&self, state: &mut State, conference: &Conference) {
+        let (now, rate) = (now(), state.rate(&self.config.load()));
+        let key = state.shared_key(conference);
+        let State {
+            conferences,
+            tokens,
+            ..
+        } = state;
+        let Some(queue) = conferences.get_mut(&key) else {
+            return;
+        };
+        let was_live = queue.end_live(|token| tokens.remove_reserved(token));
+        state.settle(&key, rate, now);
+        if was_live {
+            tracing::info!(
+                conference = conference.node(),
+                "conference is no longer live"
+            );
+        }
     }
 }

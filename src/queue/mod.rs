@@ -5,6 +5,8 @@
 //! reconnect, and a stop saves the order of their places. Each entry of a line holds a reference to the session to
 //! notify ([`SubscriberRef`]).
 
+mod agenda;
+pub mod budget;
 mod conference;
 mod fan_out;
 mod limits;
@@ -29,6 +31,8 @@ use crate::config;
 use crate::domain::conference::Conference;
 use crate::metrics::{self, VISITOR_STATES};
 use crate::store::{Store, StoreError};
+use agenda::Agenda;
+use budget::Rate;
 use conference::{Arrival, ConferenceQueue};
 use fan_out::Notification;
 use limits::TokenLimits;
@@ -75,9 +79,6 @@ struct Inner {
     /// `xmpp.muc_prefix`: messages name conferences by their JIDs.
     muc_prefix: String,
     store: Store,
-    /// Held while live conferences are read from the store or changed there, until `state` matches: an older read never
-    /// overwrites a newer change.
-    sync_lock: tokio::sync::Mutex<()>,
     changes: Batcher<PendingChange, (), StoreError>,
     state: Mutex<State>,
 }
@@ -86,6 +87,13 @@ struct Inner {
 struct State {
     conferences: HashMap<Arc<Conference>, ConferenceQueue>,
     tokens: TokenLimits,
+    /// Grows with each transaction that changes which conferences are live.
+    live_version: u64,
+    /// Whether the live conferences may differ from those in the store.
+    is_stale: bool,
+    agenda: Agenda,
+    /// See [`Rate::not_before`].
+    not_before: Option<std::time::Instant>,
 }
 
 /// A visitor's place in the queue. Dropping it leaves the queue; the place stays reserved for
@@ -96,29 +104,41 @@ pub struct QueueTicket {
     conference: Arc<Conference>,
     token: Option<TokenKey>,
     ticket: Ticket,
-    immediate_release: Option<u32>,
+    spread_millis: u32,
+    is_released: bool,
     reserve_place: bool,
+}
+
+/// The current instant of tokio's clock, which tests can pause.
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
 }
 
 impl Queue {
     /// The queue over `store`; `muc_prefix` is `xmpp.muc_prefix`.
     #[must_use]
     pub fn new(store: Store, config: config::Queue, muc_prefix: &str) -> Self {
-        Self {
-            inner: Arc::new(Inner {
-                config: ArcSwap::from_pointee(config),
-                muc_prefix: muc_prefix.to_owned(),
-                store,
-                sync_lock: tokio::sync::Mutex::default(),
-                changes: Batcher::default(),
-                state: Mutex::default(),
-            }),
-        }
+        let inner = Arc::new(Inner {
+            config: ArcSwap::from_pointee(config),
+            muc_prefix: muc_prefix.to_owned(),
+            store,
+            changes: Batcher::default(),
+            state: Mutex::default(),
+        });
+        let observer: Weak<Inner> = Arc::downgrade(&inner);
+        inner.store.observe_live(observer);
+        Self { inner }
     }
 
     /// Replaces the configuration.
     pub fn reload(&self, config: config::Queue) {
+        let mut state = self.state();
+        let rate = state.rate(&config);
         self.inner.config.store(Arc::new(config));
+        let all: Vec<_> = state.conferences.keys().map(Arc::clone).collect();
+        for conference in all {
+            state.settle(&conference, rate, now());
+        }
     }
 
     /// Synchronises with the store and releases visitors, until `stop`; the first synchronisation comes after
@@ -128,11 +148,7 @@ impl Queue {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // No code panics while it holds the lock; if one did, this state is still the best available.
-        self.inner
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.inner.state()
     }
 
     /// Adds a visitor to the line of `conference`; `subscriber` is notified when the visitor is released, unless that is
@@ -151,13 +167,14 @@ impl Queue {
         let config = self.inner.config.load();
         let joined = self.state().join(conference, token, subscriber, &config);
         let (conference, arrival) = joined?;
-        metrics::visitors_released(usize::from(arrival.immediate_release.is_some()));
+        metrics::visitors_released(usize::from(arrival.is_released));
         Ok(QueueTicket {
             queue: self.clone(),
             conference,
             token,
             ticket: arrival.ticket,
-            immediate_release: arrival.immediate_release,
+            spread_millis: arrival.spread_millis,
+            is_released: arrival.is_released,
             reserve_place: true,
         })
     }
@@ -221,6 +238,13 @@ impl Queue {
         }
         (visitors, live)
     }
+}
+
+impl Inner {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No code panics while it holds the lock; if one did, this state is still the best available.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
     fn notification(
         &self,
@@ -228,7 +252,7 @@ impl Queue {
         batch: Batch<SubscriberRef>,
         since: Instant,
     ) -> Notification {
-        let jid = conference.jid(&self.inner.muc_prefix);
+        let jid = conference.jid(&self.muc_prefix);
         Notification {
             subscribers: batch.released,
             body: message::live(&jid, batch.delay_millis).into(),
@@ -249,16 +273,14 @@ impl State {
         if token.is_some() && others >= config.max_per_token {
             return Err(LimitReached);
         }
-        // All visitors of a conference share one key.
-        let conference = match self.conferences.get_key_value(&conference) {
-            Some((shared, _)) => Arc::clone(shared),
-            None => Arc::new(conference),
-        };
+        let (now, rate) = (now(), self.rate(config));
+        let conference = self.shared_key(&conference);
         let queue = self.conferences.entry(Arc::clone(&conference)).or_default();
-        let arrival = queue.join(token, others > 0, config.release_per_second, subscriber);
+        let arrival = queue.join(token, others > 0, rate, now, subscriber);
         if let Some(token) = token {
             self.tokens.join(token, arrival.freed);
         }
+        self.settle(&conference, rate, now);
         Ok((conference, arrival))
     }
 
@@ -266,29 +288,51 @@ impl State {
         let Some(queue) = self.conferences.get_mut(&ticket.conference) else {
             return;
         };
+        let (now, grace) = (now(), config.reconnect_grace);
         let place = queue.leave(ticket.token, ticket.ticket);
         if let Some(token) = ticket.token {
-            let grace = config.reconnect_grace;
             let place = place.filter(|_| ticket.reserve_place && !grace.is_zero());
             let is_reserved = self
                 .tokens
                 .leave(token, place.is_some(), config.max_per_token);
             if let Some(place) = place.filter(|_| is_reserved) {
-                queue.reserve(token, place, ticket.immediate_release, grace);
+                let joining = ticket.immediate_release().unwrap_or(0);
+                let duration = grace + Duration::from_millis(joining.into());
+                let spread = ticket.spread_millis.saturating_mul(2);
+                queue.reserve(token, place, spread, now, duration);
             }
         }
-        if queue.is_idle() {
-            self.conferences.remove(&ticket.conference);
+        let rate = self.rate(config);
+        self.settle(&ticket.conference, rate, now);
+    }
+
+    fn rate(&self, config: &config::Queue) -> Rate {
+        Rate {
+            per_second: config.release_per_second,
+            not_before: self.not_before,
         }
     }
 
-    /// Removes the reserved places whose time has passed, and idle conferences.
-    fn remove_expired(&mut self) {
-        let tokens = &mut self.tokens;
-        self.conferences.retain(|_, queue| {
-            queue.remove_expired(|token| tokens.remove_reserved(token));
-            !queue.is_idle()
-        });
+    /// The key that all visitors of a conference share.
+    fn shared_key(&self, conference: &Conference) -> Arc<Conference> {
+        match self.conferences.get_key_value(conference) {
+            Some((shared, _)) => Arc::clone(shared),
+            None => Arc::new(conference.clone()),
+        }
+    }
+
+    /// Drops a conference that is idle, or puts it into the agenda; call it after each change of the conference.
+    fn settle(&mut self, conference: &Arc<Conference>, rate: Rate, now: std::time::Instant) {
+        let Some(queue) = self.conferences.get_mut(conference) else {
+            return;
+        };
+        let (from, to) = queue.schedule(rate, now);
+        if queue.is_idle(now) {
+            self.agenda.move_entry(conference, from, None);
+            self.conferences.remove(conference);
+        } else {
+            self.agenda.move_entry(conference, from, to);
+        }
     }
 }
 
@@ -302,7 +346,7 @@ impl QueueTicket {
     /// If the visitor does not have to wait: the time over which it spreads its joining, in milliseconds.
     #[must_use]
     pub fn immediate_release(&self) -> Option<u32> {
-        self.immediate_release
+        self.is_released.then_some(self.spread_millis)
     }
 
     /// Leaves the queue without a reserved place.

@@ -1,44 +1,58 @@
-//! Releases the waiting visitors of live conferences at the configured rate.
+//! Releases the waiting visitors of live conferences when their turn comes.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
-use super::Queue;
 use super::fan_out::fan_out;
-use super::line::BATCH_MILLIS;
+use super::{Inner, Queue, State, now};
 
 impl Queue {
-    /// Releases one batch a second for each live conference, until `stop`.
+    /// Does what is due for each conference, until `stop`.
     pub(super) async fn release_loop(&self, stop: &CancellationToken) {
-        let mut second = interval(Duration::from_millis(u64::from(BATCH_MILLIS)));
-        second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let changed = self.inner.state().agenda.changed();
         loop {
+            let next = self.inner.state().agenda.first();
+            let due = async {
+                match next {
+                    Some(at) => sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 () = stop.cancelled() => return,
-                _ = second.tick() => self.release_next(),
+                () = due => self.inner.release_due(now()),
+                () = changed.notified() => {}
             }
         }
     }
+}
 
-    fn release_next(&self) {
-        let per_second = self.inner.config.load().release_per_second;
-        let batches: Vec<_> = self
-            .state()
-            .conferences
-            .iter_mut()
-            .filter_map(|(conference, queue)| {
-                Some((Arc::clone(conference), queue.tick(per_second)?))
-            })
-            .collect();
-        let now = Instant::now();
-        fan_out(
-            batches
-                .into_iter()
-                .map(|(conference, batch)| self.notification(&conference, batch, now))
-                .collect(),
-        );
+impl Inner {
+    /// Releases the batches that are due, and removes the reserved places whose time has passed.
+    fn release_due(&self, now: Instant) {
+        let config = self.config.load();
+        let mut state = self.state();
+        let rate = state.rate(&config);
+        let mut batches = Vec::new();
+        for conference in state.agenda.take_due(now) {
+            let State {
+                conferences,
+                tokens,
+                ..
+            } = &mut *state;
+            if let Some(queue) = conferences.get_mut(&conference) {
+                let batch = queue.advance(rate, now, |token| tokens.remove_reserved(token));
+                batches.extend(batch.map(|batch| (Arc::clone(&conference), batch)));
+            }
+            state.settle(&conference, rate, now);
+        }
+        drop(state);
+        let notifications = batches
+            .into_iter()
+            .map(|(conference, batch)| self.notification(&conference, batch, now.into()));
+        fan_out(notifications.collect());
     }
 }

@@ -60,7 +60,7 @@ impl Reservations {
             }
             other => other?,
         };
-        self.revise(&mut tx, &[&booking.draft.conference], now)
+        self.revise(&mut tx, &[&booking.draft.conference], None, now)
             .await?;
         tx.commit().await?;
         self.inner.ends_changed.notify_one();
@@ -104,7 +104,9 @@ impl Reservations {
             other => other.map_err(store)?,
         };
         let rooms = [&before.draft.conference, &booking.draft.conference];
-        self.revise(&mut tx, &rooms, now).await.map_err(store)?;
+        self.revise(&mut tx, &rooms, Some(&before), now)
+            .await
+            .map_err(store)?;
         tx.commit().await.map_err(store)?;
         self.inner.ends_changed.notify_one();
         Ok(booking)
@@ -119,7 +121,7 @@ impl Reservations {
         let mut tx = self.inner.store.begin().await?;
         let before = tx.booking(id).await?.ok_or(BookingError::Unknown(id))?;
         tx.delete_booking(id).await?;
-        self.revise(&mut tx, &[&before.draft.conference], now)
+        self.revise(&mut tx, &[&before.draft.conference], Some(&before), now)
             .await?;
         tx.commit().await?;
         self.inner.ends_changed.notify_one();
@@ -145,19 +147,27 @@ impl Reservations {
         self.inner.store.bookings(filter).await
     }
 
-    /// Applies the bookings of these rooms to their running allocations.
+    /// Applies the bookings of these rooms to their running allocations; `before` is the booking that was changed or
+    /// cancelled, as it was.
     async fn revise(
         &self,
         tx: &mut Tx,
         rooms: &[&Conference],
+        before: Option<&Booking>,
         now: DateTime<Utc>,
     ) -> Result<(), StoreError> {
         for room in rooms {
+            let bookings = tx.bookings_ahead(room, now).await?;
             let running = tx.unended(room).await?;
             let Some(running) = running.filter(|running| !running.is_over(now)) else {
+                // A conference can be live before its room is opened.
+                let was_open =
+                    before.is_some_and(|it| it.draft.conference == **room && self.is_open(it, now));
+                if was_open && !bookings.iter().any(|it| self.is_open(it, now)) {
+                    tx.end_live(&[room]).await?;
+                }
                 continue;
             };
-            let bookings = tx.bookings_ahead(room, now).await?;
             match policy::revise(&running, &bookings, &self.inner.rules, now) {
                 Some(terms) => tx.revise_allocation(running.id, &terms).await?,
                 None => {
@@ -167,6 +177,11 @@ impl Reservations {
             }
         }
         Ok(())
+    }
+
+    /// Whether the room can be opened under this booking.
+    fn is_open(&self, booking: &Booking, now: DateTime<Utc>) -> bool {
+        booking.opens_at(self.inner.rules.early_start) <= now && !booking.is_over(now)
     }
 
     /// Refuses bookings where an upstream decides: they would have no effect.

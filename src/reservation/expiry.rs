@@ -1,11 +1,11 @@
-//! Conferences end: by request, or in the expiry loop when their time is up. The loop also purges old records.
+//! Conferences end: by request, or in the expiry loop when their time is up. Another loop purges old records.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{Backend, Reservations, whole_seconds};
@@ -14,8 +14,10 @@ use crate::clock;
 use crate::domain::allocation::{AllocationId, EndReason};
 use crate::store::{StoreError, Tx};
 
-/// The longest pause between two runs: also how often old records are purged.
+/// The longest pause between two runs: the wall clock may be set.
 const MAX_INTERVAL: Duration = Duration::from_secs(60);
+/// How often old records are purged.
+const PURGE_INTERVAL: Duration = Duration::from_secs(60);
 /// The shortest pause between two runs, even if the wall clock jumps.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
 /// The pause after the database failed.
@@ -80,7 +82,7 @@ impl Reservations {
         }
     }
 
-    /// Runs the background tasks until `stop`: the expiry loop, and those of the gateway.
+    /// Runs the background tasks until `stop`: the expiry and purge loops, and those of the gateway.
     ///
     /// No answer depends on the expiry loop: an allocation past its end counts as over whether or not the loop
     /// has run.
@@ -90,7 +92,11 @@ impl Reservations {
                 gateway.run(stop.clone()).await;
             }
         };
-        tokio::join!(self.expire_loop(stop.clone()), backend);
+        tokio::join!(
+            self.expire_loop(stop.clone()),
+            self.purge_loop(stop.clone()),
+            backend
+        );
     }
 
     async fn expire_loop(&self, stop: CancellationToken) {
@@ -120,17 +126,50 @@ impl Reservations {
     }
 
     async fn expire(&self, now: DateTime<Utc>) -> Result<(), StoreError> {
-        let config = &self.inner.config;
-        let oldest = now - whole_seconds(config.decision_retention);
         let mut tx = self.inner.store.begin().await?;
         let ended = tx.end_expired(now).await?;
-        tx.purge_allocations(oldest).await?;
-        tx.purge_decisions(oldest, config.decisions_max).await?;
         tx.commit().await?;
         if ended > 0 {
             tracing::info!(allocations = ended, "conferences ended: their time is up");
         }
         Ok(())
+    }
+
+    /// Purges old records now and then, until `stop`.
+    async fn purge_loop(&self, stop: CancellationToken) {
+        let mut every = interval(PURGE_INTERVAL);
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = every.tick() => {}
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                purged = self.purge(clock::now()) => if let Err(error) = purged {
+                    tracing::warn!(%error, "failed to purge old records; retrying");
+                }
+            }
+        }
+    }
+
+    /// Deletes records that are older than the configuration wants, in portions that other transactions come between.
+    async fn purge(&self, now: DateTime<Utc>) -> Result<(), StoreError> {
+        let config = &self.inner.config;
+        let oldest = now - whole_seconds(config.decision_retention);
+        loop {
+            let begun = Instant::now();
+            let mut tx = self.inner.store.begin().await?;
+            let mut more = tx.purge_allocations(oldest).await?;
+            more |= tx.purge_decisions(oldest, config.decisions_max).await?;
+            more |= tx.purge_upstream(oldest).await?;
+            tx.commit().await?;
+            if !more {
+                return Ok(());
+            }
+            // Half of the disk's time is for others.
+            sleep(begun.elapsed()).await;
+        }
     }
 
     /// How long it is until the next allocation expires; at most [`MAX_INTERVAL`].

@@ -152,31 +152,23 @@ impl Reservations {
         }
     }
 
-    /// Whether visitors of this conference wait in the queue: an option of its running allocation, or else of
-    /// the booking under which it can be opened.
+    /// For each of these conferences, whether its visitors wait in the queue: an option of its running allocation, or
+    /// else of the booking under which it can be opened.
     ///
     /// # Errors
     ///
     /// When the database can't be read.
-    pub async fn has_queue(
+    pub async fn have_queue(
         &self,
-        conference: &Conference,
+        conferences: &[&Conference],
         now: DateTime<Utc>,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Vec<bool>, StoreError> {
         if let Backend::Gateway(gateway) = &self.backend {
-            return gateway.has_queue(conference, now).await;
+            return gateway.have_queue(conferences, now).await;
         }
+        let starts_by = now + self.inner.rules.early_start;
         let store = &self.inner.store;
-        let running = store.unended(conference).await?;
-        if let Some(running) = running.filter(|running| !running.is_over(now)) {
-            return Ok(running.options.waiting_queue);
-        }
-        let bookings = store.bookings_ahead(conference, now).await?;
-        let early_start = self.inner.rules.early_start;
-        let next = bookings
-            .first()
-            .filter(|booking| booking.opens_at(early_start) <= now);
-        Ok(next.is_some_and(|booking| booking.draft.options.waiting_queue))
+        store.have_queue(conferences, now, starts_by).await
     }
 
     /// Lists decisions, newest first.

@@ -90,23 +90,24 @@ pub async fn open(config: &Config) -> Result<Reservations, ServeError> {
 ///
 /// [`ServeError::Store`]; the file does not exist then.
 pub async fn back_up(config: &Config, file: &Path) -> Result<(), ServeError> {
-    let url = &config.database.url;
-    store::back_up(url, file)
-        .await
-        .map_err(|error| ServeError::Store {
-            url: url.clone(),
-            error,
-        })
+    let made = store::back_up(&config.database.url, file).await;
+    made.map_err(|error| store_failed(config, error))
 }
 
-pub(super) async fn open_store(config: &Config) -> Result<Store, ServeError> {
-    let url = &config.database.url;
-    Store::open(url, &config.xmpp.domain)
-        .await
-        .map_err(|error| ServeError::Store {
-            url: url.clone(),
-            error,
-        })
+async fn open_store(config: &Config) -> Result<Store, ServeError> {
+    let opened = Store::open(&config.database.url, &config.xmpp.domain).await;
+    opened.map_err(|error| store_failed(config, error))
+}
+
+/// Opens the database for the one process that serves it.
+pub(super) async fn open_store_to_serve(config: &Config) -> Result<Store, ServeError> {
+    let opened = Store::open_to_serve(&config.database.url, &config.xmpp.domain).await;
+    opened.map_err(|error| store_failed(config, error))
+}
+
+fn store_failed(config: &Config, error: StoreError) -> ServeError {
+    let url = config.database.url.clone();
+    ServeError::Store { url, error }
 }
 
 pub(super) fn session_context(

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
 use crate::config::{self, Config};
@@ -19,8 +19,9 @@ use crate::queue::Queue;
 use crate::reservation::Reservations;
 use crate::session::limits::ConnectionLimits;
 use crate::session::runtime::SessionRuntime;
+use crate::store::Store;
 pub use build::ServeError;
-use build::{open_store, secret, service_auth, session_context};
+use build::{open_store_to_serve, secret, service_auth, session_context};
 pub use health::Liveness;
 
 /// A running service. It continues when this is dropped; [`Service::stop`] ends it.
@@ -31,6 +32,7 @@ pub struct Service {
     is_on_loopback: bool,
     shared: Arc<Shared>,
     queue: Queue,
+    store: Store,
     background_tasks: TaskTracker,
 }
 
@@ -59,14 +61,14 @@ impl Service {
     /// [`ServeError`] if a part can't be built.
     pub async fn start(listener: TcpListener, config: Config) -> Result<Self, ServeError> {
         metrics::init();
-        let store = open_store(&config).await?;
+        let store = open_store_to_serve(&config).await?;
         let section = Arc::new(config.reservations.clone());
         let reservations = Reservations::new(store.clone(), section)?;
         let address = listener.local_addr().unwrap_or(config.server.listen);
         let is_on_loopback = address.ip().to_canonical().is_loopback();
         let mut auth = service_auth(&config, secret(&config)?.as_ref())?;
         auth.open &= is_on_loopback;
-        let queue = Queue::new(store, config.queue.clone(), &config.xmpp.muc_prefix);
+        let queue = Queue::new(store.clone(), config.queue.clone(), &config.xmpp.muc_prefix);
         let next_sync = load_queue(&queue).await;
         tracing::info!(%address, domain = config.xmpp.domain, "listening");
         if auth.open {
@@ -83,6 +85,7 @@ impl Service {
             is_on_loopback,
             shared: Arc::new(shared),
             queue,
+            store,
             background_tasks: TaskTracker::new(),
             config,
         };
@@ -97,6 +100,8 @@ impl Service {
         tasks.spawn(async move { reservations.run(stop).await });
         let (queue, stop) = (self.queue.clone(), self.shared.stop.clone());
         tasks.spawn(async move { queue.run(next_sync, stop).await });
+        let (store, stop) = (self.store.clone(), self.shared.stop.clone());
+        tasks.spawn(async move { store.watch(stop).await });
         let timers = Arc::clone(&self.shared.sessions.load().timers);
         let stop = self.shared.stop.clone();
         tasks.spawn(async move { timers.run(stop).await });
@@ -145,6 +150,7 @@ impl Service {
     /// Stops: accepts no more connections, and waits up to `server.shutdown_grace` for the open ones to end.
     pub async fn stop(self) {
         tracing::info!("stopping");
+        let stopped_at = Instant::now();
         self.shared.stop.cancel();
         self.background_tasks.close();
         self.shared.connections.close();
@@ -157,7 +163,7 @@ impl Service {
                 "server.shutdown_grace has passed; closing the remaining connections"
             );
         }
-        match self.queue.save_places().await {
+        match self.queue.save_places(stopped_at).await {
             Ok(0) => {}
             Ok(places) => tracing::info!(places, "saved the order of the waiting visitors"),
             Err(error) => {

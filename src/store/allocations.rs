@@ -4,12 +4,12 @@ use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row, Sqlite, SqliteExecutor};
+use sqlx::{QueryBuilder, Row, Sqlite};
 
 use super::bookings::options;
 use super::{
-    ROWS, Result, Store, StoreError, Tx, allocation_id, conference, instant, push_values_as_table,
-    tenant_of,
+    PURGE_ROWS, ROWS, Result, Store, StoreError, Tx, allocation_id, conference, instant, is_full,
+    push_values_as_table, tenant_of,
 };
 use crate::domain::allocation::{Allocation, AllocationId, EndReason};
 use crate::domain::booking::BookingId;
@@ -35,20 +35,6 @@ fn allocation(row: &SqliteRow, domain: &str) -> Result<Allocation> {
     })
 }
 
-async fn unended(
-    executor: impl SqliteExecutor<'_>,
-    conference: &Conference,
-    domain: &str,
-) -> Result<Option<Allocation>> {
-    sqlx::query("SELECT * FROM allocation WHERE room = $1 AND tenant = $2 AND ended_at IS NULL")
-        .bind(conference.room())
-        .bind(tenant_of(conference))
-        .fetch_optional(executor)
-        .await?
-        .map(|row| allocation(&row, domain))
-        .transpose()
-}
-
 /// An allocation to insert.
 #[derive(Clone, Debug)]
 pub(crate) struct NewAllocation<'a> {
@@ -68,9 +54,66 @@ fn push_ids(statement: &mut QueryBuilder<Sqlite>, ids: &[AllocationId]) {
 }
 
 impl Store {
-    /// The allocation of this room that is not marked as ended; it may be past its end.
-    pub(crate) async fn unended(&self, conference: &Conference) -> Result<Option<Allocation>> {
-        unended(&self.read, conference, &self.domain).await
+    /// For each of these conferences, whether it has a waiting queue: an option of its running allocation, or else of its
+    /// next booking, if that starts at or before `starts_by`.
+    pub(crate) async fn have_queue(
+        &self,
+        conferences: &[&Conference],
+        now: DateTime<Utc>,
+        starts_by: DateTime<Utc>,
+    ) -> Result<Vec<bool>> {
+        let (now, starts_by) = (now.timestamp_millis(), starts_by.timestamp_millis());
+        self.are_matched(conferences, |select| {
+            select
+                .push(
+                    " LEFT JOIN allocation AS a
+                        ON a.tenant = wanted.column2 AND a.room = wanted.column3
+                       AND a.ended_at IS NULL AND a.ends_at > ",
+                )
+                .push_bind(now)
+                .push(
+                    " LEFT JOIN booking AS b ON b.id = (
+                          SELECT id FROM booking
+                          WHERE tenant = wanted.column2 AND room = wanted.column3
+                            AND (ends_at IS NULL OR ends_at > ",
+                )
+                .push_bind(now)
+                .push(
+                    ") ORDER BY starts_at, id LIMIT 1)
+                      WHERE (a.waiting_queue <> 0)
+                         OR (a.id IS NULL AND b.waiting_queue <> 0 AND b.starts_at <= ",
+                )
+                .push_bind(starts_by)
+                .push(")");
+        })
+        .await
+    }
+
+    /// For each of these conferences, whether it is among the rows that `push_rest` selects from `wanted`, which has its
+    /// number, tenant and room.
+    pub(super) async fn are_matched(
+        &self,
+        conferences: &[&Conference],
+        push_rest: impl Fn(&mut QueryBuilder<Sqlite>),
+    ) -> Result<Vec<bool>> {
+        let mut matched = vec![false; conferences.len()];
+        for (some, matched) in conferences.chunks(ROWS).zip(matched.chunks_mut(ROWS)) {
+            let mut select = QueryBuilder::new("SELECT wanted.column1 AS number FROM (");
+            select.push_values(some.iter().enumerate(), |mut row, (number, conference)| {
+                row.push_bind(i64::try_from(number).unwrap_or_default())
+                    .push_bind(tenant_of(conference).to_owned())
+                    .push_bind(conference.room().to_owned());
+            });
+            select.push(") AS wanted");
+            push_rest(&mut select);
+            for row in select.build().fetch_all(&self.read).await? {
+                let number = usize::try_from(row.try_get::<i64, _>("number")?);
+                if let Some(matched) = number.ok().and_then(|number| matched.get_mut(number)) {
+                    *matched = true;
+                }
+            }
+        }
+        Ok(matched)
     }
 
     /// The allocation with this id, running or over.
@@ -114,7 +157,13 @@ impl Tx {
 
     /// The allocation of this room that is not marked as ended; it may be past its end.
     pub(crate) async fn unended(&mut self, conference: &Conference) -> Result<Option<Allocation>> {
-        unended(&mut *self.transaction, conference, &self.domain).await
+        sqlx::query("SELECT * FROM allocation WHERE room = $1 AND tenant = $2 AND ended_at IS NULL")
+            .bind(conference.room())
+            .bind(tenant_of(conference))
+            .fetch_optional(&mut *self.transaction)
+            .await?
+            .map(|row| allocation(&row, &self.domain))
+            .transpose()
     }
 
     /// The same for many rooms, each named once.
@@ -241,9 +290,9 @@ impl Tx {
                      SELECT tenant, room FROM allocation WHERE ended_at IS NULL AND id IN (",
             );
             push_ids(&mut delete, some);
-            delete.push("))");
-            let live = delete.build().execute(&mut *self.transaction).await?;
-            self.touches_live |= live.rows_affected() > 0;
+            delete.push(")) RETURNING room, tenant");
+            let rows = delete.build().fetch_all(&mut *self.transaction).await?;
+            self.live_ended(&rows)?;
             let mut update = QueryBuilder::<Sqlite>::new("UPDATE allocation SET ended_at = ");
             update
                 .push_bind(now.timestamp_millis())
@@ -262,17 +311,16 @@ impl Tx {
 
     /// Ends every allocation that is past its end; returns how many.
     pub(crate) async fn end_expired(&mut self, now: DateTime<Utc>) -> Result<u64> {
-        let live = sqlx::query(
-            "DELETE FROM live WHERE EXISTS (
-                 SELECT 1 FROM allocation AS a
-                 WHERE a.ended_at IS NULL AND a.ends_at <= $1
-                   AND a.room = live.room AND a.tenant = live.tenant
-             )",
+        let rows = sqlx::query(
+            "DELETE FROM live WHERE (tenant, room) IN (
+                 SELECT tenant, room FROM allocation WHERE ended_at IS NULL AND ends_at <= $1
+             )
+             RETURNING room, tenant",
         )
         .bind(now.timestamp_millis())
-        .execute(&mut *self.transaction)
+        .fetch_all(&mut *self.transaction)
         .await?;
-        self.touches_live |= live.rows_affected() > 0;
+        self.live_ended(&rows)?;
         let done = sqlx::query(
             "UPDATE allocation SET ended_at = ends_at, end_reason = $1, password = NULL
              WHERE ended_at IS NULL AND ends_at <= $2",
@@ -284,12 +332,16 @@ impl Tx {
         Ok(done.rows_affected())
     }
 
-    /// Deletes allocations that ended before `before`.
-    pub(crate) async fn purge_allocations(&mut self, before: DateTime<Utc>) -> Result<u64> {
-        let done = sqlx::query("DELETE FROM allocation WHERE ended_at < $1")
-            .bind(before.timestamp_millis())
-            .execute(&mut *self.transaction)
-            .await?;
-        Ok(done.rows_affected())
+    /// Deletes allocations that ended before `before`, at most [`PURGE_ROWS`]; returns whether there may be more.
+    pub(crate) async fn purge_allocations(&mut self, before: DateTime<Utc>) -> Result<bool> {
+        let done = sqlx::query(
+            "DELETE FROM allocation
+             WHERE id IN (SELECT id FROM allocation WHERE ended_at < $1 LIMIT $2)",
+        )
+        .bind(before.timestamp_millis())
+        .bind(PURGE_ROWS)
+        .execute(&mut *self.transaction)
+        .await?;
+        Ok(is_full(&done))
     }
 }

@@ -98,38 +98,7 @@ async fn booking_by_id(
         .transpose()
 }
 
-async fn bookings_ahead(
-    executor: impl SqliteExecutor<'_>,
-    conference: &Conference,
-    now: DateTime<Utc>,
-    domain: &str,
-) -> Result<Vec<Booking>> {
-    sqlx::query(
-        "SELECT * FROM booking
-         WHERE room = $1 AND tenant = $2 AND (ends_at IS NULL OR ends_at > $3)
-         ORDER BY starts_at, id
-         LIMIT 16",
-    )
-    .bind(conference.room())
-    .bind(tenant_of(conference))
-    .bind(now.timestamp_millis())
-    .fetch_all(executor)
-    .await?
-    .iter()
-    .map(|row| booking(row, domain))
-    .collect()
-}
-
 impl Store {
-    /// The bookings of a room that are not over at `now`, in order of their start.
-    pub(crate) async fn bookings_ahead(
-        &self,
-        conference: &Conference,
-        now: DateTime<Utc>,
-    ) -> Result<Vec<Booking>> {
-        bookings_ahead(&self.read, conference, now, &self.domain).await
-    }
-
     /// The booking with this id.
     ///
     /// # Errors
@@ -242,7 +211,20 @@ impl Tx {
         conference: &Conference,
         now: DateTime<Utc>,
     ) -> Result<Vec<Booking>> {
-        bookings_ahead(&mut *self.transaction, conference, now, &self.domain).await
+        sqlx::query(
+            "SELECT * FROM booking
+             WHERE room = $1 AND tenant = $2 AND (ends_at IS NULL OR ends_at > $3)
+             ORDER BY starts_at, id
+             LIMIT 16",
+        )
+        .bind(conference.room())
+        .bind(tenant_of(conference))
+        .bind(now.timestamp_millis())
+        .fetch_all(&mut *self.transaction)
+        .await?
+        .iter()
+        .map(|row| booking(row, &self.domain))
+        .collect()
     }
 
     /// Inserts a booking; [`StoreError::Overlap`] if the room is booked already.
@@ -260,7 +242,7 @@ impl Tx {
             .bind(now.timestamp_millis())
             .fetch_one(&mut *self.transaction)
             .await?;
-        self.touches_live |= draft.auto_live.is_some();
+        self.due_changed |= draft.auto_live.is_some();
         let id = BookingId(row.try_get("id")?);
         Ok(Booking {
             id,
@@ -288,7 +270,7 @@ impl Tx {
             .bind(before.id.0)
             .execute(&mut *self.transaction)
             .await?;
-        self.touches_live |= draft.auto_live.is_some();
+        self.due_changed |= draft.auto_live.is_some();
         Ok(Booking {
             id: before.id,
             draft,

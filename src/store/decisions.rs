@@ -4,7 +4,9 @@ use chrono::{DateTime, Utc};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite};
 
-use super::{ROWS, Result, Store, Tx, allocation_id, conference, instant, tenant_of};
+use super::{
+    PURGE_ROWS, ROWS, Result, Store, Tx, allocation_id, conference, instant, is_full, tenant_of,
+};
 use crate::domain::allocation::{Allocation, AllocationId};
 use crate::domain::booking::BookingId;
 use crate::domain::conference::Conference;
@@ -184,16 +186,32 @@ impl Tx {
         Ok(())
     }
 
-    /// Deletes decisions made before `before`, and the oldest ones beyond `max` rows.
-    pub(crate) async fn purge_decisions(&mut self, before: DateTime<Utc>, max: u64) -> Result<u64> {
-        let done = sqlx::query(
+    /// Deletes decisions made before `before`, and the oldest ones beyond `max` rows: at most [`PURGE_ROWS`] for either
+    /// reason. Returns whether there may be more.
+    pub(crate) async fn purge_decisions(
+        &mut self,
+        before: DateTime<Utc>,
+        max: u64,
+    ) -> Result<bool> {
+        let old = sqlx::query(
             "DELETE FROM decision
-             WHERE decided_at < $1 OR id <= (SELECT MAX(id) FROM decision) - $2",
+             WHERE id IN (SELECT id FROM decision WHERE decided_at < $1 LIMIT $2)",
         )
         .bind(before.timestamp_millis())
-        .bind(i64::try_from(max).unwrap_or(i64::MAX))
+        .bind(PURGE_ROWS)
         .execute(&mut *self.transaction)
         .await?;
-        Ok(done.rows_affected())
+        let surplus = sqlx::query(
+            "DELETE FROM decision
+             WHERE id IN (
+                 SELECT id FROM decision WHERE id <= (SELECT MAX(id) FROM decision) - $1
+                 ORDER BY id LIMIT $2
+             )",
+        )
+        .bind(i64::try_from(max).unwrap_or(i64::MAX))
+        .bind(PURGE_ROWS)
+        .execute(&mut *self.transaction)
+        .await?;
+        Ok(is_full(&old) || is_full(&surplus))
     }
 }

@@ -12,14 +12,15 @@ mod live;
 mod outbox;
 mod places;
 pub mod sqlite;
+mod watch;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use sqlx::sqlite::SqliteQueryResult;
 use sqlx::{QueryBuilder, Sqlite, SqlitePool};
 use thiserror::Error;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::batch::WorkerCrashed;
@@ -30,20 +31,26 @@ pub(crate) use allocations::NewAllocation;
 pub use bookings::{BookingFilter, Cursor};
 pub(crate) use decisions::DecisionLogEntry;
 pub use decisions::{DecisionFilter, DecisionRow};
+use live::LiveNotifier;
+pub(crate) use live::{LiveChange, LiveObserver, LiveRow};
 pub use outbox::OutboxEntry;
 pub(crate) use outbox::UpstreamRow;
 pub(crate) use places::PlaceRow;
-use sqlite::{Transaction, Writer};
+use sqlite::{DatabaseFile, ServiceLock, Transaction, Writer};
 
 /// The rows of one statement: SQLite allows 32,766 values.
 const ROWS: usize = 1000;
+/// The rows that one transaction purges, so that others come between.
+const PURGE_ROWS: i64 = 1000;
 
 /// The handle to the database. Cheap to clone; every clone is the same database.
 #[derive(Clone, Debug)]
 pub struct Store {
     write: Writer,
     read: SqlitePool,
-    live_changed: Arc<Notify>,
+    live: Arc<LiveNotifier>,
+    file: Arc<DatabaseFile>,
+    lock: Option<Arc<ServiceLock>>,
     domain: Arc<str>,
 }
 
@@ -51,9 +58,13 @@ pub struct Store {
 #[derive(Debug)]
 pub struct Tx {
     transaction: Transaction,
-    live_changed: Arc<Notify>,
+    live: Arc<LiveNotifier>,
+    file: Arc<DatabaseFile>,
     domain: Arc<str>,
-    touches_live: bool,
+    begun: Instant,
+    /// For the observer.
+    live_changes: Vec<LiveChange>,
+    due_changed: bool,
 }
 
 /// What can go wrong with the database.
@@ -69,6 +80,31 @@ pub enum StoreError {
     /// try may succeed.
     #[error("the database can't be used right now: {0}")]
     Unavailable(#[source] sqlx::Error),
+    /// The file of the database is gone, or another one is in its place: what is written now would be lost.
+    #[error(
+        "the database file {} was {change} while usher has it open: what is written now would be lost; put the file back, or restart usher to use what is at its path", path.display()
+    )]
+    FileLost {
+        /// The file.
+        path: PathBuf,
+        /// What happened to it: removed or replaced.
+        change: &'static str,
+    },
+    /// Another process serves the database.
+    #[error(
+        "another usher serves the database {} already ({process}): stop it, or give each its own database.url", path.display()
+    )]
+    Served {
+        /// The file.
+        path: PathBuf,
+        /// The other process.
+        process: String,
+    },
+    /// The file is no database of usher, and is not new.
+    #[error(
+        "the file has no tables of usher, and is not new: restore a backup, remove the file to begin with a new database, or set database.url to another file"
+    )]
+    Foreign,
     /// A row has a value that this version can't read.
     #[error("the database holds {0}, which this version can't read")]
     Corrupt(String),
@@ -122,8 +158,10 @@ pub type Result<T> = std::result::Result<T, StoreError>;
 /// The version of a database's schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Schema {
-    /// There is no database, or it is empty.
+    /// There is no database, or its file is empty.
     Missing,
+    /// The database has no tables of usher.
+    Foreign,
     /// The schema of an earlier version: opening the database brings it up to date.
     Earlier,
     /// The schema of this version.
@@ -167,9 +205,24 @@ impl Store {
         Ok(Self {
             write,
             read,
-            live_changed: Arc::default(),
+            live: Arc::default(),
+            file: Arc::new(DatabaseFile::opened(url)),
+            lock: None,
             domain: domain.into(),
         })
+    }
+
+    /// Like [`Store::open`], for the one process that serves the database. Commands may use it at the same time.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Store::open`], and [`StoreError::Served`] if another process serves it.
+    pub async fn open_to_serve(url: &str, domain: &str) -> Result<Self> {
+        // Before the migrations, which the other process would not expect.
+        let lock = ServiceLock::acquire(url)?;
+        let store = Self::open(url, domain).await?;
+        let lock = lock.map(Arc::new);
+        Ok(Self { lock, ..store })
     }
 
     /// Begins a transaction that may write. What is read in it holds until it is committed, since no other
@@ -177,23 +230,22 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Unavailable`] if the transactions before it take too long.
+    /// [`StoreError::Unavailable`] if the transactions before it take too long, [`StoreError::FileLost`] if the file of
+    /// the database is gone.
     pub async fn begin(&self) -> Result<Tx> {
-        let started = Instant::now();
+        self.file.check()?;
+        let begun = Instant::now();
         let transaction = self.write.begin().await?;
-        metrics::observe_store_wait("turn", started.elapsed());
+        metrics::observe_store_wait("turn", begun.elapsed());
         Ok(Tx {
             transaction,
-            live_changed: Arc::clone(&self.live_changed),
+            live: Arc::clone(&self.live),
+            file: Arc::clone(&self.file),
             domain: Arc::clone(&self.domain),
-            touches_live: false,
+            begun,
+            live_changes: Vec::new(),
+            due_changed: false,
         })
-    }
-
-    /// Waits until a transaction has changed which conferences are live, or when the next one goes live by
-    /// itself. The notification is a hint; the state is in the table.
-    pub(crate) async fn live_changed(&self) {
-        self.live_changed.notified().await;
     }
 
     /// Checks that the database can be written durably at this moment.
@@ -214,23 +266,31 @@ impl Store {
     pub async fn close(&self) {
         self.read.close().await;
         self.write.close().await;
+        if let Some(lock) = &self.lock {
+            lock.release();
+        }
     }
 }
 
 impl Tx {
-    /// Makes all changes of this transaction durable.
+    /// Makes all changes of this transaction durable, and reports those of live conferences to the observer.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Unavailable`] if they can't be written; nothing was changed then.
-    pub async fn commit(self) -> Result<()> {
+    /// [`StoreError::Unavailable`] if they can't be written, [`StoreError::FileLost`] if they would be lost; nothing was
+    /// changed then.
+    pub async fn commit(mut self) -> Result<()> {
+        self.file.check()?;
         let started = Instant::now();
         // In a task of its own: a caller that is dropped meanwhile must not lose the notification.
         let committed = tokio::spawn(async move {
             self.transaction.commit().await?;
-            if self.touches_live {
-                self.live_changed.notify_one();
+            self.live.notify(self.live_changes, self.begun);
+            if self.due_changed {
+                self.live.due_changed.notify_one();
             }
+            // The next transaction begins when this one is dropped, after the notification.
+            drop(self.transaction);
             Ok(())
         });
         let committed = committed.await.unwrap_or(Err(sqlx::Error::WorkerCrashed));
@@ -240,6 +300,11 @@ impl Tx {
             StoreError::Unavailable(error)
         })
     }
+}
+
+/// Whether a statement deleted [`PURGE_ROWS`], so that there may be more.
+fn is_full(deleted: &SqliteQueryResult) -> bool {
+    i64::try_from(deleted.rows_affected()).is_ok_and(|rows| rows >= PURGE_ROWS)
 }
 
 fn instant(millis: i64) -> Result<DateTime<Utc>> {

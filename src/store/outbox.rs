@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteExecutor};
 
-use super::{Result, Store, StoreError, Tx, conference, instant, tenant_of};
+use super::{PURGE_ROWS, Result, Store, StoreError, Tx, conference, instant, is_full, tenant_of};
 use crate::domain::conference::Conference;
 
 /// A conference that the upstream reported as running.
@@ -93,24 +93,26 @@ impl Store {
         upstream_conference(&self.read, id, &self.domain).await
     }
 
-    /// The conference that runs in this room: of those that aren't over, the one with the latest end.
-    pub(crate) async fn upstream_running(
+    /// For each of these conferences, whether it has a waiting queue: an option of the one that runs in its room, of those
+    /// that aren't over the one with the latest end.
+    pub(crate) async fn upstream_have_queue(
         &self,
-        conference: &Conference,
+        conferences: &[&Conference],
         now: DateTime<Utc>,
-    ) -> Result<Option<UpstreamRow>> {
-        sqlx::query(
-            "SELECT * FROM upstream_conference
-             WHERE room = $1 AND tenant = $2 AND ended_at IS NULL AND ends_at > $3
-             ORDER BY ends_at DESC LIMIT 1",
-        )
-        .bind(conference.room())
-        .bind(tenant_of(conference))
-        .bind(now.timestamp_millis())
-        .fetch_optional(&self.read)
-        .await?
-        .map(|row| upstream_row(&row, &self.domain))
-        .transpose()
+    ) -> Result<Vec<bool>> {
+        let now = now.timestamp_millis();
+        self.are_matched(conferences, |select| {
+            select
+                .push(
+                    " WHERE (
+                          SELECT waiting_queue FROM upstream_conference
+                          WHERE tenant = wanted.column2 AND room = wanted.column3
+                            AND ended_at IS NULL AND ends_at > ",
+                )
+                .push_bind(now)
+                .push(" ORDER BY ends_at DESC LIMIT 1) <> 0");
+        })
+        .await
     }
 
     /// The number of deletions to deliver.
@@ -312,16 +314,22 @@ impl Tx {
             .collect()
     }
 
-    /// Deletes conferences that were over before `before` and have no deletion in the outbox.
-    pub(crate) async fn purge_upstream(&mut self, before: DateTime<Utc>) -> Result<()> {
-        sqlx::query(
+    /// Deletes conferences that were over before `before` and have no deletion in the outbox, at most [`PURGE_ROWS`];
+    /// returns whether there may be more.
+    pub(crate) async fn purge_upstream(&mut self, before: DateTime<Utc>) -> Result<bool> {
+        let done = sqlx::query(
             "DELETE FROM upstream_conference
-             WHERE COALESCE(ended_at, ends_at) < $1
-               AND upstream_id NOT IN (SELECT upstream_id FROM outbox)",
+             WHERE upstream_id IN (
+                 SELECT upstream_id FROM upstream_conference
+                 WHERE COALESCE(ended_at, ends_at) < $1
+                   AND upstream_id NOT IN (SELECT upstream_id FROM outbox)
+                 LIMIT $2
+             )",
         )
         .bind(before.timestamp_millis())
+        .bind(PURGE_ROWS)
         .execute(&mut *self.transaction)
         .await?;
-        Ok(())
+        Ok(is_full(&done))
     }
 }

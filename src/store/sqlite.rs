@@ -1,9 +1,11 @@
 //! SQLite: the file, its pragmas, the pools of connections, and the meaning of error codes.
 
+mod backup;
+mod file;
 mod writer;
 
 use std::cmp::Ordering;
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -14,6 +16,8 @@ use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, SqliteConnection, SqlitePool};
 
+pub(super) use backup::back_up;
+pub(super) use file::{DatabaseFile, ServiceLock};
 pub(super) use writer::{Transaction, Writer};
 
 use super::{Result, Schema, StoreError};
@@ -34,12 +38,20 @@ pub(super) async fn open(url: &str) -> Result<(Writer, SqlitePool)> {
         .journal_mode(SqliteJournalMode::Wal)
         // What was answered holds even if the power fails right after the answer.
         .synchronous(SqliteSynchronous::Full);
-    if let Some(file) = file_of(url) {
-        create_private(&file);
+    let file = file_of(url);
+    let mark = file.as_deref().and_then(file::mark_new);
+    if mark.is_none() && file.is_some() && matches!(schema(url).await?, Schema::Foreign) {
+        return Err(StoreError::Foreign);
+    }
+    if let Some(file) = &file {
+        create_private(file);
     }
 
     let mut connection = options.connect().await?;
     MIGRATIONS.run_direct(None, &mut connection, false).await?;
+    if let Some(mark) = mark {
+        let _ = std::fs::remove_file(mark);
+    }
     let write = Writer::new(connection, options.clone());
     let read = SqlitePoolOptions::new()
         .max_connections(READERS)
@@ -94,19 +106,23 @@ pub(super) async fn schema(url: &str) -> Result<Schema> {
         Err(error) => return Err(sqlx::Error::Io(error).into()),
     }
     let mut connection = connect_read_only(url).await?;
-    let tables = "SELECT count(*) FROM sqlite_master WHERE name = '_sqlx_migrations'";
-    let tables: i64 = sqlx::query_scalar(tables)
-        .fetch_one(&mut connection)
-        .await?;
+    let tables: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM sqlite_master WHERE name IN ('_sqlx_migrations', 'booking')",
+    )
+    .fetch_one(&mut connection)
+    .await?;
     let newest: Option<i64> = match tables {
-        0 => None,
-        _ => {
+        2 => {
             let newest = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations");
             newest.fetch_one(&mut connection).await?
         }
+        _ => None,
     };
     // An error on closing does not change what was read.
     let _ = connection.close().await;
+    if newest.is_none() {
+        return Ok(Schema::Foreign);
+    }
     let ours = MIGRATIONS.iter().map(|migration| migration.version).max();
     Ok(match newest.cmp(&ours) {
         Ordering::Less => Schema::Earlier,
@@ -115,44 +131,11 @@ pub(super) async fn schema(url: &str) -> Result<Schema> {
     })
 }
 
-/// Copies the database to a file that only its owner can read: a snapshot of one instant.
-pub(super) async fn back_up(url: &str, file: &Path) -> Result<()> {
-    let failed = |problem: String| StoreError::Backup {
-        file: file.to_owned(),
-        problem,
-    };
-    let mut database = connect_read_only(url).await?;
-    let made = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(file)
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => failed("it is there already; name another".to_owned()),
-            _ => failed(error.to_string()),
-        })?;
-    // SQLite treats the empty file as a new database, and keeps its mode.
-    let copied = async {
-        let name = file.to_str().ok_or("its name is not UTF-8; name another")?;
-        let copy = sqlx::query("VACUUM INTO $1").bind(name);
-        let copied = copy.execute(&mut database).await;
-        copied.map_err(|error| error.to_string())?;
-        let synced = made.sync_all().and_then(|()| sync_directory_of(file));
-        synced.map_err(|error| error.to_string())
-    };
-    let copied: std::result::Result<(), String> = copied.await;
-    let _ = database.close().await;
-    copied.map_err(|problem| {
-        // An incomplete backup must not be taken for a complete one.
-        let _ = std::fs::remove_file(file);
-        failed(problem)
-    })
-}
-
-/// The name of a new file is durable only after its directory was synced.
-fn sync_directory_of(file: &Path) -> io::Result<()> {
-    let directory = file.parent().filter(|it| !it.as_os_str().is_empty());
-    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+/// The path of a file beside another one, as SQLite names its own.
+fn beside(file: &Path, suffix: &str) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 /// The kind of an error for the caller.

@@ -1,7 +1,5 @@
 //! Transactions: one at a time, durable before they are answered, and rolled back when they are dropped.
 
-use std::time::Duration;
-
 use chrono::TimeDelta;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Executor};
@@ -97,17 +95,46 @@ async fn dropped_transaction_is_rolled_back_and_blocks_no_other_process() {
     assert_eq!(written(&store).await, ["next"]);
 }
 
+/// Records what it receives.
+#[derive(Debug, Default)]
+struct Observer(std::sync::Mutex<Vec<LiveChange>>);
+
+impl LiveObserver for Observer {
+    fn live_changed(&self, changes: Vec<LiveChange>, _: Instant) {
+        self.0.lock().unwrap().extend(changes);
+    }
+}
+
 #[tokio::test]
-async fn commit_whose_caller_is_dropped_still_notifies_of_live_changes() {
+async fn observer_receives_live_changes_before_the_commit_returns_even_if_its_caller_is_dropped() {
     let (_dir, store) = store().await;
+    let observer = Arc::new(Observer::default());
+    let weak: std::sync::Weak<Observer> = Arc::downgrade(&observer);
+    store.observe_live(weak);
+    let count = || observer.0.lock().unwrap().len();
+
     let mut tx = store.begin().await.unwrap();
     write(&mut tx, "room").await;
+    assert_eq!(count(), 0);
+    tx.commit().await.unwrap();
+    assert_eq!(count(), 1);
+
+    let mut tx = store.begin().await.unwrap();
+    write(&mut tx, "rolled-back").await;
+    drop(tx);
+
+    let mut tx = store.begin().await.unwrap();
+    let room = Conference::from_names("room", None, "meet.example.com").unwrap();
+    tx.end_live(&[&room]).await.unwrap();
     let mut commit = Box::pin(tx.commit());
     assert!(futures_util::poll!(commit.as_mut()).is_pending());
     drop(commit);
-    let notified = tokio::time::timeout(Duration::from_secs(20), store.live_changed());
-    notified.await.unwrap();
-    assert_eq!(written(&store).await, ["room"]);
+    // The next transaction begins after the notification.
+    drop(store.begin().await.unwrap());
+    let received = observer.0.lock().unwrap();
+    assert!(
+        matches!(&received[..], [LiveChange::Live(_), LiveChange::Ended(ended)] if *ended == room)
+    );
 }
 
 #[tokio::test]

@@ -180,28 +180,19 @@ fn the_check_leaves_the_directory_as_it_is() {
 
 /// A database of an earlier version: without the newest migration.
 fn earlier(dir: &TempDir) {
+    static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("src/store/migrations/sqlite");
     fs::write(
         dir.path().join("config.toml"),
         "server.listen = \"127.0.0.1:0\"",
     )
     .unwrap();
-    let output = run(
-        dir.path(),
-        &[
-            "bookings",
-            "add",
-            "--room",
-            "Standup",
-            "--for",
-            "1h",
-            "--create-database",
-        ],
-    );
-    assert!(output.status.success(), "{output:?}");
-    sql(
-        dir,
-        "DELETE FROM _sqlx_migrations WHERE version = (SELECT max(version) FROM _sqlx_migrations); DROP TABLE place;",
-    );
+    let url = format!("sqlite:{}?mode=rwc", dir.path().join("usher.db").display());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let database = sqlx::SqlitePool::connect(&url).await.unwrap();
+        MIGRATIONS.run_to(3, &database).await.unwrap();
+        database.close().await;
+    });
 }
 
 fn sql(dir: &TempDir, statements: &str) {
@@ -256,7 +247,7 @@ fn check_and_backup_leave_an_earlier_database_as_it_is() {
 
     // Any other command migrates it.
     assert!(run(dir.path(), &["bookings", "list"]).status.success());
-    assert_eq!(versions(&database), before + 1);
+    assert!(versions(&database) > before);
     let upstream =
         "reservations.backend = \"upstream\"\nreservations.upstream.url = \"http://127.0.0.1:1\"";
     let (_, report) = check(&dir, upstream, &[]);

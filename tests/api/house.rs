@@ -106,6 +106,7 @@ fn the_rooms_in_the_middle_are_pure() {
         "stomp/frame.rs",
         "stomp/negotiate.rs",
         "auth/grant.rs",
+        "queue/budget.rs",
         "queue/line.rs",
         "session/destination.rs",
         "queue/message.rs",

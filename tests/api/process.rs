@@ -82,6 +82,30 @@ impl Process {
         (response.status(), response.json().unwrap())
     }
 
+    /// The body of a page as text.
+    pub(crate) fn text(&self, path: &str) -> String {
+        self.try_get(path).unwrap().text().unwrap()
+    }
+
+    pub(crate) fn post(&self, path: &str, body: &Value) -> StatusCode {
+        let url = format!("http://{}{path}", self.address);
+        let request = Self::client().post(url).bearer_auth(TOKEN).json(body);
+        request.send().unwrap().status()
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The CPU time that it has used, in hundredths of a second.
+    pub(crate) fn cpu_ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap();
+        // After the name of the process, which may have spaces.
+        let fields = stat.rsplit_once(") ").unwrap().1.split(' ');
+        let ticks = fields.skip(11).take(2);
+        ticks.map(|it| it.parse::<u64>().unwrap()).sum()
+    }
+
     pub(crate) fn open(&self, room: &str) -> (StatusCode, Value) {
         self.open_at(room, "2026-11-21T22:21:26.000Z")
     }

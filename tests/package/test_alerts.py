@@ -46,6 +46,7 @@ CASES = [
         {'usher_store_failures_total{reason="unavailable"}': growing(1)},
         {'usher_store_failures_total{reason="unavailable"}': steady(7), 'usher_store_failures_total{reason="other"}': steady(0)},
     ),
+    ("UsherDatabaseFileLost", {"usher_database_file_lost": steady(1)}, {"usher_database_file_lost": steady(0)}),
     (
         "UsherDatabaseSlow",
         histogram("usher_store_seconds", ',step="commit"', 5, 95),

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use usher::clock;
 use usher::config::{Backend, Config, Source};
 use usher::reservation::gateway::Gateway;
-use usher::store::{Schema, Store, sqlite};
+use usher::store::{Schema, Store, StoreError, sqlite};
 use usher::text::without_bom;
 
 use super::finding::Finding;
@@ -169,6 +169,10 @@ async fn database(config: &Config) -> Vec<Finding> {
                 format!("{url} is created when usher starts"),
             )],
         },
+        Ok(Schema::Foreign) => vec![Finding::failed(
+            about,
+            format!("{url}: {}", StoreError::Foreign),
+        )],
         Ok(Schema::Earlier) => vec![
             Finding::note(
                 about,

@@ -320,14 +320,13 @@ impl Gateway {
         Ok(self.inner.store.allocation(id).await?.is_some())
     }
 
-    /// Whether visitors of this conference must wait, as the upstream reported when it was allocated.
-    pub(super) async fn has_queue(
+    /// For each of these conferences, whether its visitors must wait, as the upstream reported when it was allocated.
+    pub(super) async fn have_queue(
         &self,
-        conference: &Conference,
+        conferences: &[&Conference],
         now: DateTime<Utc>,
-    ) -> Result<bool, StoreError> {
-        let running = self.inner.store.upstream_running(conference, now).await?;
-        Ok(running.is_some_and(|row| row.waiting_queue))
+    ) -> Result<Vec<bool>, StoreError> {
+        self.inner.store.upstream_have_queue(conferences, now).await
     }
 
     /// The upstream's id in a path, and what is stored of it; `None` for the id of a fallback and for what is not

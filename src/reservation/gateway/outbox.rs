@@ -9,10 +9,9 @@ use super::Gateway;
 use crate::backoff::Backoff;
 use crate::clock;
 use crate::domain::conference::Conference;
-use crate::reservation::whole_seconds;
 use crate::store::{OutboxEntry, StoreError};
 
-/// The longest sleep of the loop, and so the interval of purging.
+/// The longest sleep of the loop, and so the interval at which old deletions are discarded.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
 /// The pause of the loop after an error of the database.
 const RETRY: Duration = Duration::from_secs(5);
@@ -70,15 +69,13 @@ impl Gateway {
         Ok(HOUSEKEEPING)
     }
 
-    /// Discards deletions and conferences that are too old. `retry_now`: all other deletions become due.
+    /// Discards deletions that are too old. `retry_now`: all other deletions become due.
     async fn purge(&self, retry_now: bool, now: DateTime<Utc>) -> Result<(), StoreError> {
         let outbox_retention = TimeDelta::from_std(self.inner.upstream.outbox_retention);
-        let retention = whole_seconds(self.inner.config.decision_retention);
         let mut tx = self.inner.store.begin().await?;
         let expired = tx
             .give_up_deletions(now - outbox_retention.unwrap_or(TimeDelta::MAX))
             .await?;
-        tx.purge_upstream(now - retention).await?;
         if retry_now {
             tx.retry_now(now).await?;
         }

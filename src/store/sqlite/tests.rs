@@ -100,7 +100,10 @@ async fn database_of_each_schema_opens_and_keeps_its_content() {
             (Some("Stand-up"), at(1000))
         );
         assert_eq!(draft.auto_live, (version >= 2).then_some(5));
-        assert_eq!(store.unended(&standup).await.unwrap().unwrap().id.get(), 42);
+        let mut tx = store.begin().await.unwrap();
+        let running = tx.unended(&standup).await.unwrap();
+        assert_eq!(running.unwrap().id.get(), 42);
+        drop(tx);
         let filter = DecisionFilter {
             limit: 10,
             ..DecisionFilter::default()

@@ -50,16 +50,9 @@ impl Writer {
 
     /// Waits for the transactions before and begins one.
     pub(in crate::store) async fn begin(&self) -> Result<Transaction, Error> {
-        let turn = timeout(TURN_TIMEOUT, Arc::clone(&self.slot).lock_owned()).await;
-        let turn = turn.map_err(|_| Error::PoolTimedOut)?;
-        let connection = OwnedMutexGuard::try_map(turn, |slot| match slot {
-            Slot::Open(connection) => Some(connection),
-            Slot::Closed => None,
-        });
-        let connection = connection.map_err(|_| Error::PoolClosed)?;
         // From here on, so that a caller that is dropped meanwhile leaves no transaction open.
         let mut transaction = Transaction {
-            connection,
+            connection: self.turn().await?,
             ended: false,
         };
         if transaction.connection.is_in_transaction() {
@@ -69,6 +62,23 @@ impl Writer {
         SqliteTransactionManager::begin(&mut transaction.connection, Some(BEGIN.into_sql_str()))
             .await?;
         Ok(transaction)
+    }
+
+    async fn turn(&self) -> Result<OwnedMappedMutexGuard<Slot, SqliteConnection>, Error> {
+        let turn = timeout(TURN_TIMEOUT, Arc::clone(&self.slot).lock_owned()).await;
+        let turn = turn.map_err(|_| Error::PoolTimedOut)?;
+        let connection = OwnedMutexGuard::try_map(turn, |slot| match slot {
+            Slot::Open(connection) => Some(connection),
+            Slot::Closed => None,
+        });
+        connection.map_err(|_| Error::PoolClosed)
+    }
+
+    /// A number that changes when another connection has committed. All other connections of this process read only.
+    pub(in crate::store) async fn data_version(&self) -> Result<i64, Error> {
+        let mut connection = self.turn().await?;
+        let version = sqlx::query_scalar("PRAGMA data_version");
+        version.fetch_one(&mut *connection).await
     }
 
     /// Closes the connection after the transactions before. What was committed stays.
@@ -82,7 +92,8 @@ impl Writer {
 }
 
 impl Transaction {
-    pub(in crate::store) async fn commit(mut self) -> Result<(), Error> {
+    /// Makes the changes durable. The next transaction begins when this one is dropped.
+    pub(in crate::store) async fn commit(&mut self) -> Result<(), Error> {
         SqliteTransactionManager::commit(&mut self.connection).await?;
         self.ended = true;
         Ok(())
