@@ -1,6 +1,7 @@
 // Jitsi's own meeting timer. As a program it reads one json-message of a room per line and prints what the timer of the
 // client then has: `node timer.mjs web`.
 
+import { realpathSync } from "node:fs";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 
@@ -26,7 +27,7 @@ export async function meetingTimer(platform) {
 	};
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url)) {
+if (realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) {
 	const timer = await meetingTimer(process.argv[2] ?? "web");
 	for await (const line of createInterface(process.stdin)) {
 		timer.receive(JSON.parse(line));
