@@ -108,6 +108,7 @@ impl Server {
             .arg(file)
             // As in the package's systemd unit.
             .env("MALLOC_ARENA_MAX", "1")
+            .env("MALLOC_MMAP_THRESHOLD_", "16384")
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())

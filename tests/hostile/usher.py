@@ -52,6 +52,7 @@ auth.service.tokens = ["{TOKEN}"]
             "WATCHDOG_USEC": str(WATCHDOG_SECONDS * 1_000_000),
             # As in the package's unit.
             "MALLOC_ARENA_MAX": "1",
+            "MALLOC_MMAP_THRESHOLD_": "16384",
         }
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
