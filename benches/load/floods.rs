@@ -44,6 +44,7 @@ const FLOODS: &[(&str, usize)] = &[
     ("fragment", SOCKETS),
     ("heart-beat", SOCKETS),
     ("subscribe", SOCKETS),
+    ("request", SOCKETS),
 ];
 
 pub(crate) fn floods(run: &mut Run) {
@@ -123,7 +124,7 @@ pub(crate) fn serve(value: &str) {
         .unwrap();
     runtime.block_on(async {
         for client in clients {
-            let (first, chunk) = bytes(kind, &client.frames[0]);
+            let (first, chunk) = bytes(kind, address, &client.frames[0]);
             tokio::spawn(async move {
                 loop {
                     let _ = flood(address, &first, &chunk).await;
@@ -136,18 +137,30 @@ pub(crate) fn serve(value: &str) {
 }
 
 /// What a socket sends first, and then again and again.
-fn bytes(kind: &str, connect: &str) -> (Vec<u8>, Vec<u8>) {
+fn bytes(kind: &str, address: SocketAddr, connect: &str) -> (Vec<u8>, Vec<u8>) {
+    let upgrade = |first: &[u8]| {
+        let mut bytes = handshake(address, "/waiting-queue/visitor/websocket").into_bytes();
+        bytes.extend(first);
+        bytes
+    };
     match kind {
-        "ping" => (Vec::new(), PING.repeat(FRAMES)),
-        "fragment" => (vec![0x01, 0x80, 0, 0, 0, 0], FRAGMENT.repeat(FRAMES)),
-        "heart-beat" => (client_message(connect), HEART_BEAT.repeat(FRAMES)),
+        "ping" => (upgrade(&[]), PING.repeat(FRAMES)),
+        "fragment" => (upgrade(&[0x01, 0x80, 0, 0, 0, 0]), FRAGMENT.repeat(FRAMES)),
+        "heart-beat" => (upgrade(&client_message(connect)), HEART_BEAT.repeat(FRAMES)),
+        "request" => {
+            let request = format!("GET /conference/1 HTTP/1.1\r\nHost: {address}\r\n\r\n");
+            (Vec::new(), request.into_bytes().repeat(FRAMES / 10))
+        }
         "subscribe" => {
             let topic = "/secured/conference/visitor/topic.flooded@conference.meet.example.com";
             let pair = [
                 client_message(&format!("SUBSCRIBE\nid:1\ndestination:{topic}\n\n\0")),
                 client_message("UNSUBSCRIBE\nid:1\nreceipt:r\n\n\0"),
             ];
-            (client_message(connect), pair.concat().repeat(FRAMES / 10))
+            (
+                upgrade(&client_message(connect)),
+                pair.concat().repeat(FRAMES / 10),
+            )
         }
         other => panic!("unknown flood {other:?}"),
     }
@@ -156,8 +169,6 @@ fn bytes(kind: &str, connect: &str) -> (Vec<u8>, Vec<u8>) {
 /// One connection, until the server closes it.
 async fn flood(address: SocketAddr, first: &[u8], chunk: &[u8]) -> std::io::Result<()> {
     let mut stream = TcpStream::connect(address).await?;
-    let upgrade = handshake(address, "/waiting-queue/visitor/websocket");
-    stream.write_all(upgrade.as_bytes()).await?;
     stream.write_all(first).await?;
     let (mut reader, mut writer) = stream.into_split();
     let mut buffer = [0; 16_384];
