@@ -101,10 +101,10 @@ def post_times(events):
         event for event in events
         if event["e"] == "http" and event["op"] == "create" and event["key"].startswith("room:") and event["status"]
     ]
-    for name, start, end in attacks(events):
+    for attack, start, end in attacks(events):
         times = [event["t"] - event["t0"] for event in posts if start <= event["t0"] < end]
         if times:
-            yield name, median(times), max(times), len(times)
+            yield attack["name"], median(times), max(times), len(times)
 
 
 if __name__ == "__main__":

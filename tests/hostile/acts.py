@@ -19,7 +19,7 @@ RATE = 20
 POST_MEDIAN, POST_MAX = 0.5, 2.5
 # usher notifies the watchdog once a second here.
 WATCHDOG_GAP = 5
-MEMORY_GROWTH = 32 << 20
+MEMORY_GROWTH = 24 << 20
 BASE = f"""
 queue.release_per_second = {RATE}
 queue.heart_beat = "1s"
@@ -29,6 +29,10 @@ log.level = "warn"
 FLOODING = 64
 # These cost the server memory or connections instead of time.
 SOCKETS = {"silent": 2000, "slow heads": 900, "slow bodies": 200, "large heads": 900, "unfinished frames": 500}
+# A request needs milliseconds in a debug build.
+SOCKETS |= {"requests": 16, "requests without a token": 16, "posts without a token": 16, "never reads answers": 16}
+# These occupy all connections that are no WebSockets.
+CROWDING = {"silent", "slow heads"}
 
 
 class Act:
@@ -75,7 +79,7 @@ class Act:
         """Runs one attack; returns the number of connections that it opened."""
         here = pathlib.Path(__file__).parent
         arguments = [name, self.usher.port, sockets, seconds, self.seed]
-        self.record.add("attack", name=name, sockets=sockets)
+        self.record.add("attack", name=name, sockets=sockets, crowds=name in CROWDING)
         process = await asyncio.create_subprocess_exec(
             sys.executable, str(here / "attacks.py"), *map(str, arguments), stdout=subprocess.PIPE
         )

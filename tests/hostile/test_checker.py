@@ -42,8 +42,8 @@ def event(e, t, **more):
     return {"e": e, "t": t, **more}
 
 
-def attack(start, end, connections=64):
-    return [event("attack", start, name="ping", sockets=64), event("calm", end, connections=connections)]
+def attack(start, end, connections=64, **more):
+    return [event("attack", start, name="ping", sockets=64, **more), event("calm", end, connections=connections)]
 
 
 def kinds(*events, **bounds):
@@ -140,6 +140,9 @@ def test_a_request_without_an_answer_is_a_violation_unless_the_process_was_down(
 
 def test_slow_posts_are_found_per_attack():
     assert kinds(*attack(1, 9), *(http(n, "create", 201, f"room:{n}", n, t=n + 0.6) for n in range(2, 9))) == ["slow"]
+    crowding = attack(1, 9, crowds=True)
+    assert kinds(*crowding, *(http(n, "create", 201, f"room:{n}", n, t=n + 0.6) for n in range(2, 9))) == []
+    assert kinds(*crowding, *(http(n, "create", 201, f"room:{n}", n, t=n + 2.6) for n in range(2, 6))) == ["slow"]
     times = [0.01, 0.01, 3]
     assert kinds(*attack(1, 9), *(http(2, "create", 201, f"room:{n}", n, t=2 + s) for n, s in enumerate(times))) == ["slow"]
     assert kinds(*attack(1, 9), *(http(2, "create", 201, f"room:{n}", n, t=2.4) for n in range(3))) == []
