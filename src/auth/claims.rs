@@ -59,10 +59,7 @@ impl Claims {
             context: Context {
                 user: User {
                     // Some issuers number their users.
-                    id: text(&user, "id").or_else(|| {
-                        let id = user.get("id").filter(|id| id.is_number());
-                        id.map(Value::to_string)
-                    }),
+                    id: text(&user, "id").or_else(|| user.get("id").and_then(whole_number)),
                     email: text(&user, "email"),
                     name: text(&user, "name"),
                     role: text(&user, "role"),
@@ -78,6 +75,16 @@ impl Claims {
 
 fn text(map: &Map<String, Value>, name: &str) -> Option<String> {
     map.get(name).and_then(Value::as_str).map(str::to_owned)
+}
+
+/// A whole number as a text: some issuers write `1001.0`.
+fn whole_number(value: &Value) -> Option<String> {
+    let float = value.as_f64()?;
+    match value.as_i64() {
+        Some(whole) => Some(whole.to_string()),
+        // All whole numbers below 2^53 are exact in an f64.
+        None => (float.fract() == 0.0 && float.abs() < 9e15).then(|| (float as i64).to_string()),
+    }
 }
 
 fn object(map: &Map<String, Value>, name: &str) -> Map<String, Value> {

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use regex::bytes::{Regex, RegexBuilder};
-
 use super::claims::Claims;
+use super::room_pattern::RoomPattern;
 use crate::config::Auth;
 use crate::domain::conference::Conference;
 
@@ -13,12 +12,6 @@ const ANY: &str = "*";
 
 /// The value of `context.user.role` in the tokens of visitors.
 const VISITOR: &str = "visitor";
-
-/// The longest pattern for rooms that is compiled, in bytes.
-const MAX_PATTERN_BYTES: usize = 1024;
-
-/// The size limit of a compiled pattern, in bytes.
-const MAX_PATTERN_SIZE: usize = 64 * 1024;
 
 /// What a verified token allows: only what its claims name, and only in the deployment's domain (`xmpp.domain`).
 #[derive(Debug, Clone)]
@@ -40,7 +33,7 @@ enum Rooms {
         room: Box<str>,
         tenant: Option<Box<str>>,
     },
-    Matching(Box<Regex>),
+    Matching(RoomPattern),
 }
 
 /// The tenant a token is for.
@@ -114,8 +107,9 @@ impl Rooms {
         match claims.room.as_deref() {
             None => Self::None,
             Some(ANY) => Self::Any,
-            Some(pattern) if claims.context.room_is_regex => room_pattern(pattern)
-                .map_or(Self::None, |pattern| Self::Matching(Box::new(pattern))),
+            Some(pattern) if claims.context.room_is_regex => {
+                RoomPattern::new(pattern).map_or(Self::None, Self::Matching)
+            }
             // The claim may hold what the user typed, so it is canonicalized as rooms are.
             Some(name) => match Conference::from_names(name, None, domain) {
                 Ok(claimed) => Self::One {
@@ -135,7 +129,7 @@ impl Rooms {
                 **room == *conference.room()
                     && (tenant.is_none() || tenant.as_deref() == conference.tenant())
             }
-            Self::Matching(pattern) => pattern.is_match(conference.room().as_bytes()),
+            Self::Matching(pattern) => pattern.matches(conference.room()),
         }
     }
 }
@@ -148,25 +142,6 @@ impl Subject {
             Self::One(sub) => **sub == *conference.tenant().unwrap_or(conference.domain()),
         }
     }
-}
-
-/// Compiles a pattern for whole names in any case; `None` if it is invalid or too large. Names are matched as in
-/// JIDs: lower-case and percent-encoded.
-fn room_pattern(pattern: &str) -> Option<Regex> {
-    let compile = |pattern: &str| {
-        RegexBuilder::new(pattern)
-            .case_insensitive(true)
-            .unicode(false)
-            .size_limit(MAX_PATTERN_SIZE)
-            .build()
-            .ok()
-    };
-    if pattern.len() > MAX_PATTERN_BYTES {
-        return None;
-    }
-    // Alone first: `a)|(?:b` must not escape from the group.
-    compile(pattern)?;
-    compile(&format!(r"\A(?:{pattern})\z"))
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod key_cache;
 mod key_misses;
 pub mod key_server;
 pub mod keys;
+mod room_pattern;
 pub mod secret_file;
 pub mod service_token;
 #[cfg(test)]

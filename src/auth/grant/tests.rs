@@ -185,24 +185,14 @@ fn a_tenant_in_the_room_claim_must_match() {
 }
 
 #[test]
-fn patterns_match_whole_names() {
+fn a_token_with_a_lua_pattern_is_for_the_rooms_that_match_it() {
     for (pattern, node, covered) in [
-        ("room[0-9]+", "room12", true),
-        ("Room.*", "room", true),
-        ("room", "room", true),
-        ("room", "rooms", false),
-        ("oom", "room", false),
-        ("a|ab", "ab", true),
-        ("a|b", "ac", false),
-        ("^room$", "room", true),
-        (".*", "%c3%a9", true),
-        (r"\w+", "room1", true),
-        ("a)|(?:b", "bc", false),
-        ("a)|(?:b", "ab", false),
-        ("(?x)a # ", "ab", false),
-        ("(", "(", false),
-        ("", "room", false),
-        ("(.{99}){99}{99}", "room", false),
+        ("^meeting%-%d+$", "meeting-17", true),
+        ("^meeting%-%d+$", "[blue]meeting-17", false),
+        ("^meeting%-%d+$", "meeting-x", false),
+        ("room.*", "room1", true),
+        ("room.*", "my-room1", false),
+        ("a*b*c*d*", "abcd", false),
     ] {
         assert_eq!(
             covers(&for_room(pattern, DOMAIN, true), node),
@@ -210,8 +200,10 @@ fn patterns_match_whole_names() {
             "{pattern} {node}"
         );
     }
-    let long = format!("{}.*", "a?".repeat(600));
-    assert!(!covers(&for_room(&long, DOMAIN, true), "room"));
+    assert!(covers(
+        &for_room("^meeting%-%d+$", "blue", true),
+        "[blue]meeting-17"
+    ));
 }
 
 #[test]
@@ -274,13 +266,6 @@ proptest! {
             prop_assert!(!grant.may_wait(&asked) || grant.is_service() || role.as_deref() == Some("visitor"));
             prop_assert!(!grant.may_watch(&asked) || moderator == Some(json!(true)) || moderator == Some(json!("true")));
             prop_assert!(!grant.is_for(&Conference::from_node(node, "evil.org").unwrap()));
-        }
-    }
-
-    #[test]
-    fn patterns_never_panic(pattern in any::<String>(), near in "[a-c()|?*+.\\[\\]{}0-9,#x^$\\\\]{0,24}") {
-        for pattern in [pattern, near] {
-            let _ = covers(&for_room(&pattern, DOMAIN, true), "room");
         }
     }
 }
