@@ -94,6 +94,10 @@ pub enum EndReason {
     Expired,
     /// Its booking was cancelled or moved away.
     Cancelled,
+    /// An operator ended it.
+    Closed,
+    /// Its Prosody was restarted or is gone, and no Prosody reported the room since.
+    Lost,
 }
 
 impl EndReason {
@@ -104,13 +108,21 @@ impl EndReason {
             Self::Destroyed => "destroyed",
             Self::Expired => "expired",
             Self::Cancelled => "cancelled",
+            Self::Closed => "closed",
+            Self::Lost => "lost",
         }
     }
 
     /// The reason with this word.
     #[must_use]
     pub fn from_code(code: &str) -> Option<Self> {
-        let all = [Self::Destroyed, Self::Expired, Self::Cancelled];
+        let all = [
+            Self::Destroyed,
+            Self::Expired,
+            Self::Cancelled,
+            Self::Closed,
+            Self::Lost,
+        ];
         all.into_iter().find(|reason| reason.code() == code)
     }
 }

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
 
 use super::allocation::{Allocation, AllocationId};
-use super::booking::Options;
+use super::booking::{BookingId, Options};
 use super::conference::Conference;
 
 /// The `id` on the wire: a number of usher, or what the upstream calls its conference.
@@ -66,6 +66,8 @@ pub struct Reservation {
     pub end: DateTime<Utc>,
     /// What Prosody applies.
     pub options: Options,
+    /// The booking behind it, if usher has one.
+    pub booking: Option<BookingId>,
 }
 
 impl From<Allocation> for Reservation {
@@ -79,6 +81,7 @@ impl From<Allocation> for Reservation {
             start: allocation.start,
             end: allocation.end,
             options: allocation.options,
+            booking: allocation.booking,
         }
     }
 }

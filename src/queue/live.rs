@@ -17,7 +17,7 @@ use super::fan_out::{Notification, fan_out};
 use super::{Inner, Queue, State, now};
 use crate::clock;
 use crate::domain::conference::Conference;
-use crate::store::{LiveChange, LiveObserver, LiveRow, StoreError, Tx};
+use crate::store::{Change, LiveChange, LiveObserver, LiveRow, StoreError, Tx};
 
 /// How often the live conferences are read while changes come in between; then no change is admitted meanwhile.
 const OPTIMISTIC_READS: usize = 3;
@@ -270,6 +270,7 @@ impl Inner {
         let waiting = queue.waiting();
         let batch = queue.go_live(live_since, rate, now);
         state.settle(&key, rate, now);
+        self.store.changed().insert(conference, Change::Live);
         tracing::info!(
             conference = conference.node(),
             waiting,
@@ -292,6 +293,7 @@ impl Inner {
         let was_live = queue.end_live(|token| tokens.remove_reserved(token));
         state.settle(&key, rate, now);
         if was_live {
+            self.store.changed().insert(conference, Change::Live);
             tracing::info!(
                 conference = conference.node(),
                 "conference is no longer live"

@@ -168,6 +168,7 @@ impl Reservations {
                 }
                 continue;
             };
+            tx.touch(room);
             match policy::revise(&running, &bookings, &self.inner.rules, now) {
                 Some(terms) => tx.revise_allocation(running.id, &terms).await?,
                 None => {

@@ -27,6 +27,7 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct EndRequest {
     id: AllocationId,
+    reason: EndReason,
     received_at: DateTime<Utc>,
 }
 
@@ -35,14 +36,25 @@ async fn end_all(
     mut tx: Tx,
     batch: &[BatchItem<EndRequest, bool, StoreError>],
 ) -> Result<HashSet<AllocationId>, StoreError> {
-    let ids: Vec<_> = batch.iter().map(|item| item.request.id).collect();
     let Some(now) = batch.iter().map(|item| item.request.received_at).max() else {
         return Ok(HashSet::new());
     };
-    let ended = tx.end_allocations(&ids, EndReason::Destroyed, now).await?;
+    let mut ended = HashSet::new();
+    for reason in [EndReason::Destroyed, EndReason::Closed, EndReason::Lost] {
+        let of_reason = batch.iter().filter(|item| item.request.reason == reason);
+        let ids: Vec<_> = of_reason.map(|item| item.request.id).collect();
+        if !ids.is_empty() {
+            ended.extend(tx.end_allocations(&ids, reason, now).await?);
+        }
+    }
     tx.commit().await?;
-    for id in &ended {
-        tracing::info!(allocation = id.get(), "conference ended: its room is gone");
+    let requests = batch.iter().map(|item| &item.request);
+    for EndRequest { id, reason, .. } in requests.filter(|it| ended.contains(&it.id)) {
+        tracing::info!(
+            allocation = id.get(),
+            reason = reason.code(),
+            "conference ended"
+        );
     }
     Ok(ended)
 }
@@ -52,12 +64,14 @@ impl Reservations {
     pub(super) async fn end_allocation(
         &self,
         id: AllocationId,
+        reason: EndReason,
         now: DateTime<Utc>,
     ) -> Result<bool, Arc<StoreError>> {
         let reservations = self.clone();
         let work = async move { reservations.end_pending().await };
         let request = EndRequest {
             id,
+            reason,
             received_at: now,
         };
         if self.inner.ending.submit(request, work).await? {

@@ -8,6 +8,7 @@ mod bookings;
 mod expiry;
 pub mod gateway;
 mod result;
+mod rooms;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use tokio::sync::Notify;
 
 use crate::batch::Batcher;
 use crate::config;
-use crate::domain::allocation::AllocationId;
+use crate::domain::allocation::{AllocationId, EndReason};
 use crate::domain::conference::Conference;
 use crate::domain::policy::{self, PolicyRules};
 use crate::domain::requester::Requester;
@@ -27,6 +28,7 @@ pub use bookings::BookingError;
 use expiry::EndRequest;
 use gateway::{Gateway, UpstreamError};
 pub use result::{AllocateResult, GetResult, ReservationError};
+pub use rooms::RunningConference;
 
 /// The handle to reservations. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -147,7 +149,7 @@ impl Reservations {
             return Ok(gateway.end(id, now).await?);
         }
         match AllocationId::parse_path(id) {
-            Some(id) => Ok(self.end_allocation(id, now).await?),
+            Some(id) => Ok(self.end_allocation(id, EndReason::Destroyed, now).await?),
             None => Ok(false),
         }
     }

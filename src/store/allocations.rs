@@ -46,6 +46,25 @@ pub(crate) struct NewAllocation<'a> {
     pub(crate) terms: Terms,
 }
 
+/// A running allocation, and what its booking says of it.
+#[derive(Clone, Debug)]
+pub(crate) struct RunningRow {
+    pub(crate) allocation: Allocation,
+    pub(crate) title: Option<String>,
+    pub(crate) owner: Option<String>,
+}
+
+/// The allocations of these rooms that are not marked as ended.
+fn select_unended(conferences: &[&Conference]) -> QueryBuilder<Sqlite> {
+    let mut select = QueryBuilder::new("SELECT allocation.* FROM ");
+    push_values_as_table(&mut select, conferences);
+    select.push(
+        " JOIN allocation ON tenant = wanted.column1 AND room = wanted.column2
+          WHERE ended_at IS NULL",
+    );
+    select
+}
+
 fn push_ids(statement: &mut QueryBuilder<Sqlite>, ids: &[AllocationId]) {
     let mut separated = statement.separated(", ");
     for id in ids {
@@ -130,6 +149,43 @@ impl Store {
             .transpose()
     }
 
+    /// The allocations of these rooms that are not marked as ended, each room named once.
+    pub(crate) async fn unended_of(
+        &self,
+        conferences: &[&Conference],
+    ) -> Result<HashMap<Conference, Allocation>> {
+        let mut found = HashMap::new();
+        for some in conferences.chunks(ROWS) {
+            let rows = select_unended(some).build().fetch_all(&self.read).await?;
+            for row in rows {
+                let allocation = allocation(&row, &self.domain)?;
+                found.insert(allocation.conference.clone(), allocation);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Every allocation that is neither ended nor past its end, with the title and the owner of its booking.
+    pub(crate) async fn running(&self, now: DateTime<Utc>) -> Result<Vec<RunningRow>> {
+        sqlx::query(
+            "SELECT allocation.*, booking.title AS title, booking.owner AS owner
+             FROM allocation LEFT JOIN booking ON booking.id = allocation.booking_id
+             WHERE allocation.ended_at IS NULL AND allocation.ends_at > $1",
+        )
+        .bind(now.timestamp_millis())
+        .fetch_all(&self.read)
+        .await?
+        .iter()
+        .map(|row| {
+            Ok(RunningRow {
+                allocation: allocation(row, &self.domain)?,
+                title: row.try_get("title")?,
+                owner: row.try_get("owner")?,
+            })
+        })
+        .collect()
+    }
+
     /// When the next running allocation reaches its end.
     pub(crate) async fn next_end(&self) -> Result<Option<DateTime<Utc>>> {
         let row = sqlx::query("SELECT MIN(ends_at) AS next FROM allocation WHERE ended_at IS NULL")
@@ -173,12 +229,7 @@ impl Tx {
     ) -> Result<HashMap<Conference, Allocation>> {
         let mut found = HashMap::new();
         for some in conferences.chunks(ROWS) {
-            let mut select = QueryBuilder::new("SELECT allocation.* FROM ");
-            push_values_as_table(&mut select, some);
-            select.push(
-                " JOIN allocation ON tenant = wanted.column1 AND room = wanted.column2
-                  WHERE ended_at IS NULL",
-            );
+            let mut select = select_unended(some);
             let rows = select.build().fetch_all(&mut *self.transaction).await?;
             self.collect_allocations(&rows, &mut found)?;
         }

@@ -7,10 +7,12 @@
 
 mod allocations;
 mod bookings;
+mod changed;
 mod decisions;
 mod live;
 mod outbox;
 mod places;
+mod prosody;
 pub mod sqlite;
 mod watch;
 
@@ -27,8 +29,9 @@ use crate::batch::WorkerCrashed;
 use crate::domain::allocation::AllocationId;
 use crate::domain::conference::Conference;
 use crate::metrics;
-pub(crate) use allocations::NewAllocation;
+pub(crate) use allocations::{NewAllocation, RunningRow};
 pub use bookings::{BookingFilter, Cursor};
+pub(crate) use changed::{Change, ChangedConferences};
 pub(crate) use decisions::DecisionLogEntry;
 pub use decisions::{DecisionFilter, DecisionRow};
 use live::LiveNotifier;
@@ -51,6 +54,7 @@ pub struct Store {
     live: Arc<LiveNotifier>,
     file: Arc<DatabaseFile>,
     lock: Option<Arc<ServiceLock>>,
+    changed: Arc<ChangedConferences>,
     domain: Arc<str>,
 }
 
@@ -65,6 +69,9 @@ pub struct Tx {
     /// For the observer.
     live_changes: Vec<LiveChange>,
     due_changed: bool,
+    changed: Arc<ChangedConferences>,
+    /// The conferences whose allocations this transaction changes.
+    touched: Vec<Conference>,
 }
 
 /// What can go wrong with the database.
@@ -208,6 +215,7 @@ impl Store {
             live: Arc::default(),
             file: Arc::new(DatabaseFile::opened(url)),
             lock: None,
+            changed: Arc::default(),
             domain: domain.into(),
         })
     }
@@ -245,7 +253,14 @@ impl Store {
             begun,
             live_changes: Vec::new(),
             due_changed: false,
+            changed: Arc::clone(&self.changed),
+            touched: Vec::new(),
         })
+    }
+
+    /// The conferences that changed by another way than a request of Prosody.
+    pub(crate) fn changed(&self) -> &ChangedConferences {
+        &self.changed
     }
 
     /// Checks that the database can be written durably at this moment.
@@ -273,6 +288,11 @@ impl Store {
 }
 
 impl Tx {
+    /// Notifies about the allocation of this conference once the transaction is committed.
+    pub(crate) fn touch(&mut self, conference: &Conference) {
+        self.touched.push(conference.clone());
+    }
+
     /// Makes all changes of this transaction durable, and reports those of live conferences to the observer.
     ///
     /// # Errors
@@ -288,6 +308,9 @@ impl Tx {
             self.live.notify(self.live_changes, self.begun);
             if self.due_changed {
                 self.live.due_changed.notify_one();
+            }
+            for conference in &self.touched {
+                self.changed.insert(conference, Change::Allocation);
             }
             // The next transaction begins when this one is dropped, after the notification.
             drop(self.transaction);

@@ -115,6 +115,20 @@ impl Store {
         .await
     }
 
+    /// Every conference that runs at the upstream.
+    pub(crate) async fn all_upstream_running(
+        &self,
+        now: DateTime<Utc>,
+    ) -> Result<Vec<UpstreamRow>> {
+        sqlx::query("SELECT * FROM upstream_conference WHERE ended_at IS NULL AND ends_at > $1")
+            .bind(now.timestamp_millis())
+            .fetch_all(&self.read)
+            .await?
+            .iter()
+            .map(|row| upstream_row(row, &self.domain))
+            .collect()
+    }
+
     /// The number of deletions to deliver.
     ///
     /// # Errors

@@ -278,7 +278,8 @@ pub fn end_message(
     now: DateTime<Utc>,
 ) -> String {
     let why = match allocation.end_reason.unwrap_or(EndReason::Expired) {
-        EndReason::Destroyed => "its room was closed".to_owned(),
+        EndReason::Destroyed | EndReason::Lost => "its room was closed".to_owned(),
+        EndReason::Closed => "an operator ended it".to_owned(),
         EndReason::Expired => {
             let end = format_local(ended_at, rules.time_zone, now);
             format!("its time was up at {end}")

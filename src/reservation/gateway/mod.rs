@@ -13,6 +13,7 @@ mod id;
 mod outbox;
 mod response;
 mod retry;
+mod rooms;
 mod single_flight;
 
 use std::sync::{Arc, Mutex};

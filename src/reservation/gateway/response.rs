@@ -91,6 +91,7 @@ pub(super) fn conference(
         start,
         end: start + TimeDelta::seconds(duration),
         options: options(&members)?,
+        booking: None,
     })
 }
 
