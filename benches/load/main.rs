@@ -25,6 +25,7 @@ mod limit;
 mod live;
 mod moderators;
 mod peers;
+mod prosody;
 mod report;
 mod reservations;
 mod server;
@@ -77,6 +78,12 @@ const MODES: &[Mode] = &[
         default: true,
         about: "the same number of visitors in conferences of 15 that all go live",
         measure: conferences::conferences,
+    },
+    Mode {
+        name: "prosody",
+        default: true,
+        about: "changes reach Prosody's long poll; conferences of 15 go live in batches of reports",
+        measure: prosody::prosody,
     },
     Mode {
         name: "flat",

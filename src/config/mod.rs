@@ -17,6 +17,7 @@ mod files;
 mod gateway;
 mod input;
 mod log;
+mod prosody;
 mod queue;
 mod reader;
 mod reload;
@@ -34,6 +35,7 @@ pub use database::Database;
 pub use error::{ConfigError, ConfigIssue};
 pub use gateway::{OnFailure, Upstream};
 pub use log::{Log, LogFormat, LogLevel};
+pub use prosody::{Prosody, WithoutLobby};
 pub use queue::Queue;
 pub use reservations::{Backend, Reservations};
 pub use server::Server;
@@ -88,6 +90,8 @@ pub struct Config {
     pub reservations: Reservations,
     /// `[queue]`: the visitors who wait until a conference goes live.
     pub queue: Queue,
+    /// `[prosody]`: the protocol of usher's modules for Prosody.
+    pub prosody: Prosody,
     /// Found while reading; a part of [`Config::warnings`].
     file_warnings: Vec<String>,
     /// The files that it names.
@@ -193,6 +197,7 @@ impl Config {
             auth: Auth::read(read),
             reservations: Reservations::read(read),
             queue: Queue::read(read),
+            prosody: Prosody::read(read),
             file_warnings: Vec::new(),
             files: Vec::new(),
         };
@@ -231,6 +236,7 @@ impl Config {
         self.xmpp.keep_fixed(&mut new.xmpp, fixed);
         self.reservations.keep_fixed(&mut new.reservations, fixed);
         self.queue.keep_fixed(&mut new.queue, fixed);
+        self.prosody.keep_fixed(&mut new.prosody, fixed);
     }
 }
 

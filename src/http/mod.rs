@@ -2,6 +2,7 @@
 
 mod bookings;
 mod caller;
+mod conferences;
 mod connections;
 mod decisions;
 mod error;
@@ -10,6 +11,7 @@ pub mod health;
 mod ops;
 mod outbox;
 mod page;
+mod prosody;
 mod queue;
 mod request;
 mod reservations;
@@ -28,6 +30,7 @@ use warp::filters::BoxedFilter;
 
 use crate::auth::service_token::ServiceAuth;
 use crate::config::Config;
+use crate::prosody::Prosody;
 use crate::reservation::Reservations;
 use crate::session::SessionContext;
 use crate::session::runtime::SessionRuntime;
@@ -42,6 +45,8 @@ pub struct Shared {
     pub config: Config,
     /// The reservations.
     pub reservations: Reservations,
+    /// The rooms that usher's modules for Prosody report.
+    pub prosody: Prosody,
     /// Authorizes callers; replaced by a reload.
     pub service_auth: ArcSwap<ServiceAuth>,
     /// What sessions share, the queue among it; replaced by a reload.
@@ -66,6 +71,7 @@ impl Shared {
     pub fn new(
         config: Config,
         reservations: Reservations,
+        prosody: Prosody,
         service_auth: ServiceAuth,
         sessions: SessionContext,
         session_runtime: SessionRuntime,
@@ -74,6 +80,7 @@ impl Shared {
         Self {
             config,
             reservations,
+            prosody,
             service_auth: ArcSwap::from_pointee(service_auth),
             sessions: ArcSwap::from_pointee(sessions),
             max_connections,
@@ -111,6 +118,8 @@ pub(crate) fn routes(shared: &Arc<Shared>) -> BoxedFilter<(Response,)> {
         decisions::routes(shared),
         outbox::routes(shared),
         ops::routes(shared),
+        prosody::routes(shared),
+        conferences::routes(shared),
     ];
     resources
         .into_iter()

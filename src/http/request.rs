@@ -21,6 +21,8 @@ use crate::clock;
 
 /// Largest body that is read; a booking is under a kilobyte.
 const BODY_MAX: usize = 64 * 1024;
+/// Largest body of a report of Prosody: a server has some thousands of rooms, with 300 bytes each.
+pub(super) const REPORT_MAX: usize = 4 * 1024 * 1024;
 /// How much of a larger body is discarded before the answer: a client that is still sending would otherwise see a
 /// broken connection instead of the answer.
 const DRAIN_MAX: usize = 4 * 1024 * 1024;
@@ -93,6 +95,16 @@ pub(super) fn request(
     methods: &'static [Method],
     access: Access,
 ) -> BoxedFilter<(Request,)> {
+    request_up_to(shared, methods, access, BODY_MAX)
+}
+
+/// The same with a body of up to `max` bytes.
+pub(super) fn request_up_to(
+    shared: &Arc<Shared>,
+    methods: &'static [Method],
+    access: Access,
+    max: usize,
+) -> BoxedFilter<(Request,)> {
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
     let shared = Arc::clone(shared);
     warp::method()
@@ -122,7 +134,7 @@ pub(super) fn request(
             // Without a token a slow body must not hold a connection; no such request needs one.
             let body = match access {
                 Access::Open => Bytes::new(),
-                Access::Service(_) => read_body(body).await?,
+                Access::Service(_) => read_body(body, max).await?,
             };
             Ok::<_, Rejection>(Request {
                 method,
@@ -154,9 +166,10 @@ pub(super) async fn authorize(
         .map_err(refused)
 }
 
-/// Reads a body to its end, up to [`BODY_MAX`].
+/// Reads a body to its end, up to `max` bytes.
 async fn read_body<B: Buf>(
     body: impl Stream<Item = Result<B, warp::Error>>,
+    max: usize,
 ) -> Result<Bytes, Rejection> {
     let incomplete = || {
         let message = "The body did not arrive whole; send it again.";
@@ -169,10 +182,10 @@ async fn read_body<B: Buf>(
         while let Some(chunk) = body.next().await {
             let mut chunk = chunk.map_err(|_| incomplete())?;
             length += chunk.remaining();
-            if length > DRAIN_MAX {
+            if length > DRAIN_MAX.max(max) {
                 break;
             }
-            if length <= BODY_MAX {
+            if length <= max {
                 whole.extend_from_slice(&chunk.copy_to_bytes(chunk.remaining()));
             }
         }
@@ -184,8 +197,8 @@ async fn read_body<B: Buf>(
             let message = "The body did not arrive in time; send it again.";
             warp::reject::custom(ApiError::new(StatusCode::REQUEST_TIMEOUT, message))
         })??;
-    if length > BODY_MAX {
-        return Err(warp::reject::custom(ApiError::too_large(BODY_MAX)));
+    if length > max {
+        return Err(warp::reject::custom(ApiError::too_large(max)));
     }
     Ok(whole.freeze())
 }
@@ -201,7 +214,7 @@ mod tests {
 
     /// The status of the answer to a body that can't be read.
     async fn refused(body: impl Stream<Item = Result<Bytes, warp::Error>>) -> StatusCode {
-        let rejection = read_body(body).await.unwrap_err();
+        let rejection = read_body(body, BODY_MAX).await.unwrap_err();
         let error = rejection.find::<ApiError>().unwrap().clone();
         error.into_response().status()
     }

@@ -20,7 +20,7 @@ pub struct Events {
     pub seq: u64,
     /// The options of the modules.
     pub options: ShimOptions,
-    /// What Jitsi has loaded: `metadata`, `lobby`.
+    /// What is loaded in Prosody: `reservations`, `queue`, `metadata`, `lobby`.
     pub features: Vec<String>,
     /// `rooms` lists every room: a room of this instance that is not in it is gone.
     pub all: bool,
@@ -61,7 +61,7 @@ impl Default for ShimOptions {
 }
 
 /// What Prosody reports of a room.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Report {
     /// The room's JID, in any spelling.
@@ -80,11 +80,26 @@ pub struct Report {
     /// `visitors.live` of the room's metadata; `None`: not set, or not a boolean.
     #[serde(deserialize_with = "boolean")]
     pub live: Option<bool>,
-    /// Whether the modules wrote `live` last, or it is not set.
+    /// Whether the modules wrote `live` last, or no client has written it.
     pub live_is_ours: bool,
     /// The meeting id of the room.
     #[serde(rename = "meetingId", deserialize_with = "text")]
     pub meeting_id: Option<String>,
+}
+
+impl Default for Report {
+    fn default() -> Self {
+        Self {
+            room: String::new(),
+            occupied: false,
+            occupants: 0,
+            moderators: 0,
+            visitors: None,
+            live: None,
+            live_is_ours: true,
+            meeting_id: None,
+        }
+    }
 }
 
 /// A room that was destroyed.

@@ -13,13 +13,13 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::{self, Config};
 use crate::http::{self, Shared};
-use crate::lifecycle;
-use crate::metrics;
+use crate::prosody::Prosody;
 use crate::queue::Queue;
 use crate::reservation::Reservations;
 use crate::session::limits::ConnectionLimits;
 use crate::session::runtime::SessionRuntime;
 use crate::store::Store;
+use crate::{clock, lifecycle, metrics};
 pub use build::ServeError;
 use build::{open_store_to_serve, secret, service_auth, session_context};
 pub use health::Liveness;
@@ -70,6 +70,14 @@ impl Service {
         auth.open &= is_on_loopback;
         let queue = Queue::new(store.clone(), config.queue.clone(), &config.xmpp.muc_prefix);
         let next_sync = load_queue(&queue).await;
+        let prosody = Prosody::new(
+            reservations.clone(),
+            queue.clone(),
+            config.prosody.clone(),
+            config.xmpp.clone(),
+            clock::now(),
+        );
+        prosody.restore().await;
         tracing::info!(%address, domain = config.xmpp.domain, "listening");
         if auth.open {
             tracing::warn!(
@@ -80,7 +88,15 @@ impl Service {
         let sessions = session_context(&config, queue.clone(), &auth, limits, Arc::default());
         let runtime = SessionRuntime::start().map_err(ServeError::Threads)?;
         let max = lifecycle::connections_within_file_limit(config.server.max_connections);
-        let shared = Shared::new(config.clone(), reservations, auth, sessions, runtime, max);
+        let shared = Shared::new(
+            config.clone(),
+            reservations,
+            prosody,
+            auth,
+            sessions,
+            runtime,
+            max,
+        );
         let service = Self {
             is_on_loopback,
             shared: Arc::new(shared),
@@ -102,6 +118,8 @@ impl Service {
         tasks.spawn(async move { queue.run(next_sync, stop).await });
         let (store, stop) = (self.store.clone(), self.shared.stop.clone());
         tasks.spawn(async move { store.watch(stop).await });
+        let (prosody, stop) = (self.shared.prosody.clone(), self.shared.stop.clone());
+        tasks.spawn(async move { prosody.run(stop).await });
         let timers = Arc::clone(&self.shared.sessions.load().timers);
         let stop = self.shared.stop.clone();
         tasks.spawn(async move { timers.run(stop).await });

@@ -149,6 +149,11 @@ impl Store {
             .transpose()
     }
 
+    /// The allocation of this room that is not marked as ended; it may be past its end.
+    pub(crate) async fn unended(&self, conference: &Conference) -> Result<Option<Allocation>> {
+        Ok(self.unended_of(&[conference]).await?.remove(conference))
+    }
+
     /// The allocations of these rooms that are not marked as ended, each room named once.
     pub(crate) async fn unended_of(
         &self,

@@ -115,6 +115,26 @@ impl Store {
         .await
     }
 
+    /// The conference that runs in this room: of those that aren't over, the one with the latest end.
+    pub(crate) async fn upstream_running(
+        &self,
+        conference: &Conference,
+        now: DateTime<Utc>,
+    ) -> Result<Option<UpstreamRow>> {
+        sqlx::query(
+            "SELECT * FROM upstream_conference
+             WHERE room = $1 AND tenant = $2 AND ended_at IS NULL AND ends_at > $3
+             ORDER BY ends_at DESC LIMIT 1",
+        )
+        .bind(conference.room())
+        .bind(tenant_of(conference))
+        .bind(now.timestamp_millis())
+        .fetch_optional(&self.read)
+        .await?
+        .map(|row| upstream_row(&row, &self.domain))
+        .transpose()
+    }
+
     /// Every conference that runs at the upstream.
     pub(crate) async fn all_upstream_running(
         &self,

@@ -30,6 +30,8 @@ mod pace;
 mod pauses;
 mod places;
 mod process;
+mod prosody;
+mod prosody_faults;
 mod queue;
 mod reservations;
 mod scripted;
