@@ -32,7 +32,7 @@ FLOODING = 64
 # These cost the server memory or connections instead of time.
 SOCKETS = {"silent": 2000, "slow heads": 900, "slow bodies": 200, "large heads": 900, "unfinished frames": 500}
 # A request needs milliseconds in a debug build.
-SOCKETS |= {"requests": 16, "requests without a token": 16, "posts without a token": 16, "never reads answers": 16}
+SOCKETS |= {"requests": 8, "requests without a token": 8, "posts without a token": 8, "never reads answers": 8}
 # These occupy all connections that are no WebSockets.
 CROWDING = {"silent", "slow heads"}
 
