@@ -226,8 +226,29 @@ impl Store {
 
 impl Tx {
     /// Records a conference that runs upstream, and removes its deletion from the outbox: the upstream's report
-    /// is newer. Returns whether there was a deletion.
-    pub(crate) async fn upstream_runs(&mut self, row: &UpstreamRow) -> Result<bool> {
+    /// is newer. Returns whether there was a deletion. Ends the live state of a conference of the room whose time is up.
+    pub(crate) async fn upstream_runs(
+        &mut self,
+        row: &UpstreamRow,
+        now: DateTime<Utc>,
+    ) -> Result<bool> {
+        let ended = sqlx::query(
+            "DELETE FROM live
+             WHERE tenant = $1 AND room = $2 AND EXISTS (
+                 SELECT 1 FROM upstream_conference AS former
+                 WHERE former.tenant = live.tenant AND former.room = live.room
+                   AND former.upstream_id <> $3 AND former.ended_at IS NULL
+                   AND former.ends_at <= $4 AND former.ends_at > live.live_since
+             )
+             RETURNING room, tenant",
+        )
+        .bind(tenant_of(&row.conference))
+        .bind(row.conference.room())
+        .bind(&row.id)
+        .bind(now.timestamp_millis())
+        .fetch_all(&mut *self.transaction)
+        .await?;
+        self.live_ended(&ended)?;
         sqlx::query(
             "INSERT INTO upstream_conference
              (upstream_id, room, tenant, name, mail_owner, waiting_queue, ends_at)

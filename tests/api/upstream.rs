@@ -476,6 +476,38 @@ async fn conference_that_has_ended_is_refused() {
 }
 
 #[tokio::test]
+async fn live_state_ends_with_its_conference_before_the_answer() {
+    const ROOM: &str = "room1@conference.meet.example.com";
+    let count = AtomicUsize::new(0);
+    let server = Scripted::start(move |request| match request.method.as_str() {
+        "DELETE" => Reply::Raw(204, String::new()),
+        _ => {
+            let number = count.fetch_add(1, Ordering::Relaxed);
+            let mut body = conference(number + 1, "room1");
+            body["waiting_queue"] = true.into();
+            // The time of the second one is up soon.
+            if number == 1 {
+                body["duration"] = 1.into();
+            }
+            Reply::Json(201, body)
+        }
+    })
+    .await;
+    let usher = Usher::start(&gateway_to(&server, "")).await;
+    assert_eq!(usher.open("room1").await.id(), 1);
+    usher.go_live(ROOM).await;
+    usher.delete("/conference/1").await;
+    assert_eq!(usher.status(ROOM).await["live"], false);
+    assert_eq!(usher.open("room1").await.id(), 2);
+    usher.go_live(ROOM).await;
+    assert_eq!(usher.status(ROOM).await["live"], true);
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let opened = usher.open("room1").await;
+    assert_eq!((opened.id(), opened.body.get("live")), (3, None));
+    assert_eq!(usher.status(ROOM).await["live"], false);
+}
+
+#[tokio::test]
 async fn visitor_waits_if_the_upstream_responds_202() {
     let server = upstream_with(202, json!({ "waiting_queue": true })).await;
     let usher = Usher::start(&gateway_to(&server, "")).await;

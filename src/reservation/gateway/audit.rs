@@ -32,7 +32,7 @@ impl Gateway {
         };
         let stored = async {
             let mut tx = self.inner.store.begin().await?;
-            let deletion_discarded = tx.upstream_runs(&row).await?;
+            let deletion_discarded = tx.upstream_runs(&row, clock::now()).await?;
             tx.commit().await?;
             Ok::<_, StoreError>(deletion_discarded)
         };
