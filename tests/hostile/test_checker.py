@@ -143,6 +143,10 @@ def test_slow_posts_are_found_per_attack():
     crowding = attack(1, 9, crowds=True)
     assert kinds(*crowding, *(http(n, "create", 201, f"room:{n}", n, t=n + 0.6) for n in range(2, 9))) == []
     assert kinds(*crowding, *(http(n, "create", 201, f"room:{n}", n, t=n + 5.1) for n in range(2, 4))) == ["slow"]
+    # The machine was busy before.
+    busy = http(0.5, "create", 201, "room:before", 99, t=0.6)
+    assert kinds(*attack(1, 9), busy, *(http(n, "create", 201, f"room:{n}", n, t=n + 1.4) for n in range(2, 9))) == []
+    assert kinds(*attack(1, 9), busy, *(http(n, "create", 201, f"room:{n}", n, t=n + 1.6) for n in range(2, 9))) == ["slow"]
     times = [0.01, 0.01, 3]
     assert kinds(*attack(1, 9), *(http(2, "create", 201, f"room:{n}", n, t=2 + s) for n, s in enumerate(times))) == ["slow"]
     assert kinds(*attack(1, 9), *(http(2, "create", 201, f"room:{n}", n, t=2.4) for n in range(3))) == []
