@@ -1,93 +1,78 @@
--- Stanzas that wait for usher's answer, and what becomes of them: sent on, or answered with an error.
+-- Stanzas that wait for usher's decision: sent on, or answered with an error.
 
+local jid = require "util.jid";
 local st = require "util.stanza";
+
+local jitsi = module:require "usher_jitsi";
 
 local max_held = 1000;
 local fail_open = module:get_option_string("usher_on_failure", "deny") == "allow";
 local unreachable = "The reservation service does not answer at the moment. Please try again in a minute.";
+local refused = "The reservation service refused this conference.";
 
-local waiting, waiting_count = {}, 0; -- by sender, addressee and stanza id
+-- ask(request, callback) of mod_usher_client
+return function (ask)
+	local held, waiting, count = {}, {}, 0; -- waiting: by kind of stanza, id, sender and addressee
+	local passing; -- the key of the stanza that is being sent on
 
-local function refuse(hold, code, text)
-	local origin, stanza = hold.origin, hold.stanza;
-	if stanza.name == "iq" then
+	local function key_of(stanza)
+		local id = stanza.name == "iq" and stanza.attr.id or "";
+		return table.concat({ stanza.name; id; stanza.attr.from; stanza.attr.to }, " ");
+	end
+
+	-- Whether the stanza was allowed: it comes by the same hook when it is sent on.
+	function held.is_passing(event) return passing == key_of(event.stanza); end
+
+	local function refuse(origin, stanza, code, text)
+		if stanza.name ~= "iq" then return origin.send(st.error_reply(stanza, "cancel", "not-allowed", text)); end
 		origin.send(st.error_reply(stanza, "cancel", "service-unavailable", text)
 			:tag("reservation-error", { xmlns = "http://jitsi.org/protocol/focus"; ["error-code"] = code }));
-	else
-		origin.send(st.error_reply(stanza, "cancel", "not-allowed", text));
-	end
-end
-
-return function (rooms, unclaimed)
-	local held = { fail_open = fail_open; unreachable = unreachable };
-
-	-- The focus asks for nobody: who the owner is can be told when they come in.
-	local function is_unclaimed(hold, meaning, reason)
-		local is_for_nobody = meaning == "refused" and reason == "not_owner" and hold.form.mail_owner == "";
-		return is_for_nobody and unclaimed.may_keep(hold.room_jid);
 	end
 
-	local function settle(hold, meaning, detail, reason)
+	local function settle(hold, decision)
 		if waiting[hold.key] ~= hold then return; end
-		waiting[hold.key], waiting_count = nil, waiting_count - 1;
-		if meaning == "allocated" then
-			rooms.approve(hold.room_jid, detail, hold.form);
-		elseif meaning == "failed" and fail_open then
-			rooms.trust(hold.room_jid, hold.form);
-		elseif is_unclaimed(hold, meaning, reason) then
-			unclaimed.keep(hold.room_jid, detail);
-			return module:send(hold.stanza, hold.origin);
+		waiting[hold.key], count = nil, count - 1;
+		local origin, stanza, action = hold.origin, hold.stanza, decision.action;
+		if origin.destroyed then return; end
+		-- A visitor may ask the focus for the way to the queue, but not create the room.
+		if action == "refuse" or action == "queue" and stanza.name ~= "iq" then
+			return refuse(origin, stanza, ("%d"):format(decision.code or 403), decision.text or refused);
+		elseif action == "fail" and not fail_open then
+			return refuse(origin, stanza, "503", unreachable);
 		end
-		if hold.origin.destroyed then return; end
-		-- Who waits for the conference to go live may ask the focus the way to the queue, but not make the room.
-		if meaning == "refused" or meaning == "waiting" and hold.stanza.name ~= "iq" then
-			return refuse(hold, "403", detail);
-		elseif meaning == "failed" and not fail_open then
-			return refuse(hold, "503", unreachable);
-		elseif meaning == "waiting" then
-			unclaimed.note_visitor(hold.room_jid);
-		end
-		module:send(hold.stanza, hold.origin);
+		passing = hold.key;
+		module:send(stanza, origin);
+		passing = nil;
 	end
 
-	local function ask(hold)
-		waiting[hold.key], waiting_count = hold, waiting_count + 1;
-		rooms.ask(hold.room_jid, hold.form, function (meaning, detail, reason)
-			settle(hold, meaning, detail, reason);
-		end);
+	local function start(hold)
+		waiting[hold.key], count = hold, count + 1;
+		ask(hold.request, function (decision) settle(hold, decision); end);
 	end
 
-	-- Each sender is asked for on their own, and nothing is remembered of a refusal. Always true: the event is consumed.
-	function held.ask(event, room_jid, form)
+	-- Always true: the event is consumed. Each sender is decided alone, and no decision is remembered. kind: "iq",
+	-- "create" or "join". The focus does not name the user it asks for.
+	function held.ask(event, kind, room_jid, is_focus)
 		local origin, stanza = event.origin, st.clone(event.stanza);
-		local id = stanza.name == "iq" and stanza.attr.id or "";
-		local key = table.concat({ stanza.name; id; stanza.attr.from; stanza.attr.to }, " ");
-		local hold = { key = key; origin = origin; stanza = stanza; room_jid = room_jid; form = form };
+		local key, request = key_of(stanza), { kind = kind; room = room_jid; from = "" };
+		if not is_focus then
+			request.from = jid.bare(stanza.attr.from);
+			request.user, request.tenant = jitsi.user_of(origin);
+		end
 		if waiting[key] then
 			waiting[key].stanza = stanza;
-		elseif waiting_count >= max_held then
-			refuse(hold, "503", unreachable);
+		elseif count >= max_held then
+			refuse(origin, stanza, "503", unreachable);
 		else
-			ask(hold);
+			start({ key = key; origin = origin; stanza = stanza; request = request });
 		end
 		return true;
 	end
 
-	function held.save()
-		return waiting;
-	end
-
-	function held.restore(saved)
-		for _, hold in pairs(saved or {}) do
-			ask(hold);
-		end
-	end
-
-	function held.give_up()
-		for _, hold in pairs(waiting) do
-			settle(hold, "failed");
-		end
-	end
+	-- What was saved is settled after the reload, and not here.
+	function held.save() local saved = waiting; waiting = {}; return saved; end
+	function held.restore(saved) for _, hold in pairs(saved) do start(hold); end end
+	function held.give_up() for _, hold in pairs(waiting) do settle(hold, { action = "fail" }); end end
 
 	return held;
 end;

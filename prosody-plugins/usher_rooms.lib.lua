@@ -1,143 +1,141 @@
--- Rooms with an allocation: what is applied to them, when they end, and what changes meanwhile.
+-- The state of the rooms: what is reported of each, and how usher's directive is applied. It hangs on room.usher:
+-- directive (without a revision: none yet), applied (the options that were set), done, mark, decided, occupied.
 
-local now = require "util.time".now;
+local cache = require "util.cache";
+local time = require "util.time".now;
 
-local allocations = module:require "usher_allocations";
-local muc = module:require "usher_muc";
-local notice = module:require "usher_notice";
+local jitsi = module:require "usher_jitsi";
+local live = module:require "usher_live";
+local schedule = module:require "usher_schedule";
 
-local longest_timer = 3600; -- seconds; looking at the clock now and then keeps far-away ends right when it is set
-
-local refresh_every = module:get_option_number("usher_refresh", 30);
-local warn_before = module:get_option_number("usher_warn_before", 300);
 local create_timeout = module:get_option_number("usher_create_timeout", 60);
+local fail_open = module:get_option_string("usher_on_failure", "deny") == "allow";
 
-local rooms = { ask = allocations.ask };
-local known = {}; -- by room JID: the allocation, the form it was asked with, and what was done about it
-local timers = {}; -- by room JID, by purpose
+-- server: usher_http. note_change(room). get_time(): by usher's clock.
+return function (server, note_change, get_time)
+	local rooms = { get_time = get_time };
+	local approvals = cache.new(1000); -- by room JID: allowed rooms that do not exist yet
 
-local function set_timer(room_jid, purpose, delay, action)
-	local own = timers[room_jid] or {};
-	timers[room_jid] = own;
-	if own[purpose] then own[purpose]:stop(); end
-	own[purpose] = delay and module:add_timer(delay, function ()
-		own[purpose] = nil;
-		action(room_jid);
-	end) or nil;
-end
-
-function rooms.get(room_jid)
-	return known[room_jid];
-end
-
-function rooms.forget(room_jid)
-	local record = known[room_jid];
-	if not record then return; end
-	for _, timer in pairs(timers[room_jid] or {}) do
-		timer:stop();
+	function rooms.approve(room_jid, directive)
+		approvals:set(room_jid, { directive = directive; expires_at = time() + create_timeout });
 	end
-	known[room_jid], timers[room_jid] = nil, nil;
-	if record.id then allocations.finish(room_jid, record.id); end
-end
 
-function rooms.close(room_jid, reason)
-	local room = muc.find(room_jid);
-	if not room then return rooms.forget(room_jid); end
-	module:log("info", "Closing %s: %s", room_jid, reason);
-	room:destroy(nil, reason);
-end
-
--- Who comes after the warning is told as well.
-function rooms.greet(room, occupant)
-	local record = known[room.jid];
-	if record and record.warned_of then notice.remind(room, occupant, record.warned_of); end
-end
-
-local function watch_end(room_jid)
-	local record, room = known[room_jid], muc.find(room_jid);
-	if not record or not room or not record.ends_at then return; end
-	local left = record.ends_at - now();
-	if left <= 0 then return rooms.close(room_jid, "The time of this conference is over."); end
-	if left > warn_before then
-		record.warned_of = nil;
-		left = left - warn_before;
-	elseif record.warned_of ~= record.ends_at then
-		record.warned_of = record.ends_at;
-		notice.warn(room, record.ends_at, record.ends);
+	function rooms.get_approval(room_jid)
+		local approval = approvals:get(room_jid);
+		return approval and approval.expires_at > time() and approval or nil;
 	end
-	set_timer(room_jid, "end", math.min(left, longest_timer), watch_end);
-end
 
--- Only what changed at usher is set: a password set in the room meanwhile is its moderators' business.
-local function apply(room, record)
-	local applied = record.applied or {};
-	if record.password ~= applied.password then room:set_password(record.password or ""); end
-	if record.max_occupants ~= applied.max_occupants then room._data.max_occupants = record.max_occupants; end
-	record.applied = { password = record.password; max_occupants = record.max_occupants };
-	-- In a timer, as a room must not be destroyed while its creation is still being announced.
-	set_timer(room.jid, "end", 0, watch_end);
-end
+	local function open_lobby(room)
+		if room.usher.has_lobby or not room.usher.directive.lobby then return; end
+		room.usher.has_lobby = true;
+		module:context("*"):fire_event("create-persistent-lobby-room", { room = room });
+	end
 
-local function follow(room_jid)
-	local record = known[room_jid];
-	set_timer(room_jid, "refresh", refresh_every, follow);
-
-	local function on_answer(meaning, detail)
-		if known[room_jid] ~= record then return; end
-		if meaning == "over" or meaning == "refused" then
-			rooms.close(room_jid, detail);
-		elseif meaning == "allocated" then
-			rooms.approve(room_jid, detail, record.form);
-		elseif meaning == "unknown" then
-			record.id = nil;
-			allocations.ask(room_jid, record.form, on_answer);
+	-- A room is held until usher answers: visitors who are in can't be sent back to the queue.
+	local function write_live(room)
+		local state, is_down = room.usher, not server.is_up;
+		if state.directive.revision then
+			live.set(room, state.directive.live ~= false);
+		elseif state.mark == nil or is_down then
+			live.set(room, fail_open and is_down);
 		end
 	end
 
-	if record.id then return allocations.look(record.id, on_answer); end
-	allocations.ask(room_jid, record.form, on_answer);
-end
-
--- The room of an approval is there; more than once for one room does no harm.
-function rooms.open(room)
-	local record = known[room.jid];
-	if not record or record.opened then return; end
-	record.opened = true;
-	set_timer(room.jid, "unused");
-	set_timer(room.jid, "refresh", refresh_every, follow);
-	apply(room, record);
-end
-
-function rooms.approve(room_jid, allocation, form)
-	local record = known[room_jid] or { form = form };
-	known[room_jid] = record;
-	for _, field in ipairs({ "id", "ends_at", "ends", "max_occupants", "password", "lobby", "waiting_queue", "live" }) do
-		record[field] = allocation[field];
+	-- Returns the state of a room, nil for a health check. More than one call for one room does no harm.
+	function rooms.begin(room)
+		if room.usher or jitsi.is_health_check(room.jid) then return room.usher; end
+		local approval = rooms.get_approval(room.jid);
+		approvals:set(room.jid, nil);
+		room.usher = { directive = approval and approval.directive or {}; applied = {}; done = {} };
+		open_lobby(room);
+		write_live(room);
+		note_change(room);
+		return room.usher;
 	end
-	-- For mod_usher_queue, which may have a room of which nothing was known yet.
-	module:fire_event("usher-allocation", { room_jid = room_jid; allocation = record });
-	local room = muc.find(room_jid);
-	if not room then return set_timer(room_jid, "unused", create_timeout, rooms.forget); end
-	if record.opened then return apply(room, record); end
-	rooms.open(room);
-end
 
--- Let in while usher fails: an allocation is asked for again until usher answers.
-function rooms.trust(room_jid, form)
-	if not known[room_jid] then rooms.approve(room_jid, {}, form); end
-end
-
-function rooms.save()
-	return { known = known; facts = allocations.save() };
-end
-
-function rooms.restore(saved)
-	allocations.restore(saved.facts);
-	known = saved.known or known;
-	for room_jid, record in pairs(known) do
-		record.opened = nil;
-		rooms.approve(room_jid, record, record.form);
+	-- Only what changed at usher is set: a password that a moderator set stays.
+	local function apply_options(room)
+		local old, new, data = room.usher.applied, room.usher.directive, room._data;
+		room.usher.applied = new;
+		if new.password ~= old.password then room:set_password(new.password or ""); end
+		if new.max_occupants ~= old.max_occupants then data.max_occupants = new.max_occupants; end
+		local changed = table.concat(new.moderators or {}, " ") ~= table.concat(old.moderators or {}, " ");
+		if changed then data.moderators = new.moderators; end
+		for _, keys in ipairs({ old.metadata or {}, new.metadata or {} }) do
+			for key in pairs(keys) do
+				local value = (new.metadata or {})[key];
+				if (old.metadata or {})[key] ~= value then
+					live.set_metadata(room, key, value);
+					changed = true;
+				end
+			end
+		end
+		if changed then live.announce(room); end
 	end
-end
 
-return rooms;
+	local function settle(room)
+		write_live(room);
+		if not room.usher.directive.revision then return; end
+		open_lobby(room);
+		apply_options(room);
+		-- In a timer: a room must not be destroyed while its creation is still being announced.
+		schedule.set(room, get_time, 0);
+	end
+
+	-- A directive of a room that does not exist is kept for one that was allowed, and otherwise ignored.
+	function rooms.apply(directive)
+		local room, approval = jitsi.find_room(directive.room), rooms.get_approval(directive.room);
+		local state = room and rooms.begin(room);
+		if not room and approval then approval.directive = directive; end
+		if not state or directive.revision < (state.directive.revision or 0) then return; end
+		state.directive = directive;
+		settle(room);
+	end
+
+	function rooms.on_joined(room, occupant)
+		local state = rooms.begin(room);
+		if not state then return; end
+		-- Not before the first occupant is in: the focus does not know the password.
+		settle(room);
+		if state.mark ~= nil and (not state.announced or jitsi.is_focus_occupant(occupant)) then
+			module:add_timer(0, function () live.announce(room); end);
+		end
+		schedule.catch_up(room, occupant, get_time());
+		note_change(room);
+	end
+
+	-- After a load of the modules, and when usher stops or starts to answer. After the first load of mod_usher_queue,
+	-- occupied rooms are live: their occupants are not sent back to the queue.
+	function rooms.refresh(is_first)
+		for room in jitsi.each_room() do
+			local state = rooms.begin(room);
+			if state and is_first and state.mark == nil and rooms.report(room).occupied then
+				live.set(room, true);
+				state.decided = true;
+			end
+			if state then settle(room); note_change(room); end
+		end
+	end
+
+	function rooms.report(room)
+		local state = rooms.begin(room);
+		if not state then return; end
+		local occupants, moderators, visitors = 0, 0, nil;
+		for _, occupant in room:each_occupant() do
+			if jitsi.is_focus_occupant(occupant) then
+				visitors = jitsi.visitors_of(occupant) or visitors;
+			else
+				occupants = occupants + 1;
+				if occupant.role == "moderator" then moderators = moderators + 1; end
+			end
+		end
+		state.occupied = state.occupied or occupants > 0;
+		return {
+			room = room.jid; occupied = state.occupied; meetingId = room._data.meetingId;
+			occupants = occupants; moderators = moderators; visitors = visitors;
+			live = live.get(room); live_is_ours = not state.decided;
+		};
+	end
+
+	return rooms;
+end;
