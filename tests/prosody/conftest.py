@@ -41,7 +41,8 @@ def loop():
 @pytest.fixture
 def usher(request, tmp_path):
     """A running usher. Its policy is "booked" unless a marker changes it."""
-    usher = Usher(tmp_path, settings_of(request, "usher", policy="booked"), settings_of(request, "queue"))
+    policy = settings_of(request, "usher", policy="booked")
+    usher = Usher(tmp_path, policy, settings_of(request, "queue"), settings_of(request, "protocol"))
     usher.start()
     yield usher
     usher.stop()

@@ -14,10 +14,42 @@ from urllib.parse import quote, urlencode
 
 HERE = pathlib.Path(__file__).parent
 SHIM = HERE.parent.parent / "prosody-plugins"
+# The last revision with the modules of usher 0.1, which a Prosody runs until it is restarted after an upgrade.
+OLD_SHIM = "ad177e0"
+USES_OLD_SHIM = os.environ.get("USHER_SHIM") == "0.1"
 DOMAIN = "meet.localhost"
 MUC = f"conference.{DOMAIN}"
 TOKEN = "a-service-token-for-tests-only"
 SECRET = "a-secret-for-tests-only-of-some-length"
+
+
+# The root directory of another system, whose Prosody runs instead of the installed one.
+ROOT = os.environ.get("USHER_PROSODY_ROOT")
+
+# In its own mount namespace, with the files of the test at their paths. exec keeps the process id.
+ENTER = """
+set -e
+for directory in /dev /tmp "$PROJECT" "$SCRATCH"; do mkdir -p "$0$directory"; mount --rbind "$directory" "$0$directory"; done
+mount -t proc proc "$0/proc"
+exec chroot "$0" "$@"
+"""
+
+
+def prosody_command(directory, *arguments):
+    if not ROOT:
+        program = shutil.which(arguments[0])
+        assert program, f"{arguments[0]} is not installed"
+        return [program, *arguments[1:]]
+    project, environment = HERE.parent.parent, ["env", f"PROJECT={HERE.parent.parent}", f"SCRATCH={directory}"]
+    assert project.is_dir()
+    return [*environment, "unshare", "--mount", "sh", "-c", ENTER, ROOT, *arguments]
+
+
+def prosody_version():
+    """The first number of the version: 0 for 0.12, or 13."""
+    library = pathlib.Path(f"{ROOT or ''}/usr/lib/prosody/prosody.version")
+    text = library.read_text() if library.exists() else "0.12"
+    return int(text.strip().split(".")[0])
 
 
 def free_ports(count):
@@ -79,13 +111,13 @@ class Service:
 
 
 class Usher(Service):
-    def __init__(self, directory, settings, queue=None):
+    def __init__(self, directory, settings, queue=None, protocol=None):
         self.directory = directory
         [self.port] = free_ports(1)
         self.log = directory / "usher.log"
         self.config = directory / "config.toml"
         self.binary = os.environ.get("USHER_BIN") or str(HERE.parent.parent / "target" / "debug" / "usher")
-        reservations, queue = toml(settings), toml(queue or {})
+        reservations, queue, protocol = toml(settings), toml(queue or {}), toml(protocol or {})
         self.config.write_text(
             f"""
 [server]
@@ -108,6 +140,9 @@ tokens = ["{TOKEN}"]
 
 [queue]
 {queue}
+
+[prosody]
+{protocol}
 """
         )
 
@@ -174,6 +209,31 @@ tokens = ["{TOKEN}"]
     def is_live(self, conference):
         return self.conference(conference)["live"]
 
+    def wait_live(self, conference, live=True, timeout=20):
+        until(lambda: self.is_live(conference) is live, timeout, f"live = {live} of {conference}")
+
+    def running(self, room="room1", tenant=None):
+        """The conference of a room as GET /api/v1/conferences has it; None if there is none."""
+        status, answer = self.request("GET", f"/api/v1/conferences?room={quote(room)}" + (f"&tenant={tenant}" if tenant else ""))
+        assert status == 200, answer
+        return next(iter(answer["conferences"]), None)
+
+    def allocation(self, room="room1", tenant=None):
+        """The id of the allocation of a room."""
+        return (self.running(room, tenant) or {}).get("id")
+
+    def wait_allocation(self, room="room1", other_than=None, timeout=10):
+        return until(lambda: (found := self.allocation(room)) != other_than and found, timeout, f"an allocation of {room}")
+
+    def allocations_of(self, room):
+        """The number of conferences of a room, also of those that ended."""
+        status, answer = self.request("GET", "/api/v1/decisions?limit=100")
+        assert status == 200, answer
+        return len({d["conference"] for d in answer["decisions"] if d["room"] == room and d["outcome"] == "allowed"})
+
+    def wait_ended(self, allocation, timeout=15):
+        until(lambda: self.has_ended(allocation), timeout, f"the end of {allocation}")
+
     def has_ended(self, allocation):
         status, answer = self.request("GET", f"/conference/{allocation}")
         return status == 404 and "ended_at" in answer
@@ -191,7 +251,20 @@ def iso(moment):
     return (datetime.fromtimestamp(0, timezone.utc) + timedelta(seconds=int(moment))).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def shim_directory(directory):
+    if not USES_OLD_SHIM:
+        return SHIM
+    old = directory / "old-shim"
+    if not old.exists():
+        old.mkdir()
+        archive = subprocess.run(["git", "archive", OLD_SHIM, "prosody-plugins"], cwd=HERE.parent.parent, stdout=subprocess.PIPE, check=True)
+        subprocess.run(["tar", "-x", "--strip-components=1", "-C", old], input=archive.stdout, check=True)
+    return old
+
+
 def lua(value):
+    if isinstance(value, list):
+        return "{ " + ", ".join(map(lua, value)) + " }"
     return json.dumps(value) if not isinstance(value, dict) else "{}"
 
 
@@ -208,15 +281,37 @@ class Prosody(Service):
         modules = ", ".join(f'"{name}"' for name in options.pop("modules", ["usher_reservations"]))
         # A replacement for Jitsi's component of that name, which Prosody does not contain.
         metadata = f'Component "metadata.{DOMAIN}" "room_metadata_component"' if options.pop("metadata", False) else ""
-        settings = {"usher_url": usher_url, "usher_token": TOKEN, "usher_refresh": 1, "usher_warn_before": 0, **options}
+        # Jitsi's own component of that name.
+        jitsi_plugins = options.pop("jitsi_plugins", None)
+        if jitsi_plugins:
+            metadata = (
+                f'Component "metadata.{DOMAIN}" "room_metadata_component"\n\tmuc_component = "{MUC}"\n'
+                f'\tbreakout_rooms_component = "breakout.{DOMAIN}"\n\tmuc_mapper_domain_base = "{DOMAIN}"\n'
+                f'\tadmins = {{ "focus@focus.{DOMAIN}" }}'
+            )
+        plugins = f'"{jitsi_plugins}", ' if jitsi_plugins else ""
+        # Jitsi's guest domain: another virtual host with the same MUC.
+        guests = options.pop("guests", False)
+        muc_settings = options.pop("muc", "")
+        lobby = ', "test_lobby"' if options.pop("persistent_lobby", True) else ""
+        defaults = {"usher_refresh": 1, "usher_reconcile": 1} if USES_OLD_SHIM else {}
+        settings = {**defaults, "usher_url": usher_url, "usher_token": TOKEN, "usher_warn_before": 0, **options}
         shim = "\n\t".join(f"{name} = {lua(value)};" for name, value in settings.items())
+        guest_host = f'''
+VirtualHost "guest.{DOMAIN}"
+	authentication = "anonymous"
+	modules_enabled = {{ {modules}, "test_console" }}
+	main_muc = "{MUC}"
+	focus_component = "focus.{DOMAIN}"
+	{shim}
+''' if guests else ""
         self.config.write_text(
             f"""
 run_as_root = true
 daemonize = false
 data_path = "{directory}/data"
 pidfile = "{directory}/prosody.pid"
-plugin_paths = {{ "{SHIM}", "{HERE}/modules" }}
+plugin_paths = {{ {plugins}"{shim_directory(directory)}", "{HERE}/modules" }}
 storage = "{storage}"
 log = {{ {{ levels = {{ min = "debug" }}; to = "file"; filename = "{self.log}" }} }}
 interfaces = {{ "127.0.0.1" }}
@@ -232,13 +327,17 @@ modules_disabled = {{ "s2s", "s2s_auth_certs", "offline", "tls" }}
 
 VirtualHost "{DOMAIN}"
 	authentication = "anonymous"
-	modules_enabled = {{ {modules}, "test_console", "test_lobby" }}
+	modules_enabled = {{ {modules}, "test_console"{lobby} }}
 	{shim}
+
+{guest_host}
 
 Component "{MUC}" "muc"
 	admins = {{ "focus@focus.{DOMAIN}" }}
 	muc_room_locking = false
 	muc_room_default_public_jids = true
+	muc_room_cache_size = 10000
+	{muc_settings}
 
 Component "breakout.{DOMAIN}" "muc"
 	muc_room_locking = false
@@ -251,9 +350,8 @@ Component "focus.{DOMAIN}"
         )
 
     def start(self):
-        program = shutil.which("prosody")
-        assert program, "prosody is not installed"
-        self.launch([program, "--config", str(self.config), "-F"], self.directory / "prosody.out")
+        command = prosody_command(self.directory, "prosody", "--config", str(self.config), "-F")
+        self.launch(command, self.directory / "prosody.out")
         until(lambda: self.is_open(self.port) and self.is_open(self.component_port), description="Prosody's ports")
 
     def log_lines(self, level, text=""):

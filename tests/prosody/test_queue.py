@@ -6,19 +6,19 @@ import subprocess
 import threading
 import time
 from pathlib import Path
-from urllib.parse import quote
 
 import pytest
 
-from services import DOMAIN, MUC, iso, until
+from services import DOMAIN, MUC, USES_OLD_SHIM, iso, until
 from queue_client import QueueClient
 from xmpp import Focus, Participant
 
+new_shim = pytest.mark.skipif(USES_OLD_SHIM, reason="the modules of usher 0.1 do not do this")
 QUEUE_MODULES = {"modules": ["usher_reservations", "usher_queue"], "metadata": True}
 pytestmark = [
     pytest.mark.usher(policy="open"),
     pytest.mark.queue(state_interval="1s"),
-    pytest.mark.prosody(usher_reconcile=600, **QUEUE_MODULES),
+    pytest.mark.prosody(**QUEUE_MODULES),
 ]
 ROOM = f"prosody.hosts['{MUC}'].modules.muc.get_room_from_jid('%s')"
 COMPONENT = f"prosody.hosts['metadata.{DOMAIN}'].modules.room_metadata_component.module"
@@ -126,15 +126,6 @@ def stompjs(usher):
         client.close()
 
 
-def list_requests(recorder):
-    """Number of requests for the list of all conferences."""
-    return len([e for e in recorder.exchanges if e.path.endswith("/conferences") and e.status == 200])
-
-
-def state_requests(recorder, room):
-    return [e for e in recorder.exchanges if e.path.endswith("?conference=" + quote(room))]
-
-
 def empty_room(room, focus, *participants):
     for participant, nick in participants:
         participant.leave(room, nick)
@@ -151,10 +142,9 @@ def test_visitors_wait_until_the_first_occupant_joins(usher, recorder, clients, 
     visitor.wait_live(1)
     clients.visitor(room).wait_live(1)
     empty_room(room, focus, (alice, "alice"))
-    recorder.wait_accepted("endlive", room)
+    usher.wait_live(room, False)
     next_one = clients.visitor(room)
     assert not next_one.receives_live()
-    assert [len(recorder.accepted(action)) for action in ("golive", "endlive")] == [1, 1]
 
 
 @pytest.mark.parametrize("booked", [False, True], ids=["by_its_first_occupant", "by_a_moderator"])
@@ -182,7 +172,7 @@ def test_jitsi_meets_client_waits_until_the_conference_goes_live(booked, usher, 
     elapsed = late.wait_for('"status":"live"') - late.wait_for("connected")
     assert elapsed < 3, f"{elapsed:.3f} s from connection to delivery"
     empty_room(room, focus, (alice, "alice"))
-    recorder.wait_accepted("endlive", room)
+    usher.wait_live(room, False)
     next_one = stompjs("visitor", room)
     until(lambda: usher.conference(room)["visitorsWaiting"] == 1)
     time.sleep(0.5)
@@ -200,7 +190,7 @@ def test_booking_with_a_waiting_queue_keeps_visitors_waiting_until_a_moderator_g
     visitor.wait_live(1)
     clients.visitor(room).wait_live(1)
     empty_room(room, focus, (alice, "alice"))
-    recorder.wait_accepted("endlive", room)
+    usher.wait_live(room, False)
     assert not clients.visitor(room).receives_live()
 
 
@@ -233,70 +223,73 @@ def test_malformed_metadata_is_ignored(usher, recorder, clients, focus, new_part
             f"local room = {ROOM % room}; room.jitsiMetadata.visitors = {value};"
             f"prosody.hosts['{MUC}'].events.fire_event('jitsi-metadata-updated', {{ room = room; key = 'visitors' }})"
         )
-    recorder.wait_accepted("golive", room)
+    usher.wait_live(room)
 
 
 def test_visitors_wait_again_when_a_moderator_sets_the_room_to_not_live(usher, recorder, clients, focus, new_participant, metadata, console, room):
     new_participant().start(room, "alice")
-    recorder.wait_accepted("golive", room)
+    usher.wait_live(room)
     console.lua(f"({ROOM % room}).jitsiMetadata.visitors = {{}}")
     metadata.set_live(room, False)
-    recorder.wait_accepted("endlive", room)
+    usher.wait_live(room, False)
     visitor = clients.visitor(room)
     assert not visitor.receives_live()
     metadata.set_live(room, True)
     visitor.wait_live(1)
 
 
-def test_conference_that_goes_live_in_usher_goes_live_in_prosody(usher, recorder, prosody, focus, new_participant, console, metadata, room):
+def test_conference_that_goes_live_in_usher_goes_live_in_prosody(usher, focus, new_participant, metadata, room):
     usher.book("room1", waiting_queue=True)
     new_participant().start(room, "alice")
+    time.sleep(1)
+    start = time.monotonic()
     usher.golive(room)
     until(lambda: metadata.sent(room)[-1]["visitors"]["live"] is True)
-    recorder.wait_accepted("golive", room)
+    assert time.monotonic() - start < (5 if USES_OLD_SHIM else 2)
+    assert usher.is_live(room)
 
 
-def test_booking_with_auto_live_goes_live_in_prosody(usher, recorder, clients, focus, new_participant, metadata, room):
+def test_booking_with_auto_live_goes_live_in_prosody(usher, clients, focus, new_participant, metadata, room):
     start = int(time.time()) + 3
     usher.book("room1", 600, start=iso(start), waiting_queue=True, auto_live=0)
     new_participant().start(room, "alice")
     assert metadata.live(room) is False
     clients.visitor(room).wait_live()
     until(lambda: metadata.live(room) is True)
+    if not USES_OLD_SHIM:
+        assert time.time() < start + 2
 
 
-def test_room_created_after_go_live_is_live(usher, recorder, focus, new_participant, metadata, room):
+def test_room_created_after_go_live_is_live(usher, focus, new_participant, metadata, room):
     usher.book("room1", waiting_queue=True)
     usher.golive(room)
     new_participant().start(room, "alice")
-    recorder.wait_accepted("golive", room)
-    assert metadata.live(room) is None
-    assert all("visitors" not in sent for sent in metadata.sent(room))
+    time.sleep(0.5)
+    assert usher.is_live(room)
+    assert metadata.live(room) is not False
+    assert all(sent.get("visitors", {}).get("live") is not False for sent in metadata.sent(room))
 
 
-def test_room_is_not_live_while_it_waits_for_its_owner(usher, recorder, focus, new_participant, metadata, room):
+def test_room_is_not_live_while_it_waits_for_its_owner(usher, focus, new_participant, metadata, room):
     usher.book("room1", owner="alice@example.com", starters="owner")
     focus.create(room)
     assert metadata.live(room) is False
     new_participant(user={"email": "alice@example.com"}).join(room, "alice")
-    recorder.wait_accepted("golive", room)
-    assert metadata.live(room) is True
-    assert recorder.accepted("endlive") == []
+    usher.wait_live(room)
+    until(lambda: metadata.live(room) is True)
 
 
-def test_live_state_of_a_room_without_a_queue_is_not_polled(usher, recorder, focus, new_participant, metadata, room):
+@new_shim
+def test_room_without_a_queue_is_live_in_its_metadata(usher, focus, new_participant, metadata, room):
+    """jicofo takes a missing flag as not live and sends visitors of the room to the queue, which sends them back."""
     new_participant().start(room, "alice")
-    usher.book("room2", waiting_queue=True)
-    new_participant().start(f"room2@{MUC}", "bob")
-    until(lambda: len(state_requests(recorder, f"room2@{MUC}")) >= 3)
-    metadata.set_live(f"room2@{MUC}", True)
-    recorder.wait_accepted("golive", f"room2@{MUC}")
-    assert state_requests(recorder, room) == []
+    until(lambda: metadata.sent(room) and metadata.sent(room)[-1]["visitors"]["live"] is True)
+    usher.wait_live(room)
 
 
 @pytest.mark.prosody(modules=["usher_queue"])
 class TestWithoutUsherReservations:
-    def test_waiting_queue_of_a_booking_is_requested_from_usher(self, usher, recorder, clients, focus, new_participant, metadata, room):
+    def test_waiting_queue_of_a_booking_is_requested_from_usher(self, usher, clients, focus, new_participant, metadata, room):
         usher.book("room1", waiting_queue=True)
         visitor = clients.visitor(room)
         new_participant().start(room, "alice")
@@ -306,55 +299,58 @@ class TestWithoutUsherReservations:
         metadata.set_live(room, True)
         visitor.wait_live(1)
 
-    def test_room_without_a_booking_goes_live_with_its_first_occupant(self, usher, recorder, clients, focus, new_participant, metadata, room):
+    def test_room_without_a_booking_goes_live_with_its_first_occupant(self, usher, clients, focus, new_participant, metadata, room):
         visitor = clients.visitor(room)
         new_participant().start(room, "alice")
         visitor.wait_live(1)
-        assert metadata.live(room) is True
+        until(lambda: metadata.live(room) is True)
+        assert usher.allocation() is None, "no module reserves"
 
-    def test_room_is_not_live_from_its_creation(self, usher, recorder, focus, new_participant, metadata, room):
+    def test_room_is_not_live_from_its_creation(self, usher, focus, new_participant, metadata, room):
         usher.book("room1", waiting_queue=True)
         new_participant().start(room, "alice")
         until(lambda: len(metadata.sent(room)) >= 2)
         assert {sent["visitors"]["live"] for sent in metadata.sent(room)} == {False}
 
-    def test_room_is_not_live_while_usher_is_down_until_a_moderator_sets_it_live(self, usher, recorder, focus, new_participant, metadata, room):
+    def test_room_is_not_live_while_usher_is_down_until_a_moderator_sets_it_live(self, usher, focus, new_participant, metadata, room):
         usher.stop()
         new_participant().start(room, "alice")
-        until(lambda: any("/conferences?" in e.path for e in recorder.exchanges))
+        time.sleep(0.5)
         assert metadata.live(room) is False
         metadata.set_live(room, True)
         usher.start()
-        recorder.wait_accepted("golive", room, timeout=20)
+        usher.wait_live(room)
         assert metadata.live(room) is True
 
     @pytest.mark.prosody(usher_on_failure="allow")
-    def test_room_is_live_while_usher_is_down_with_on_failure_allow(self, usher, recorder, focus, new_participant, metadata, room):
+    def test_room_is_live_while_usher_is_down_with_on_failure_allow(self, usher, focus, new_participant, metadata, room):
         usher.stop()
         new_participant().start(room, "alice")
         until(lambda: metadata.live(room) is True)
         until(lambda: metadata.sent(room)[-1]["visitors"]["live"] is True)
 
-    def test_no_go_live_is_sent_before_the_booking_is_known(self, usher, recorder, focus, new_participant, console, metadata, room):
+    def test_conference_does_not_go_live_before_the_booking_is_known(self, usher, focus, new_participant, metadata, room):
         usher.book("room1", waiting_queue=True)
         usher.stop()
         new_participant().start(room, "alice")
-        until(lambda: any("/conferences?" in e.path for e in recorder.exchanges))
+        time.sleep(0.5)
         usher.start()
-        until(lambda: metadata.live(room) is False, 20)
-        assert recorder.accepted("golive") == []
+        time.sleep(2)
+        assert metadata.live(room) is False
+        assert not usher.is_live(room)
 
-    def test_late_response_does_not_override_a_moderators_change(self, usher, recorder, focus, new_participant, console, metadata, room):
+    @new_shim
+    def test_late_directive_does_not_override_a_moderators_change(self, usher, recorder, focus, new_participant, console, metadata, room):
         usher.book("room1", waiting_queue=True)
-        recorder.disconnect_on = lambda exchange: "/conferences" in exchange.path
+        usher.stop()
         new_participant().start(room, "alice")
         metadata.set_live(room, True)
-        recorder.wait_accepted("golive", room)
-        recorder.disconnect_on = lambda exchange: False
-        console.shim("reload", "usher_queue")
-        until(lambda: any(e.status == 200 and "/conferences?" in e.path for e in recorder.exchanges), 20)
+        usher.start()
+        usher.wait_live(room)
+        console.shim("reload", "usher_client")
+        time.sleep(1)
         assert metadata.live(room) is True
-        assert recorder.accepted("endlive") == []
+        assert usher.is_live(room)
 
 
 @pytest.mark.prosody(metadata=False)
@@ -367,7 +363,7 @@ class TestWithoutJitsisMetadata:
         alice.join(room, "alice")
         visitor.wait_live(1)
 
-    def test_room_with_a_waiting_queue_goes_live_with_its_first_moderator(self, usher, recorder, clients, focus, new_participant, console, metadata, room):
+    def test_room_with_a_waiting_queue_goes_live_with_its_first_moderator(self, usher, clients, focus, new_participant, console, metadata, room):
         usher.book("room1", waiting_queue=True)
         visitor = clients.visitor(room)
         alice = new_participant().start(room, "alice")
@@ -376,7 +372,8 @@ class TestWithoutJitsisMetadata:
         console.lua(f"assert(({ROOM % room}):set_affiliation(true, '{alice.jid}', 'owner'))")
         visitor.wait_live(1)
         console.lua(f"assert(({ROOM % room}):set_affiliation(true, '{alice.jid}', 'member'))")
-        assert recorder.accepted("endlive") == []
+        time.sleep(0.5)
+        assert usher.is_live(room)
 
     def test_moderator_who_creates_the_room_makes_it_live(self, usher, clients, prosody, new_participant, room):
         usher.book("room1", waiting_queue=True)
@@ -385,7 +382,7 @@ class TestWithoutJitsisMetadata:
         visitor.wait_live(1)
 
 
-def test_tenant_conference_is_reported_by_its_virtual_address(usher, recorder, clients, focus, new_participant):
+def test_tenant_conference_is_reported(usher, clients, focus, new_participant):
     conference = f"room1@conference.acme.{DOMAIN}"
     visitor = clients.visitor(conference, "--tenant", "acme")
     alice = new_participant()
@@ -393,18 +390,18 @@ def test_tenant_conference_is_reported_by_its_virtual_address(usher, recorder, c
     alice.join(f"[acme]room1@{MUC}", "alice")
     visitor.wait_live(1)
     empty_room(f"[acme]room1@{MUC}", focus, (alice, "alice"))
-    recorder.wait_accepted("endlive", conference)
+    usher.wait_live(conference, False)
 
 
-def test_tenant_booking_applies_to_the_tenant_room_only(usher, recorder, focus, new_participant, metadata):
+def test_tenant_booking_applies_to_the_tenant_room_only(usher, focus, new_participant, metadata):
     usher.book("room1", tenant="acme", waiting_queue=True)
     new_participant().start(f"room1@{MUC}", "alice")
-    recorder.wait_accepted("golive", f"room1@{MUC}")
+    usher.wait_live(f"room1@{MUC}")
     alice = new_participant()
     alice.request(f"room1@conference.acme.{DOMAIN}")
     alice.join(f"[acme]room1@{MUC}", "alice")
     assert metadata.live(f"[acme]room1@{MUC}") is False
-    assert len(recorder.accepted("golive")) == 1
+    assert not usher.is_live(f"room1@conference.acme.{DOMAIN}")
 
 
 def test_health_checks_and_breakout_rooms_are_not_reported(usher, recorder, focus, new_participant, console):
@@ -415,179 +412,122 @@ def test_health_checks_and_breakout_rooms_are_not_reported(usher, recorder, focu
     focus.leave_room(health)
     console.wait_until(lambda: not console.room_exists(health))
     new_participant().start(f"room2@{MUC}")
-    recorder.wait_accepted("golive", f"room2@{MUC}")
-    assert len(recorder.accepted("golive")) == 1
-    assert recorder.accepted("endlive") == []
+    usher.wait_live(f"room2@{MUC}")
+    assert not any("health-check" in str(e.form) or "breakout" in str(e.form) for e in recorder.exchanges)
 
 
-def test_go_live_is_delivered_when_usher_is_back(usher, recorder, clients, focus, new_participant, room):
+def test_conference_is_live_when_usher_is_back(usher, clients, focus, new_participant, room):
     alice = new_participant()
     alice.request(room)
     usher.stop()
     alice.join(room, "alice")
-    until(lambda: any(e.path.endswith("/golive") for e in recorder.exchanges))
+    time.sleep(0.5)
     usher.start()
-    recorder.wait_accepted("golive", room, timeout=20)
+    usher.wait_live(room)
     clients.visitor(room).wait_live(1)
 
 
-def test_only_the_latest_state_is_delivered_when_usher_is_back(usher, recorder, focus, new_participant, console, room):
+def test_conference_that_ended_while_usher_was_down_is_not_live(usher, focus, new_participant, console, room):
     alice = new_participant()
     alice.request(room)
     usher.stop()
     alice.join(room, "alice")
-    until(lambda: any(e.path.endswith("/golive") for e in recorder.exchanges))
     empty_room(room, focus, (alice, "alice"))
     console.wait_until(lambda: not console.room_exists(room))
     usher.start()
-    recorder.wait_accepted("endlive", room, timeout=20)
-    assert recorder.accepted("golive") == []
+    time.sleep(3)
     assert not usher.is_live(room)
 
 
-def test_conference_is_live_after_usher_was_killed(usher, recorder, clients, focus, new_participant, room):
+def test_conference_is_live_after_usher_was_killed(usher, clients, focus, new_participant, room):
     new_participant().start(room, "alice")
-    recorder.wait_accepted("golive", room)
+    usher.wait_live(room)
     usher.kill()
     usher.start()
     clients.visitor(room).wait_live(1)
 
 
-@pytest.mark.prosody(usher_reconcile=1)
-class TestReconciliation:
-    def test_conference_missing_in_usher_goes_live_again(self, usher, recorder, clients, focus, new_participant, room):
+class TestAfterRestarts:
+    def test_conference_missing_in_usher_goes_live_again(self, usher, clients, focus, new_participant, room):
         new_participant().start(room, "alice")
-        recorder.wait_accepted("golive", room)
+        usher.wait_live(room)
         usher.delete_database()
         visitor = clients.visitor(room)
         visitor.wait_live(15)
 
-    def test_conference_ends_when_prosody_was_killed(self, usher, recorder, prosody, clients, focus, new_participant, room):
+    @pytest.mark.protocol(absent_after="2s")
+    def test_conference_ends_when_prosody_was_killed(self, usher, prosody, clients, focus, new_participant, room):
         new_participant().start(room, "alice")
-        recorder.wait_accepted("golive", room)
+        usher.wait_live(room)
         prosody.kill()
         prosody.start()
-        recorder.wait_accepted("endlive", room)
+        usher.wait_live(room, False)
         assert not clients.visitor(room).receives_live()
 
-    @pytest.mark.prosody(usher_only_prosody=False)
-    def test_conference_of_another_prosody_is_kept(self, usher, recorder, prosody, focus, new_participant, room):
-        new_participant().start(room, "alice")
-        recorder.wait_accepted("golive", room)
-        prosody.kill()
-        prosody.start()
-        before = list_requests(recorder)
-        until(lambda: list_requests(recorder) >= before + 4)
-        assert usher.is_live(room)
-
-    @pytest.mark.prosody(usher_reconcile=600)
-    def test_conference_recreated_after_a_restart_of_prosody_stays_live(self, usher, recorder, prosody, loop, focus, new_participant, console, metadata, room):
+    @pytest.mark.protocol(absent_after="5s")
+    def test_conference_recreated_after_a_restart_of_prosody_stays_live(self, usher, prosody, loop, focus, new_participant, metadata, room):
         usher.book("room1", waiting_queue=True)
         new_participant().start(room, "alice")
         metadata.set_live(room, True)
-        recorder.wait_accepted("golive", room)
+        usher.wait_live(room)
+        since = usher.conference(room)["liveSince"]
         prosody.kill()
         prosody.start()
         new_focus, alice = Focus(loop, prosody), Participant(loop, prosody)
         alice.start(room, "alice")
-        recorder.wait_accepted("golive", room, 2)
-        assert recorder.accepted("endlive") == []
+        time.sleep(6)
+        assert usher.conference(room)["liveSince"] == since
         for entity in (new_focus, alice):
             entity.disconnect()
 
-    def test_conference_that_is_live_before_its_room_exists_is_kept(self, usher, recorder, prosody, focus, new_participant, metadata, room):
-        until(lambda: list_requests(recorder))
+    def test_conference_that_is_live_before_its_room_exists_is_kept(self, usher, prosody, focus, new_participant, metadata, room):
         usher.book("room1", waiting_queue=True)
+        if USES_OLD_SHIM:
+            # It ends what is live when it asks first.
+            time.sleep(2)
         usher.golive(room)
-        before = list_requests(recorder)
-        until(lambda: list_requests(recorder) >= before + 4)
+        time.sleep(3)
         assert usher.is_live(room)
         new_participant().start(room, "alice")
-        recorder.wait_accepted("golive", room)
+        time.sleep(0.5)
         assert metadata.live(room) is not False
+        assert usher.is_live(room)
 
-    def test_lost_end_live_is_sent_again(self, usher, recorder, prosody, focus, new_participant, room):
-        alice = new_participant().start(room, "alice")
-        recorder.wait_accepted("golive", room)
-        empty_room(room, focus, (alice, "alice"))
-        recorder.wait_accepted("endlive", room)
-        usher.golive(room)
-        recorder.wait_accepted("endlive", room, 2)
-
-    def test_not_live_state_set_by_a_moderator_is_kept(self, usher, recorder, prosody, focus, new_participant, console, metadata, room):
+    def test_not_live_state_set_by_a_moderator_is_kept(self, usher, prosody, focus, new_participant, metadata, room):
         new_participant().start(room, "alice")
-        recorder.wait_accepted("golive", room)
+        usher.wait_live(room)
         metadata.set_live(room, False)
-        recorder.wait_accepted("endlive", room)
-        usher.golive(room)
-        recorder.wait_accepted("endlive", room, 2)
+        usher.wait_live(room, False)
+        time.sleep(2)
         assert metadata.live(room) is False
 
-    def test_missing_conference_list_is_logged_once(self, usher, recorder, prosody, focus, new_participant, console):
-        console.shim("unload", "usher_queue")
-        console.lua(f"require 'core.configmanager'.set('{DOMAIN}', 'usher_queue_path', '/nowhere')")
-        console.shim("load", "usher_queue")
-        until(lambda: len([e for e in recorder.exchanges if e.path == "/nowhere/conferences"]) >= 3)
-        assert len(prosody.log_lines("warn", "usher_queue_path")) == 1
 
-
-def test_reload_repeats_no_request_and_keeps_state(usher, recorder, focus, new_participant, console, metadata, room):
+@new_shim
+@pytest.mark.parametrize("module", ["usher_queue", "usher_reservations", "usher_client"])
+def test_reload_keeps_the_live_state(module, usher, focus, new_participant, console, metadata, room):
     usher.book("room1", waiting_queue=True)
     alice = new_participant().start(room, "alice")
+    console.shim("reload", module)
+    time.sleep(0.5)
+    assert metadata.live(room) is False
     metadata.set_live(room, True)
-    recorder.wait_accepted("golive", room)
-    # Prosody may not have read the response before the first reload, so only the second one is compared.
-    for _ in range(2):
-        accepted, lists = len(recorder.accepted("golive")), list_requests(recorder)
-        console.shim("reload", "usher_queue")
-        until(lambda: list_requests(recorder) > lists)
-    assert len(recorder.accepted("golive")) == accepted
+    usher.wait_live(room)
+    since = usher.conference(room)["liveSince"]
+    console.shim("reload", module)
+    time.sleep(0.5)
+    assert metadata.live(room) is True
+    assert usher.conference(room)["liveSince"] == since
     empty_room(room, focus, (alice, "alice"))
-    recorder.wait_accepted("endlive", room)
+    usher.wait_live(room, False)
 
 
-def test_reload_keeps_undelivered_requests(usher, recorder, focus, new_participant, console, room):
-    recorder.disconnect_on = lambda exchange: exchange.path.endswith("/golive")
-    new_participant().start(room, "alice")
-    until(lambda: any(e.path.endswith("/golive") for e in recorder.exchanges))
-    console.shim("reload", "usher_queue")
-    recorder.disconnect_on = lambda exchange: False
-    recorder.wait_accepted("golive", room)
-
-
-def test_room_older_than_the_module_is_live_with_its_occupants(usher, recorder, focus, new_participant, console, metadata, room):
+def test_room_older_than_the_module_is_live_with_its_occupants(usher, focus, new_participant, console, metadata, room):
     console.shim("unload", "usher_queue")
     usher.book("room1", waiting_queue=True)
     new_participant().start(room, "alice")
     focus.create(f"room2@{MUC}")
     usher.book("room2", waiting_queue=True)
     console.shim("load", "usher_queue")
-    recorder.wait_accepted("golive", room)
-    assert metadata.live(room) is None
-
-
-def test_reload_of_the_reservations_module_keeps_the_live_state(usher, recorder, focus, new_participant, console, metadata, room):
-    usher.book("room1", waiting_queue=True)
-    new_participant().start(room, "alice")
-    console.shim("reload")
-    assert metadata.live(room) is False
-    metadata.set_live(room, True)
-    recorder.wait_accepted("golive", room)
-    console.shim("reload")
-    assert metadata.live(room) is True
-    assert recorder.accepted("endlive") == []
-
-
-def test_unloaded_module_does_nothing(usher, recorder, focus, new_participant, console, metadata, room):
-    alice = new_participant().start(room, "alice")
-    recorder.wait_accepted("golive", room)
-    console.shim("unload")
-    assert console.hooks() > 0
-    console.shim("unload", "usher_queue")
-    assert console.hooks() == 0
-    requests = len(recorder.exchanges)
-    empty_room(room, focus, (alice, "alice"))
-    console.wait_until(lambda: not console.room_exists(room))
-    new_participant().start(f"room2@{MUC}")
-    time.sleep(1.5)
-    assert len(recorder.exchanges) == requests
+    usher.wait_live(room)
+    assert metadata.live(room) is not False
+    assert not usher.is_live(f"room2@{MUC}")

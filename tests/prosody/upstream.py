@@ -20,6 +20,8 @@ class Upstream:
     def __init__(self):
         self.requests, self.changed, self.closing = [], threading.Condition(), threading.Event()
         self.handler = lambda method, path, form: (404, {"message": "not found"})
+        # A handler that may block: it is called without the lock.
+        self.slow = None
         self.listener = Listener(self.respond)
         self.url = self.listener.url
 
@@ -30,8 +32,9 @@ class Upstream:
     def respond(self, handler):
         body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0)).decode()
         form = {name: values[0] for name, values in parse_qs(body, keep_blank_values=True).items()}
+        response = self.slow(handler.command, handler.path, form) if self.slow else None
         with self.changed:
-            response = self.handler(handler.command, handler.path, form)
+            response = response or self.handler(handler.command, handler.path, form)
             self.requests.append((handler.command, handler.path, form))
             self.changed.notify_all()
         if response is None:

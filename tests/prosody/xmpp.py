@@ -189,15 +189,15 @@ class Entity:
 class Participant(Entity):
     """An anonymous XMPP client. An identity stands for the claims of a verified token."""
 
-    def __init__(self, loop, prosody, **identity):
+    def __init__(self, loop, prosody, domain=DOMAIN, **identity):
         super().__init__(loop)
-        self.connect(lambda: self.make(), prosody.port)
+        self.connect(lambda: self.make(domain), prosody.port)
         if identity:
             self.iq(f"<identity xmlns='urn:usher:test'>{escape(json.dumps(identity))}</identity>")
 
     @staticmethod
-    def make():
-        stream = slixmpp.ClientXMPP(DOMAIN, "", sasl_mech="ANONYMOUS")
+    def make(domain):
+        stream = slixmpp.ClientXMPP(domain, "", sasl_mech="ANONYMOUS")
         return stream
 
     @property
