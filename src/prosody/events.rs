@@ -222,8 +222,10 @@ impl Prosody {
         let mut ended = Vec::new();
         for (conference, gone_seq) in &named.gone {
             let room = state.rooms.get(conference);
-            let is_this = room.is_some_and(|it| {
-                it.instance.as_ref() == Some(instance) && it.seq < *gone_seq && it.is_there()
+            let is_this = room.is_some_and(|it| match it.phase {
+                // After a restart of usher, no instance has reported it yet.
+                Phase::Orphan { .. } => true,
+                _ => it.instance.as_ref() == Some(instance) && it.seq < *gone_seq && it.is_there(),
             });
             if is_this {
                 if let Some(room) = state.rooms.get_mut(conference) {
