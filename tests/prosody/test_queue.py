@@ -455,13 +455,15 @@ class TestAfterRestarts:
         visitor = clients.visitor(room)
         visitor.wait_live(15)
 
+    @pytest.mark.timeout(90)
     @pytest.mark.protocol(absent_after="2s")
     def test_conference_ends_when_prosody_was_killed(self, usher, prosody, clients, focus, new_participant, room):
         new_participant().start(room, "alice")
         usher.wait_live(room)
         prosody.kill()
         prosody.start()
-        usher.wait_live(room, False)
+        # The long poll of the killed Prosody counts as open until it is answered, after 25 s.
+        usher.wait_live(room, False, 45)
         assert not clients.visitor(room).receives_live()
 
     @pytest.mark.protocol(absent_after="5s")
