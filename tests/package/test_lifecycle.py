@@ -317,6 +317,36 @@ class TestBesideJitsi:
             root.write("/tmp/prosody.cfg.lua", text)
         assert finding["state"] == "note" and "usher_timer" in finding["remedy"], finding
 
+    def test_modules_that_prosody_loaded_before_an_upgrade_are_reported(self, root, site, service, tmp_path):
+        # What a running Prosody still has: a module without the one that those of this version load.
+        root.write("/tmp/earlier/mod_usher_reservations.lua", "-- 0.1\n")
+        config = """
+        log = { { levels = { min = "info" }, to = "console" } }; plugin_paths = { "/tmp/earlier" }
+        pidfile = "/tmp/earlier.pid"; data_path = "/tmp/earlier/data"; certificates = "/etc/prosody/certs"
+        c2s_ports = {}; s2s_ports = {}; http_ports = {}; https_ports = {}
+        modules_enabled = { "admin_shell" }; modules_disabled = { "s2s", "c2s" }
+        Include "/etc/prosody/conf.avail/usher.cfg.lua"
+        VirtualHost "meet.jitsi.test"
+            modules_enabled = { "usher_reservations" }
+        """
+        root.write("/tmp/earlier.cfg.lua", config)
+        root.run("install", "-d", "-o", "prosody", "/tmp/earlier/data")
+        with open(tmp_path / "log", "w") as log:
+            process = root.start(
+                "setpriv", "--reuid", "prosody", "--regid", "prosody", "--clear-groups",
+                "prosody", "--config", "/tmp/earlier.cfg.lua", "-F", log=log,
+            )  # fmt: skip
+        try:
+            findings = until(
+                lambda: (found := check(root, "--prosody", "/tmp/earlier.cfg.lua"))["Prosody's loaded modules"]["state"] == "ok" and found,
+                "an answer of Prosody's shell",
+            )
+        finally:
+            end(process)
+        finding = findings["Prosody's loaded version"]
+        assert finding["state"] == "note" and "version 0.1" in finding["says"], finding
+        assert "restart prosody" in finding["remedy"], finding
+
     def test_queue_without_reservations_passes(self, root, site, service, prosody):
         text = replace_in_file(root, "/tmp/prosody.cfg.lua", '"usher_reservations", ', "")
         try:
