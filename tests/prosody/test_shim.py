@@ -6,11 +6,14 @@ import time
 import pytest
 
 from scripted import ScriptedUsher
-from services import DOMAIN, MUC, Prosody, prosody_version
+from services import DOMAIN, MUC, USES_OLD_SHIM, Prosody, prosody_version
 from xmpp import Participant, StanzaError
 
 MODULES = {"modules": ["usher_reservations", "usher_queue"], "metadata": True}
-pytestmark = pytest.mark.prosody(**MODULES)
+pytestmark = [
+    pytest.mark.skipif(USES_OLD_SHIM, reason="of the protocol of the present modules"),
+    pytest.mark.prosody(**MODULES),
+]
 
 
 @pytest.fixture
