@@ -1,18 +1,23 @@
 //! The wall clock. Only handlers and loops read it; they pass the instant on, so that all other code is a function of
 //! its arguments.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, SubsecRound, Utc};
 
-/// The current time in milliseconds, the precision of the store.
+/// Whether the clock is after the beginning of 1970. The HTTP library can't write an earlier date.
+#[must_use]
+pub fn is_set() -> bool {
+    SystemTime::now() > SystemTime::UNIX_EPOCH
+}
+
+/// The current time in milliseconds, the precision of the store. A clock before 1970, as machines without a battery
+/// have until it is set, reads as the beginning of 1970.
 #[must_use]
 pub fn now() -> DateTime<Utc> {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the only place that reads the clock"
-    )]
-    Utc::now().trunc_subsecs(3)
+    // Not chrono's own reading, which panics before 1970.
+    let now = DateTime::<Utc>::from(SystemTime::now());
+    now.trunc_subsecs(3).max(DateTime::UNIX_EPOCH)
 }
 
 /// The time that a loop may sleep: until `next`, if there is one, and at most `max`. Never so short that the loop is

@@ -98,6 +98,17 @@ pub(crate) fn percent_encode(text: &str) -> String {
     encoded
 }
 
+/// Escapes the punctuation that [`percent_encode`] leaves as it is, but Jitsi Meet takes out of an address.
+pub(crate) fn encode_punctuation(encoded: &str) -> String {
+    const PUNCTUATION: &AsciiSet = &AsciiSet::EMPTY
+        .add(b'!')
+        .add(b'*')
+        .add(b'\'')
+        .add(b'(')
+        .add(b')');
+    utf8_percent_encode(encoded, PUNCTUATION).to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::domain::scope::Scopes;
+
 /// The claims of a token that usher reads. All are optional; a claim of the wrong type counts as missing.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Claims {
@@ -15,6 +17,8 @@ pub struct Claims {
     pub context: Context,
     /// Whether the token has none of `room`, `sub` and `context`, as the tokens of services.
     pub has_no_user_claims: bool,
+    /// `scope`: what a service may do; `None` if the token has no such claim.
+    pub scope: Option<Scopes>,
 }
 
 /// The claim `context`.
@@ -56,6 +60,7 @@ impl Claims {
             has_no_user_claims: ["room", "sub", "context"]
                 .iter()
                 .all(|name| !claims.contains_key(*name)),
+            scope: claims.get("scope").map(scopes),
             context: Context {
                 user: User {
                     // Some issuers number their users.
@@ -94,10 +99,59 @@ fn object(map: &Map<String, Value>, name: &str) -> Map<String, Value> {
         .unwrap_or_default()
 }
 
+/// A list in one text (RFC 8693, section 4.2), or an array, as some issuers write it. Of any other type: no scope,
+/// since a scope that can't be read must not allow everything.
+fn scopes(claim: &Value) -> Scopes {
+    match claim {
+        Value::String(list) => Scopes::of_list(list),
+        Value::Array(names) => {
+            let names: Vec<_> = names.iter().filter_map(Value::as_str).collect();
+            Scopes::of_list(&names.join(" "))
+        }
+        _ => Scopes::NONE,
+    }
+}
+
 fn flag(map: &Map<String, Value>, name: &str) -> bool {
     match map.get(name) {
         Some(Value::Bool(flag)) => *flag,
         Some(Value::String(text)) => text == "true",
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn claims(value: &Value) -> Claims {
+        Claims::read(value.as_object().unwrap())
+    }
+
+    #[test]
+    fn an_unreadable_scope_allows_nothing() {
+        assert_eq!(claims(&json!({})).scope, None);
+        let read = |scope: Value| claims(&json!({ "scope": scope })).scope.unwrap();
+        let two = Scopes::of_list("queue metrics");
+        assert_eq!(read(json!("queue metrics")), two);
+        assert_eq!(read(json!(["queue", "metrics"])), two);
+        for scope in [json!(null), json!(""), json!(7), json!({}), json!("openid")] {
+            assert_eq!(read(scope.clone()), Scopes::NONE, "{scope}");
+        }
+    }
+
+    #[test]
+    fn a_whole_number_is_an_id_without_a_fraction() {
+        for (id, text) in [
+            (json!(1001), "1001"),
+            (json!(1001.0), "1001"),
+            (json!(-7.0), "-7"),
+            (json!("1001.0"), "1001.0"),
+        ] {
+            let read = claims(&json!({"context": {"user": {"id": id}}}));
+            assert_eq!(read.context.user.id.as_deref(), Some(text));
+        }
     }
 }

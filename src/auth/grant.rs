@@ -6,6 +6,8 @@ use super::claims::Claims;
 use super::room_pattern::RoomPattern;
 use crate::config::Auth;
 use crate::domain::conference::Conference;
+use crate::domain::room_name::normalize;
+use crate::domain::scope::{Scope, Scopes};
 
 /// In the claims `room` and `sub`: any.
 const ANY: &str = "*";
@@ -16,7 +18,8 @@ const VISITOR: &str = "visitor";
 /// What a verified token allows: only what its claims name, and only in the deployment's domain (`xmpp.domain`).
 #[derive(Debug, Clone)]
 pub struct Grant {
-    service: bool,
+    /// `None`: the token is not a service's.
+    service: Option<Scopes>,
     visitor: bool,
     moderator: bool,
     rooms: Rooms,
@@ -49,15 +52,16 @@ impl Grant {
     pub(super) fn new(claims: &Claims, config: &Auth, domain: &Arc<str>) -> Self {
         let user = &claims.context.user;
         let from_service = |issuer| config.service.issuers.contains(issuer);
+        let is_service = claims.has_no_user_claims && claims.iss.as_ref().is_some_and(from_service);
         Self {
-            service: claims.has_no_user_claims && claims.iss.as_ref().is_some_and(from_service),
+            service: is_service.then(|| claims.scope.unwrap_or(Scopes::ALL)),
             visitor: user.role.as_deref() == Some(VISITOR),
             moderator: user.moderator,
             rooms: Rooms::of(claims, domain),
             subject: match claims.sub.as_deref() {
                 _ if !config.verify_domain => Subject::Any,
                 Some(ANY) => Subject::Any,
-                Some(sub) => Subject::One(sub.to_lowercase().into()),
+                Some(sub) => Subject::One(normalize(sub).into()),
                 None => Subject::None,
             },
             domain: Arc::clone(domain),
@@ -66,13 +70,24 @@ impl Grant {
 
     /// Whether this is a service (Prosody, jigasi), which may start and end the live state of conferences.
     pub fn is_service(&self) -> bool {
+        self.service.is_some()
+    }
+
+    /// What a service may do; `None` if the token is not a service's.
+    pub fn scopes(&self) -> Option<Scopes> {
         self.service
     }
 
-    /// Whether the token allows waiting for this conference: tokens of its visitors, and of services (jigasi
-    /// waits on behalf of callers).
+    /// Whether this is a service that may wait on behalf of callers.
+    fn waits_for_callers(&self) -> bool {
+        self.service
+            .is_some_and(|scopes| scopes.include_one_of(&[Scope::Prosody]))
+    }
+
+    /// Whether the token allows waiting for this conference: tokens of its visitors, and of services with the scope
+    /// `prosody` (jigasi waits on behalf of callers).
     pub fn may_wait(&self, conference: &Conference) -> bool {
-        if self.service {
+        if self.waits_for_callers() {
             return self.is_of_this_deployment(conference);
         }
         self.visitor && self.is_for(conference)
@@ -94,7 +109,7 @@ impl Grant {
     pub fn allows_anything(&self) -> bool {
         let somewhere =
             !matches!(self.rooms, Rooms::None) && !matches!(self.subject, Subject::None);
-        self.service || ((self.visitor || self.moderator) && somewhere)
+        self.waits_for_callers() || ((self.visitor || self.moderator) && somewhere)
     }
 
     fn is_of_this_deployment(&self, conference: &Conference) -> bool {
@@ -110,8 +125,9 @@ impl Rooms {
             Some(pattern) if claims.context.room_is_regex => {
                 RoomPattern::new(pattern).map_or(Self::None, Self::Matching)
             }
-            // The claim may hold what the user typed, so it is canonicalized as rooms are.
-            Some(name) => match Conference::from_names(name, None, domain) {
+            // The claim may hold what the user typed, so it is canonicalized as rooms are. Punctuation stays: Prosody
+            // compares the claim with the room's node, and a token must not be for more rooms here than there.
+            Some(name) => match Conference::from_node(name, domain) {
                 Ok(claimed) => Self::One {
                     room: claimed.room().into(),
                     tenant: claimed.tenant().map(Into::into),

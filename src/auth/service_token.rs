@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use super::error::TokenError;
 use super::verifier::Verifier;
-use crate::config::SecretAlgorithm;
-use crate::domain::secret::Secret;
+use crate::config::{SecretAlgorithm, ServiceToken};
+use crate::domain::scope::{Scope, Scopes};
 use crate::metrics;
 use crate::text::escape_for_message;
 
@@ -44,37 +44,39 @@ pub fn sign_by(
     jsonwebtoken::encode(&header, claims, &key).map_err(|_| TokenError::NotSigned)
 }
 
-/// The static service tokens, which are compared and not decoded. Only their digests are stored.
+/// The static service tokens, which are compared and not decoded. Only their digests are stored, with what they
+/// allow.
 #[derive(Clone)]
 pub struct ServiceTokens {
-    digests: Vec<Digest>,
+    known: Vec<(Digest, Scopes)>,
 }
 
 impl ServiceTokens {
     /// The set of these tokens, without empty ones.
-    pub fn new(tokens: &[Secret]) -> Self {
-        let digests = tokens
+    pub fn new(tokens: &[ServiceToken]) -> Self {
+        let known = tokens
             .iter()
-            .map(Secret::expose)
-            .filter(|token| !token.is_empty())
-            .map(|token| digest(&SHA256, token.as_bytes()))
+            .map(|known| (known.token.expose(), known.scopes))
+            .filter(|(token, _)| !token.is_empty())
+            .map(|(token, scopes)| (digest(&SHA256, token.as_bytes()), scopes))
             .collect();
-        Self { digests }
+        Self { known }
     }
 
-    /// Whether this is one of the tokens. The duration depends only on the length of the presented token and on
-    /// the number of tokens.
-    pub fn matches(&self, presented: &str) -> bool {
+    /// The scopes of this token, if it is one of these; of one that is listed twice, the first. The duration depends
+    /// only on the length of the presented token and on the number of tokens.
+    pub fn scopes_of(&self, presented: &str) -> Option<Scopes> {
         let presented = digest(&SHA256, presented.as_bytes());
-        self.digests.iter().fold(false, |found, token| {
-            found | verify_slices_are_equal(token.as_ref(), presented.as_ref()).is_ok()
+        self.known.iter().fold(None, |found, (token, scopes)| {
+            let is_equal = verify_slices_are_equal(token.as_ref(), presented.as_ref()).is_ok();
+            found.or(is_equal.then_some(*scopes))
         })
     }
 }
 
 impl std::fmt::Debug for ServiceTokens {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "ServiceTokens({})", self.digests.len())
+        write!(f, "ServiceTokens({})", self.known.len())
     }
 }
 
@@ -104,12 +106,13 @@ pub(crate) enum Caller {
 }
 
 impl ServiceAuth {
-    /// Authorizes a request by the value of its `Authorization` header, or else by its caller. Waits only for a key
-    /// that has to be fetched.
+    /// Authorizes a request by the value of its `Authorization` header, or else by its caller. One of the scopes
+    /// `any_of` is required. Waits only for a key that has to be fetched.
     pub(crate) async fn authorize(
         &self,
         authorization: Option<&[u8]>,
         caller: Caller,
+        any_of: &'static [Scope],
         now: DateTime<Utc>,
     ) -> Result<(), AuthError> {
         let checked = match authorization {
@@ -118,7 +121,7 @@ impl ServiceAuth {
                 None => Err(AuthError::NotBearer),
             },
             None if self.open => match caller {
-                Caller::Local => Ok(()),
+                Caller::Local => Ok(Scopes::ALL),
                 Caller::Proxied => Err(AuthError::Missing),
                 Caller::OtherOrigin => Err(AuthError::OtherOrigin),
                 Caller::OtherHost(host) => Err(AuthError::OtherHost {
@@ -127,28 +130,28 @@ impl ServiceAuth {
             },
             None => Err(AuthError::Missing),
         };
+        let checked = checked.and_then(|scopes| match scopes.include_one_of(any_of) {
+            true => Ok(()),
+            false => Err(AuthError::ScopeMissing(any_of)),
+        });
         checked.inspect_err(|error| metrics::token_refused("http", error.code()))
     }
 
-    /// Verifies that a token is a service token.
+    /// Verifies that a token is a service token; returns its scopes.
     ///
     /// # Errors
     ///
     /// [`AuthError::NotConfigured`], [`AuthError::NotAService`] or [`AuthError::Token`].
-    pub async fn verify_token(&self, token: &str, now: DateTime<Utc>) -> Result<(), AuthError> {
-        if self.tokens.matches(token) {
-            return Ok(());
+    pub async fn verify_token(&self, token: &str, now: DateTime<Utc>) -> Result<Scopes, AuthError> {
+        if let Some(scopes) = self.tokens.scopes_of(token) {
+            return Ok(scopes);
         }
         // The verifier would report a wrong static token as a malformed JWT.
         if token.split('.').count() != 3 {
             return Err(AuthError::NotConfigured);
         }
         let verified = self.verifier.verify(token, now).await?;
-        if verified.grant().is_service() {
-            Ok(())
-        } else {
-            Err(AuthError::NotAService)
-        }
+        verified.grant().scopes().ok_or(AuthError::NotAService)
     }
 }
 
@@ -184,6 +187,12 @@ pub enum AuthError {
         "This is a user's token; a service token has no room, sub or context, and an issuer in auth.service.issuers."
     )]
     NotAService,
+    /// The token is a service's and has none of the scopes that the request requires.
+    #[error(
+        "The service token lacks the scope {}; add it to the token (\"TOKEN scope scope\" in auth.service.tokens, or the claim scope of a JWT), or use another token.",
+        Scope::list(_0)
+    )]
+    ScopeMissing(&'static [Scope]),
     /// The JWT is not valid, or can't be verified for now.
     #[error(
         "The service token {}: {_0}.",
@@ -193,8 +202,8 @@ pub enum AuthError {
 }
 
 impl AuthError {
-    /// The reason as a label of metrics.
-    fn code(&self) -> &'static str {
+    /// The reason as a label of metrics, and in codes of errors.
+    pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::Missing => "missing",
             Self::OtherOrigin => "other_origin",
@@ -202,6 +211,7 @@ impl AuthError {
             Self::NotBearer => "not_bearer",
             Self::NotConfigured => "not_configured",
             Self::NotAService => "not_a_service",
+            Self::ScopeMissing(_) => "scope",
             Self::Token(error) => error.code(),
         }
     }
@@ -222,6 +232,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::domain::secret::Secret;
 
     #[test]
     fn only_objects_are_signed_and_only_with_a_secret() {
@@ -234,13 +245,23 @@ mod tests {
 
     #[test]
     fn static_tokens_match_only_themselves() {
-        let tokens = ["one", "", "two"].map(|token| Secret::new(token.into()));
+        let known = |token: &str, scopes| ServiceToken {
+            token: Secret::new(token.into()),
+            scopes,
+        };
+        let queue = Scopes::of_list("queue");
+        let tokens = [
+            known("one", Scopes::ALL),
+            known("", Scopes::ALL),
+            known("two", queue),
+        ];
         let tokens = ServiceTokens::new(&tokens);
-        assert!(tokens.matches("one") && tokens.matches("two"));
+        assert_eq!(tokens.scopes_of("one"), Some(Scopes::ALL));
+        assert_eq!(tokens.scopes_of("two"), Some(queue));
         for other in ["", "on", "one ", "ONE", "onetwo"] {
-            assert!(!tokens.matches(other), "{other:?}");
+            assert_eq!(tokens.scopes_of(other), None, "{other:?}");
         }
-        assert!(!ServiceTokens::new(&[]).matches(""));
+        assert_eq!(ServiceTokens::new(&[]).scopes_of(""), None);
         assert_eq!(format!("{tokens:?}"), "ServiceTokens(2)");
     }
 }

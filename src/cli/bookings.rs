@@ -72,7 +72,7 @@ pub(crate) struct Add {
     /// Its title
     #[arg(long)]
     title: Option<String>,
-    /// The owner: e-mail address, user id, user name or bare JID
+    /// The owner: e-mail address, user id or bare JID, or name: and a display name
     #[arg(long)]
     owner: Option<String>,
     /// When it begins, with its zone: 2026-12-01T14:00+01:00; default: now
@@ -175,6 +175,7 @@ fn draft(add: Add, config: &Config, now: DateTime<Utc>) -> anyhow::Result<Draft>
         owner: add.owner,
         start,
         end,
+        time_zone: None,
         options: Options {
             max_occupants: add.max_occupants,
             lobby: add.lobby,

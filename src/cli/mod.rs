@@ -5,6 +5,7 @@ mod backup;
 mod bookings;
 mod check;
 mod decisions;
+mod forget;
 pub(crate) mod log;
 pub(crate) mod serve;
 mod token;
@@ -47,6 +48,8 @@ pub(crate) enum Command {
     Bookings(bookings::Command),
     /// Show the requests for conferences, and why each was allowed or refused
     Decisions(decisions::Arguments),
+    /// Erase what is stored of one person, and say what is kept and why
+    Forget(forget::Arguments),
     /// Copy the database to a file, while the service runs
     Backup(backup::Arguments),
 }
@@ -67,6 +70,7 @@ pub(crate) async fn run(
         Command::Token(arguments) => token::run(&arguments, config),
         Command::Bookings(command) => bookings::run(command, config).await,
         Command::Decisions(arguments) => decisions::run(&arguments, config).await,
+        Command::Forget(arguments) => forget::run(&arguments, config).await,
         Command::Backup(arguments) => backup::run(&arguments, config).await,
     }
 }

@@ -21,6 +21,10 @@ pub(crate) async fn run(
     read_at: DateTime<Utc>,
     level: &Level,
 ) -> anyhow::Result<ExitCode> {
+    anyhow::ensure!(
+        clock::is_set(),
+        "the system's clock is before 1970; set it (timedatectl), then start usher"
+    );
     let mut signals = Signals::install()?;
     let listener = listen(config.server.listen)?;
     for warning in config.warnings() {

@@ -9,6 +9,7 @@ use serde_json::json;
 use usher::clock;
 use usher::config::{Config, parse_duration};
 use usher::domain::conference::Conference;
+use usher::domain::scope::{Scope, Scopes};
 
 use super::{print, print_error};
 
@@ -30,6 +31,9 @@ pub(crate) struct Arguments {
     /// For Prosody or jigasi
     #[arg(long, group = "role", conflicts_with = "room")]
     service: bool,
+    /// What the service may do: prosody, queue, bookings, decisions, operate or metrics; may be repeated; default: all
+    #[arg(long, value_name = "SCOPE", requires = "service", value_parser = scope)]
+    scope: Vec<Scope>,
     /// How long it is valid
     #[arg(long, default_value = "1h", value_parser = duration)]
     ttl: Duration,
@@ -42,6 +46,10 @@ pub(crate) struct Arguments {
     /// The user's name
     #[arg(long, value_name = "NAME", conflicts_with = "service")]
     user_name: Option<String>,
+}
+
+fn scope(name: &str) -> Result<Scope, String> {
+    Scope::named(name).ok_or_else(|| format!("scopes are {}", Scope::list(&Scope::ALL)))
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -91,6 +99,10 @@ pub(super) fn run(arguments: &Arguments, config: &Config) -> anyhow::Result<Exit
         claims["sub"] = conference.tenant().unwrap_or(&config.xmpp.domain).into();
         claims["context"] = json!({ "user": user(arguments) });
     }
+    if !arguments.scope.is_empty() {
+        let names: Vec<_> = arguments.scope.iter().map(|it| it.name()).collect();
+        claims["scope"] = names.join(" ").into();
+    }
     let algorithm = auth.secret_algorithm;
     print(usher::auth::sign_by(
         algorithm,
@@ -104,13 +116,17 @@ pub(super) fn run(arguments: &Arguments, config: &Config) -> anyhow::Result<Exit
 /// Without a secret nothing can be signed, as after the installation of the package; but a service token that is
 /// configured can be used.
 fn print_configured(arguments: &Arguments, config: &Config) -> anyhow::Result<ExitCode> {
-    let tokens = &config.auth.service.tokens;
-    let configured = tokens.first().filter(|_| arguments.service);
+    let mut tokens = config.auth.service.tokens.iter();
+    let allows = |scopes: Scopes| {
+        let mut wanted = arguments.scope.iter();
+        wanted.all(|scope| scopes.include_one_of(&[*scope]))
+    };
+    let configured = tokens.find(|it| arguments.service && allows(it.scopes));
     let token = configured.context(
         "auth.secret is not set, and only it can sign tokens here; write Prosody's app_secret into a file and set auth.secret_file, or sign with the private half of your key pair elsewhere",
     )?;
-    print_error(&"this is the first of auth.service.tokens: it has no end, and --ttl no effect");
-    print(token.expose())?;
+    print_error(&"this is one of auth.service.tokens: it has no end, and --ttl no effect");
+    print(token.token.expose())?;
     Ok(ExitCode::SUCCESS)
 }
 

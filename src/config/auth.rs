@@ -123,7 +123,7 @@ impl Auth {
         if self.secret.as_ref().is_some_and(is_short) {
             warnings.push(short("auth.secret"));
         }
-        if self.service.tokens.iter().any(is_short) {
+        if self.service.tokens.iter().any(|it| is_short(&it.token)) {
             warnings.push(short("auth.service.tokens"));
         }
         for (key, url) in [

@@ -30,7 +30,7 @@ mod value;
 mod xmpp;
 
 pub use auth::{Auth, SecretAlgorithm};
-pub use auth_service::Service;
+pub use auth_service::{Service, ServiceToken};
 pub use database::Database;
 pub use error::{ConfigError, ConfigIssue};
 pub use gateway::{OnFailure, Upstream};

@@ -3,7 +3,8 @@
 use super::input::Invalid;
 use super::reader::{Content, Reader};
 use super::reload::Fixed;
-use super::value::text_value;
+use super::value::{BaseUrl, text_value};
+use crate::domain::conference::Conference;
 
 /// `[xmpp]`
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +14,8 @@ pub struct Xmpp {
     pub domain: String,
     /// The first label of the domain of the MUC component: `conference` for `conference.meet.example.com`.
     pub muc_prefix: String,
+    /// The URL of the Jitsi Meet site, where the addresses of meetings begin. `https://` and the domain by default.
+    pub public_url: Option<String>,
 }
 
 impl Default for Xmpp {
@@ -20,6 +23,7 @@ impl Default for Xmpp {
         Self {
             domain: "meet.example.com".to_owned(),
             muc_prefix: "conference".to_owned(),
+            public_url: None,
         }
     }
 }
@@ -31,12 +35,25 @@ impl Xmpp {
             it.domain = domain;
         }
         read.set::<HostName, _>("xmpp.muc_prefix", &mut it.muc_prefix);
+        let public_url = read.get::<BaseUrl>("xmpp.public_url");
+        it.public_url = public_url.map(|found| found.value.into());
         it
+    }
+
+    /// The address of a meeting, which a user opens in a browser.
+    #[must_use]
+    pub fn meeting_url(&self, conference: &Conference) -> String {
+        let path = conference.path();
+        match &self.public_url {
+            Some(site) => format!("{site}{path}"),
+            None => format!("https://{}{path}", self.domain),
+        }
     }
 
     pub(super) fn keep_fixed(&self, new: &mut Self, fixed: &mut Fixed) {
         fixed.keep("xmpp.domain", &self.domain, &mut new.domain);
         fixed.keep("xmpp.muc_prefix", &self.muc_prefix, &mut new.muc_prefix);
+        fixed.keep("xmpp.public_url", &self.public_url, &mut new.public_url);
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
+use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -95,12 +96,14 @@ pub struct Draft {
     pub conference: Conference,
     /// The title for people.
     pub title: Option<String>,
-    /// The owner: an e-mail address, user id, user name or bare JID.
+    /// The owner: an e-mail address, user id or bare JID, or `name:` and a display name.
     pub owner: Option<String>,
     /// The start of the window.
     pub start: DateTime<Utc>,
     /// The end of the window (exclusive); `None` is permanent.
     pub end: Option<DateTime<Utc>>,
+    /// The time zone of the user who made the booking, if it was given.
+    pub time_zone: Option<Tz>,
     /// The options of the room.
     pub options: Options,
     /// Who may open the room; `None` follows `reservations.start_policy`.
@@ -120,6 +123,8 @@ pub struct Booking {
     pub created_at: DateTime<Utc>,
     /// The time of its last change.
     pub changed_at: DateTime<Utc>,
+    /// Increases with each change.
+    pub version: i64,
 }
 
 /// Why a draft is rejected. Each message names the field and the remedy.
@@ -155,11 +160,39 @@ pub enum DraftError {
         "auto_live: must be at most {AUTO_LIVE_MAX} minutes after the start, and requires waiting_queue; set waiting_queue to true, or leave auto_live out"
     )]
     AutoLive,
+    /// The conference would go live when the booking is over.
+    #[error(
+        "auto_live: {0} minutes after the start the booking is over; give fewer minutes, or a later end"
+    )]
+    AutoLiveTooLate(u32),
+    /// jicofo checks its bridges in this room.
+    #[error(
+        "room: is a room of jicofo's health checks, which can't be booked; choose another name"
+    )]
+    HealthCheck,
     /// Only the owner may start, and there is none.
     #[error(
         "owner: is required, since only the owner may open this room; name the owner, or set starters to \"anyone\""
     )]
     OwnerMissing,
+}
+
+impl DraftError {
+    /// The kind of the error, for programs.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::EndBeforeStart => "end_before_start",
+            Self::EndTooLate => "end_too_late",
+            Self::EndInThePast => "end_in_the_past",
+            Self::TooLong { .. } => "too_long",
+            Self::NotPlain(_) => "not_plain",
+            Self::Occupants => "invalid_max_occupants",
+            Self::AutoLive | Self::AutoLiveTooLate(_) => "invalid_auto_live",
+            Self::HealthCheck => "health_check",
+            Self::OwnerMissing => "owner_missing",
+        }
+    }
 }
 
 impl Draft {
@@ -192,6 +225,14 @@ impl Draft {
             && (minutes > AUTO_LIVE_MAX || !self.options.waiting_queue)
         {
             return Err(DraftError::AutoLive);
+        }
+        if let (Some(minutes), Some(end)) = (self.auto_live, self.end)
+            && self.start + TimeDelta::minutes(minutes.into()) >= end
+        {
+            return Err(DraftError::AutoLiveTooLate(minutes));
+        }
+        if self.conference.is_health_check() {
+            return Err(DraftError::HealthCheck);
         }
         if self.start_policy.unwrap_or(start_policy) == StartPolicy::Owner && self.owner.is_none() {
             return Err(DraftError::OwnerMissing);

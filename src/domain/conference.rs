@@ -5,7 +5,9 @@
 //! inside. Each of them becomes one [`Conference`] here; no other module parses room names.
 
 use super::room_name::{self, MAX_NODE_BYTES, RoomNameError, normalize};
-use crate::text::{escape_for_message, is_unsafe_for_display, percent_decode};
+use crate::text::{
+    encode_punctuation, escape_for_message, is_unsafe_for_display, percent_decode, percent_encode,
+};
 
 /// A conference: the one key for a room, its tenant and its domain, however they were written.
 ///
@@ -27,7 +29,7 @@ pub enum ConferenceError {
     RoomName(#[from] RoomNameError),
     /// The tenant is empty or holds a character that can't be part of a subdomain.
     #[error(
-        "\"{0}\" is not a tenant: it is one part of a domain name, without dots, blanks, slashes, brackets or @"
+        "\"{0}\" is not a tenant: it is one part of a domain name, without dots, blanks, slashes, brackets, @ or other punctuation"
     )]
     BadTenant(String),
     /// The tenant was given twice, differently.
@@ -64,8 +66,9 @@ impl Conference {
     }
 
     /// The conference a person means: any spelling of the room's name, with or without the tenant in
-    /// brackets before it, and with or without a tenant beside it. An empty `tenant` counts as none. Blanks
-    /// are part of a name, as in Jitsi Meet, but a name of nothing else is [`RoomNameError::Empty`].
+    /// brackets before it, and with or without a tenant beside it. An empty `tenant` counts as none. Punctuation
+    /// that Jitsi Meet takes out of an address is taken out. Blanks are part of a name, as in Jitsi Meet, but a
+    /// name of nothing else is [`RoomNameError::Empty`].
     ///
     /// # Errors
     /// Any [`ConferenceError`] about room names and tenants.
@@ -79,7 +82,28 @@ impl Conference {
             return Err(RoomNameError::Empty.into());
         }
         let given = tenant.filter(|tenant| !tenant.is_empty());
-        Self::assemble(room, resolve_tenant(bracket, given)?, domain)
+        for tenant in bracket.iter().chain(&given) {
+            typed_tenant(tenant)?;
+        }
+        let tenant = resolve_tenant(bracket, given)?;
+        let conference = Self::assemble(&room_name::typed(room)?, tenant, domain)?;
+        match conference.room.as_str() {
+            "." | ".." => Err(RoomNameError::Dots.into()),
+            _ => Ok(conference),
+        }
+    }
+
+    /// The conference of a canonical room and tenant, as the store holds them. An empty `tenant` counts as none.
+    ///
+    /// # Errors
+    /// Any [`ConferenceError`] about room names and tenants.
+    pub(crate) fn from_canonical(
+        room: &str,
+        tenant: &str,
+        domain: &str,
+    ) -> Result<Self, ConferenceError> {
+        let tenant = Some(tenant).filter(|tenant| !tenant.is_empty());
+        Self::assemble(room, tenant.map(canonical_tenant).transpose()?, domain)
     }
 
     /// The conference of a room's bare JID: `room@conference.domain`,
@@ -133,6 +157,15 @@ impl Conference {
         Ok(conference)
     }
 
+    /// The same room of another tenant, or of none.
+    ///
+    /// # Errors
+    /// Any [`ConferenceError`] about tenants.
+    pub(crate) fn in_tenant(&self, tenant: Option<&str>) -> Result<Self, ConferenceError> {
+        let tenant = tenant.unwrap_or_default();
+        Self::from_canonical(&self.room, tenant, &self.domain)
+    }
+
     /// The room's canonical name: lower-case ASCII, percent-encoded.
     pub fn room(&self) -> &str {
         &self.room
@@ -166,6 +199,23 @@ impl Conference {
         }
     }
 
+    /// Whether this is a room in which jicofo checks its bridges: it is never reserved and never goes live.
+    #[must_use]
+    pub fn is_health_check(&self) -> bool {
+        room_name::is_health_check(&self.room)
+    }
+
+    /// The path of the meeting's address: `/room` or `/tenant/room`. Punctuation is escaped, since Jitsi Meet
+    /// takes it out otherwise.
+    #[must_use]
+    pub fn path(&self) -> String {
+        let room = encode_punctuation(&self.room);
+        match &self.tenant {
+            Some(tenant) => format!("/{}/{room}", percent_encode(tenant)),
+            None => format!("/{room}"),
+        }
+    }
+
     /// The room's name for a sentence: `été 2026` for `%c3%a9t%c3%a9%202026`. A name with
     /// characters that can break the sentence (control characters, a change of writing direction) stays
     /// encoded.
@@ -187,13 +237,24 @@ pub fn room_filter(
 ) -> Result<(Option<String>, Option<String>), ConferenceError> {
     let Some(room) = room else {
         let tenant = tenant.filter(|tenant| !tenant.is_empty());
-        return Ok((None, tenant.map(canonical_tenant).transpose()?));
+        return Ok((None, tenant.map(typed_tenant).transpose()?));
     };
     let Conference { room, tenant, .. } = Conference::from_names(room, tenant, "")?;
     Ok((Some(room), tenant))
 }
 
-/// The canonical tenant: in lower case, and not encoded.
+/// The canonical tenant of one that a user typed.
+///
+/// # Errors
+/// [`ConferenceError::BadTenant`] for what can't be one, also because Jitsi Meet takes a character out of it.
+pub fn typed_tenant(tenant: &str) -> Result<String, ConferenceError> {
+    if tenant.contains(room_name::is_taken_out) {
+        return Err(ConferenceError::BadTenant(escape_for_message(tenant)));
+    }
+    canonical_tenant(tenant)
+}
+
+/// The canonical tenant: in lower case, NFKC and not encoded, so that all spellings of a tenant are one.
 ///
 /// # Errors
 /// [`ConferenceError::BadTenant`] for what can't be one.
@@ -202,7 +263,8 @@ pub fn canonical_tenant(tenant: &str) -> Result<String, ConferenceError> {
     if tenant.len() > MAX_NODE_BYTES {
         return Err(bad());
     }
-    let key = normalize(tenant);
+    let decoded = percent_decode(tenant.as_bytes());
+    let key = normalize(decoded.as_deref().unwrap_or(tenant));
     // No domain name has these; quotes and angle brackets are also forbidden in the node, which holds the tenant.
     let illegal = |c: char| c.is_control() || c.is_whitespace() || ".[]/@%\\\"&':<>?#".contains(c);
     if key.is_empty() || key.contains(illegal) {

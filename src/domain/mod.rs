@@ -7,5 +7,6 @@ pub mod policy;
 pub mod requester;
 pub mod reservation;
 pub mod room_name;
+pub mod scope;
 pub mod secret;
 pub mod timestamp;

@@ -1,7 +1,10 @@
 //! The date format of the reservation API: Java's `yyyy-MM-dd'T'HH:mm:ss.SSSX`, read liberally and
 //! written in one form.
 
-use chrono::{DateTime, Datelike, NaiveDateTime, SecondsFormat, TimeDelta, Timelike, Utc};
+use chrono::{
+    DateTime, Datelike, FixedOffset, MappedLocalTime, NaiveDateTime, Offset, SecondsFormat,
+    TimeDelta, TimeZone, Timelike, Utc,
+};
 use chrono_tz::Tz;
 
 /// Longer texts are rejected unread, in bytes.
@@ -30,19 +33,112 @@ pub enum TimestampError {
     /// The zone is missing where it is needed.
     #[error("the time has no zone; add Z or an offset, like 2026-11-21T22:21:26+01:00")]
     MissingZone,
+    /// The zone's clocks were set back over this local time.
+    #[error(
+        "that local time comes twice in {zone}, as clocks are set back; write {} or {}",
+        .first.to_rfc3339(), .second.to_rfc3339()
+    )]
+    Ambiguous {
+        /// The time zone.
+        zone: Tz,
+        /// The earlier reading.
+        first: DateTime<FixedOffset>,
+        /// The later reading.
+        second: DateTime<FixedOffset>,
+    },
+    /// The zone's clocks were set forward over this local time.
+    #[error(
+        "there is no such local time in {zone}, as clocks are set forward; write {} or {}",
+        .first.to_rfc3339(), .second.to_rfc3339()
+    )]
+    Skipped {
+        /// The time zone.
+        zone: Tz,
+        /// The reading by the offset after the change.
+        first: DateTime<FixedOffset>,
+        /// The reading by the offset before the change.
+        second: DateTime<FixedOffset>,
+    },
     /// The year in UTC is before 1970 or after 9999.
     #[error("the year must be from 1970 to 9999, like 2026-11-21T22:21:26.000Z")]
     Year,
 }
 
+/// A time as it was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// With a zone.
+    Instant(DateTime<Utc>),
+    /// A local time.
+    Local(NaiveDateTime),
+}
+
+impl Written {
+    /// The instant; a local time is one of `zone`.
+    ///
+    /// # Errors
+    /// [`TimestampError::MissingZone`] for a local time without a zone, [`TimestampError::Ambiguous`] or
+    /// [`TimestampError::Skipped`] where the clocks of the zone are changed, and [`TimestampError::Year`].
+    pub fn in_zone(self, zone: Option<Tz>) -> Result<DateTime<Utc>, TimestampError> {
+        match self {
+            Self::Instant(instant) => Ok(instant),
+            Self::Local(local) => {
+                let zone = zone.ok_or(TimestampError::MissingZone)?;
+                in_range(local_time(local, zone)?.to_utc())
+            }
+        }
+    }
+}
+
+/// The instant of a local time.
+fn local_time(local: NaiveDateTime, zone: Tz) -> Result<DateTime<FixedOffset>, TimestampError> {
+    match zone.from_local_datetime(&local) {
+        MappedLocalTime::Single(time) => Ok(time.fixed_offset()),
+        MappedLocalTime::Ambiguous(first, second) => Err(TimestampError::Ambiguous {
+            zone,
+            first: first.fixed_offset(),
+            second: second.fixed_offset(),
+        }),
+        MappedLocalTime::None => {
+            let day = TimeDelta::days(2);
+            let reading = |around: Option<NaiveDateTime>| {
+                let offset = zone.offset_from_utc_datetime(&around?).fix();
+                let instant = local.checked_sub_offset(offset)?.and_utc();
+                Some(instant.with_timezone(&zone).fixed_offset())
+            };
+            let after = reading(local.checked_add_signed(day));
+            let before = reading(local.checked_sub_signed(day));
+            let (first, second) = after.zip(before).ok_or(TimestampError::Year)?;
+            Err(TimestampError::Skipped {
+                zone,
+                first,
+                second,
+            })
+        }
+    }
+}
+
+/// Reads a time as [`parse_zoned`] does; one without a zone is a local time.
+///
+/// # Errors
+/// Any [`TimestampError`] about the text alone.
+pub fn parse_written(text: &str) -> Result<Written, TimestampError> {
+    let (local, offset) = read(text)?;
+    match offset {
+        Some(offset) => instant(local, offset).map(Written::Instant),
+        None => Ok(Written::Local(local)),
+    }
+}
+
 /// Reads a time: `yyyy-MM-ddTHH:mm:ss`, a fraction of 1 to 9 digits if any, and a zone: `Z`, `+01`,
 /// `+0100` or `+01:00`. `T` and `Z` may be lower-case, `T` may be a blank, the seconds may be left out,
-/// and a time without a zone is in UTC.
+/// and a time without a zone is in UTC. The second 60, a leap second, is the one after it.
 ///
 /// # Errors
 /// Any [`TimestampError`] but [`TimestampError::MissingZone`].
 pub fn parse(text: &str) -> Result<DateTime<Utc>, TimestampError> {
-    read(text, Some(0))
+    let (local, offset) = read(text)?;
+    instant(local, offset.unwrap_or(0))
 }
 
 /// Reads a time as [`parse`] does, but requires a zone: times that people write are local times.
@@ -50,7 +146,8 @@ pub fn parse(text: &str) -> Result<DateTime<Utc>, TimestampError> {
 /// # Errors
 /// Any [`TimestampError`].
 pub fn parse_zoned(text: &str) -> Result<DateTime<Utc>, TimestampError> {
-    read(text, None)
+    let (local, offset) = read(text)?;
+    instant(local, offset.ok_or(TimestampError::MissingZone)?)
 }
 
 /// Writes a time as the reservation API's documents show it: UTC, milliseconds (the rest is cut off),
@@ -72,25 +169,39 @@ pub fn format_local(time: DateTime<Utc>, zone: Tz, now: DateTime<Utc>) -> String
     local.format(&format!("%H:%M{seconds} %Z{day}")).to_string()
 }
 
-/// `unzoned` is the offset in seconds of a time without a zone.
-fn read(text: &str, unzoned: Option<i32>) -> Result<DateTime<Utc>, TimestampError> {
+/// The local time of a text, and the offset in seconds of its zone, if it has one.
+fn read(text: &str) -> Result<(NaiveDateTime, Option<i32>), TimestampError> {
     if text.len() > MAX_BYTES {
         return Err(TimestampError::TooLong);
     }
     let (local, zone) = split_zone(text).ok_or(TimestampError::Form)?;
-    let offset = if zone.is_empty() {
-        unzoned.ok_or(TimestampError::MissingZone)?
-    } else {
-        offset(zone).ok_or(TimestampError::Zone)?
+    let offset = match zone {
+        "" => None,
+        zone => Some(offset(zone).ok_or(TimestampError::Zone)?),
     };
-    let utc = NaiveDateTime::parse_from_str(&local, "%Y-%m-%dT%H:%M:%S%.f")
+    let local = NaiveDateTime::parse_from_str(&local, "%Y-%m-%dT%H:%M:%S%.f")
         .ok()
-        // chrono reads the second 60 as a leap second.
-        .filter(|time| time.nanosecond() < 1_000_000_000)
-        .ok_or(TimestampError::NoSuchTime)?
-        .checked_sub_signed(TimeDelta::seconds(offset.into()))
-        .ok_or(TimestampError::Year)?
-        .and_utc();
+        .and_then(without_leap_second)
+        .ok_or(TimestampError::NoSuchTime)?;
+    Ok((local, offset))
+}
+
+/// chrono has the second 60 as the second 59 with more than a second of nanoseconds.
+fn without_leap_second(time: NaiveDateTime) -> Option<NaiveDateTime> {
+    match time.nanosecond().checked_sub(1_000_000_000) {
+        Some(nanoseconds) => time
+            .with_nanosecond(nanoseconds)?
+            .checked_add_signed(TimeDelta::seconds(1)),
+        None => Some(time),
+    }
+}
+
+fn instant(local: NaiveDateTime, offset: i32) -> Result<DateTime<Utc>, TimestampError> {
+    let utc = local.checked_sub_signed(TimeDelta::seconds(offset.into()));
+    in_range(utc.ok_or(TimestampError::Year)?.and_utc())
+}
+
+fn in_range(utc: DateTime<Utc>) -> Result<DateTime<Utc>, TimestampError> {
     if (1970..=9999).contains(&utc.year()) {
         Ok(utc)
     } else {

@@ -13,11 +13,12 @@ use warp::http::{Method, StatusCode};
 
 use super::bookings::room_and_tenant;
 use super::error::{self, ApiError, Response, respond};
-use super::request::{Access, READ, READ_END, Request, request};
+use super::request::{Access, READ, READ_END, Request, request, service};
 use super::{Shared, either, with};
 use crate::domain::allocation::AllocationId;
 use crate::domain::conference::Conference;
 use crate::domain::reservation::ReservationId;
+use crate::domain::scope::Scope;
 use crate::domain::timestamp;
 use crate::prosody::{CloseError, RoomStatus};
 use crate::queue::ConferenceStatus;
@@ -26,13 +27,13 @@ use crate::store::StoreError;
 
 /// `/api/v1/conferences` and `/api/v1/conferences/{id}`.
 pub(super) fn routes(shared: &Arc<Shared>) -> BoxedFilter<(Response,)> {
-    let service = Access::Service(StatusCode::UNAUTHORIZED);
     let list = warp::path!("api" / "v1" / "conferences")
-        .and(request(shared, READ, service))
+        .and(request(shared, READ, service(&[Scope::Queue])))
         .and(with(shared))
         .then(async |request, shared: Arc<Shared>| respond(list(request, &shared).await));
+    let access = Access::ReadOrEnd(&[Scope::Queue], &[Scope::Operate]);
     let one = warp::path!("api" / "v1" / "conferences" / String)
-        .and(request(shared, READ_END, service))
+        .and(request(shared, READ_END, access))
         .and(with(shared))
         .then(async |id: String, request, shared: Arc<Shared>| {
             respond(one(&id, request, &shared).await)

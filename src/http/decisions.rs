@@ -11,14 +11,15 @@ use warp::http::StatusCode;
 use super::bookings::room_and_tenant;
 use super::error::{ApiError, Response, json, respond};
 use super::page::{Limit, RowCursor};
-use super::request::{Access, READ, Request, request};
+use super::request::{READ, Request, request, service};
 use super::{Shared, with};
+use crate::domain::scope::Scope;
 use crate::domain::timestamp;
 use crate::store::{DecisionFilter, DecisionRow};
 
 /// `/api/v1/decisions`.
 pub(super) fn routes(shared: &Arc<Shared>) -> BoxedFilter<(Response,)> {
-    let service = Access::Service(StatusCode::UNAUTHORIZED);
+    let service = service(&[Scope::Decisions]);
     warp::path!("api" / "v1" / "decisions")
         .and(request(shared, READ, service))
         .and(with(shared))

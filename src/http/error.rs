@@ -1,7 +1,8 @@
 //! Responses: the one JSON error body, and the one table from errors to status codes.
 //!
 //! Stock Prosody shows `message` to the user and fails if it is not a string, so every body with an error status is
-//! `{"message": "a sentence"}`, the framework's own rejections included.
+//! `{"message": "a sentence", "code": "a_word"}`, the framework's own rejections included. Programs read `code`, which
+//! never changes.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use warp::http::header::{
-    ALLOW, CONNECTION, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
+    ALLOW, CONNECTION, ETAG, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
 };
 use warp::http::{HeaderName, HeaderValue, Method, StatusCode};
 use warp::reject::Reject;
@@ -17,6 +18,7 @@ use warp::{Rejection, Reply};
 
 use super::form::FieldError;
 use crate::auth::service_token::AuthError;
+use crate::domain::scope::Scope;
 use crate::reservation::gateway::GatewayError;
 use crate::reservation::{BookingError, ReservationError};
 use crate::store::StoreError;
@@ -39,12 +41,20 @@ impl Reject for ApiError {}
 
 impl ApiError {
     pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        let body = Map::from_iter([("message".to_owned(), Value::String(message.into()))]);
+        let body = Map::from_iter([
+            ("message".to_owned(), Value::String(message.into())),
+            ("code".to_owned(), code_of(status).into()),
+        ]);
         Self {
             status,
             body,
             header: None,
         }
+    }
+
+    /// Replaces the code of the status by one that says more.
+    pub(super) fn with_code(self, code: impl Into<String>) -> Self {
+        self.with_field("code", code.into())
     }
 
     /// Adds a member to the body.
@@ -53,7 +63,7 @@ impl ApiError {
         self
     }
 
-    fn with_header(self, name: HeaderName, value: HeaderValue) -> Self {
+    pub(super) fn with_header(self, name: HeaderName, value: HeaderValue) -> Self {
         Self {
             header: Some((name, value)),
             ..self
@@ -64,28 +74,49 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, message)
     }
 
+    pub(super) fn no_such_booking() -> Self {
+        Self::not_found("There is no booking with this id.").with_code("no_such_booking")
+    }
+
     pub(super) fn no_such_path() -> Self {
         Self::not_found("There is no such path; docs/api.md lists the paths.")
+            .with_code("no_such_path")
     }
 
     /// For an unauthorized caller; `user_token_status` is the status for a user's valid token.
     pub(super) fn refused(refusal: &AuthError, user_token_status: StatusCode) -> Self {
         let message = refusal.to_string();
-        match refusal {
+        let error = match refusal {
             AuthError::Token(error) if error.is_temporary() => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
                     .with_header(RETRY_AFTER, RETRY_SECONDS)
             }
             AuthError::OtherOrigin | AuthError::OtherHost { .. } => {
-                Self::new(StatusCode::FORBIDDEN, message)
+                return Self::new(StatusCode::FORBIDDEN, message).with_code(refusal.code());
             }
             AuthError::NotAService => Self::new(user_token_status, message).with_www_authenticate(),
+            AuthError::ScopeMissing(any_of) => return Self::insufficient_scope(any_of, message),
             AuthError::Missing
             | AuthError::NotBearer
             | AuthError::NotConfigured
             | AuthError::Token(_) => {
                 Self::new(StatusCode::UNAUTHORIZED, message).with_www_authenticate()
             }
+        };
+        error.with_code(format!("token_{}", refusal.code()))
+    }
+
+    /// Names the scopes of which the token has none (RFC 6750, section 3.1).
+    fn insufficient_scope(any_of: &[Scope], message: String) -> Self {
+        let names: Vec<_> = any_of.iter().map(|scope| scope.name()).collect();
+        let names = names.join(" ");
+        let challenge = format!("Bearer error=\"insufficient_scope\", scope=\"{names}\"");
+        let error = Self::new(StatusCode::FORBIDDEN, message)
+            .with_code("insufficient_scope")
+            .with_field("scope", names);
+        match HeaderValue::from_str(&challenge) {
+            Ok(challenge) => error.with_header(WWW_AUTHENTICATE, challenge),
+            Err(_) => error,
         }
     }
 
@@ -145,14 +176,17 @@ impl From<Vec<FieldError>> for ApiError {
         let named = errors.iter().zip(&messages);
         let fields: Vec<_> = named
             .filter_map(|(error, message)| {
-                Some(json!({ "field": error.field()?, "message": message }))
+                let (field, code) = (error.field()?, error.code());
+                Some(json!({ "field": field, "message": message, "code": code }))
             })
             .collect();
         let error = Self::new(StatusCode::BAD_REQUEST, messages.join(". "));
         if fields.is_empty() {
-            error
+            error.with_code(errors.first().map_or("bad_request", FieldError::code))
         } else {
-            error.with_field("fields", fields)
+            error
+                .with_code("invalid_fields")
+                .with_field("fields", fields)
         }
     }
 }
@@ -176,13 +210,15 @@ impl From<&StoreError> for ApiError {
             StoreError::Overlap => Self::new(
                 StatusCode::CONFLICT,
                 "Another booking was created at the same time; try again.",
-            ),
+            )
+            .with_code("overlap"),
             StoreError::OutboxFull => {
                 tracing::error!(%error, "a deletion is not accepted");
                 Self::new(
                     StatusCode::SERVICE_UNAVAILABLE,
                     "The deletion outbox is full. Try again later; pending deletions are listed at /api/v1/outbox.",
                 )
+                .with_code("outbox_full")
                 .with_header(RETRY_AFTER, RETRY_SECONDS)
             }
             StoreError::Unavailable(_) => {
@@ -191,6 +227,7 @@ impl From<&StoreError> for ApiError {
                     StatusCode::SERVICE_UNAVAILABLE,
                     "The reservation service can't store its decision at the moment. Try again in a few seconds.",
                 )
+                .with_code("store_unavailable")
                 .with_header(RETRY_AFTER, RETRY_SECONDS)
             }
             StoreError::FileLost { change, .. } => {
@@ -228,10 +265,11 @@ impl From<BookingError> for ApiError {
             BookingError::Store(error) => return error.into(),
             BookingError::Draft(_) | BookingError::Over { .. } => StatusCode::BAD_REQUEST,
             BookingError::Unknown(_) => StatusCode::NOT_FOUND,
-            BookingError::Overlap(_) => StatusCode::CONFLICT,
+            BookingError::Overlap(_) | BookingError::KeyUsed(_) => StatusCode::CONFLICT,
+            BookingError::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             BookingError::Elsewhere => StatusCode::FORBIDDEN,
         };
-        let answer = Self::new(status, error.to_string());
+        let answer = Self::new(status, error.to_string()).with_code(error.code());
         match error {
             BookingError::Overlap(booking) => {
                 answer.with_field("conflicting_booking", booking.id.0)
@@ -252,11 +290,11 @@ impl From<ReservationError> for ApiError {
 
 impl From<GatewayError> for ApiError {
     fn from(error: GatewayError) -> Self {
-        let message = error.to_string();
+        let (message, code) = (error.to_string(), error.code());
         let status = match error {
             GatewayError::Refused { status, .. } => {
                 let status = StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN);
-                return Self::new(status, message);
+                return Self::new(status, message).with_code(code);
             }
             GatewayError::Unreachable
             | GatewayError::ServerError(_)
@@ -267,8 +305,10 @@ impl From<GatewayError> for ApiError {
             | GatewayError::TooManyInFlight
             | GatewayError::StoreFailed => StatusCode::SERVICE_UNAVAILABLE,
         };
-        let error = Self::new(status, message).with_field("reason", error.code());
-        error.with_header(RETRY_AFTER, RETRY_SECONDS)
+        Self::new(status, message)
+            .with_code(code)
+            .with_field("reason", code)
+            .with_header(RETRY_AFTER, RETRY_SECONDS)
     }
 }
 
@@ -282,6 +322,28 @@ impl Reply for ApiError {
     }
 }
 
+/// The code of an error that has none of its own.
+fn code_of(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::UNAUTHORIZED => "unauthorized",
+        StatusCode::FORBIDDEN => "forbidden",
+        StatusCode::NOT_FOUND => "not_found",
+        StatusCode::METHOD_NOT_ALLOWED => "method_not_allowed",
+        StatusCode::REQUEST_TIMEOUT => "request_timeout",
+        StatusCode::CONFLICT => "conflict",
+        StatusCode::GONE => "gone",
+        StatusCode::PRECONDITION_FAILED => "precondition_failed",
+        StatusCode::PAYLOAD_TOO_LARGE => "body_too_large",
+        StatusCode::UNPROCESSABLE_ENTITY => "unprocessable",
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => "unsupported_media_type",
+        StatusCode::UPGRADE_REQUIRED => "upgrade_required",
+        StatusCode::TOO_MANY_REQUESTS => "too_many_requests",
+        StatusCode::SERVICE_UNAVAILABLE => "unavailable",
+        status if status.is_server_error() => "internal",
+        _ => "bad_request",
+    }
+}
+
 /// A JSON response.
 pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response {
     warp::reply::with_status(warp::reply::json(body), status).into_response()
@@ -290,6 +352,13 @@ pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response {
 /// A response without a body.
 pub(super) fn no_content() -> Response {
     StatusCode::NO_CONTENT.into_response()
+}
+
+/// The response to a client that has this version already.
+pub(super) fn not_modified(etag: HeaderValue) -> Response {
+    let mut response = StatusCode::NOT_MODIFIED.into_response();
+    response.headers_mut().insert(ETAG, etag);
+    response
 }
 
 /// Makes a response of a handler's result.

@@ -10,10 +10,11 @@ use warp::{Filter, Rejection, Reply};
 
 use super::caller::caller;
 use super::error::{ApiError, Response, json};
-use super::request::{Access, READ, authorize, request};
+use super::request::{Access, READ, authorize, request, service};
 use super::{Connection, Shared, either, with};
 use crate::auth::service_token::Caller;
 use crate::clock;
+use crate::domain::scope::Scope;
 use crate::metrics::{self, Snapshot};
 
 /// `/health`, `/ready`, `/about/*` and `/metrics`. All but the last are not authenticated: load balancers ask them,
@@ -72,7 +73,9 @@ async fn ready(shared: &Shared) -> Response {
         let body = json!({ "status": "ready", "reasons": list });
         return json(StatusCode::OK, &body);
     };
-    let body = json!({ "status": "not ready", "message": message, "reasons": list });
+    let body = json!({
+        "status": "not ready", "message": message, "code": "not_ready", "reasons": list,
+    });
     json(StatusCode::SERVICE_UNAVAILABLE, &body)
 }
 
@@ -92,7 +95,8 @@ fn metrics_access(shared: &Arc<Shared>) -> BoxedFilter<()> {
                 return Ok::<_, Rejection>(());
             }
             let auth = shared.service_auth.load_full();
-            authorize(&auth, &headers, StatusCode::UNAUTHORIZED, clock::now()).await
+            let required = service(&[Scope::Metrics]).required(&method);
+            authorize(&auth, &headers, required, clock::now()).await
         }
     };
     warp::method()

@@ -10,15 +10,16 @@ use warp::http::StatusCode;
 
 use super::error::{ApiError, Response, json, respond};
 use super::page::{Limit, RowCursor};
-use super::request::{Access, READ, Request, request};
+use super::request::{READ, Request, request, service};
 use super::{Shared, with};
 use crate::domain::conference::Conference;
+use crate::domain::scope::Scope;
 use crate::domain::timestamp;
 use crate::store::OutboxEntry;
 
 /// `/api/v1/outbox`.
 pub(super) fn routes(shared: &Arc<Shared>) -> BoxedFilter<(Response,)> {
-    let service = Access::Service(StatusCode::UNAUTHORIZED);
+    let service = service(&[Scope::Decisions]);
     warp::path!("api" / "v1" / "outbox")
         .and(request(shared, READ, service))
         .and(with(shared))

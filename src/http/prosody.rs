@@ -10,24 +10,25 @@ use warp::http::StatusCode;
 
 use super::error::{ApiError, Response, json, respond};
 use super::form::FieldError;
-use super::request::{Access, CREATE, READ, REPORT_MAX, Request, request, request_up_to};
+use super::request::{CREATE, READ, REPORT_MAX, Request, request, request_up_to, service};
 use super::{Shared, either, with};
+use crate::domain::scope::Scope;
 use crate::prosody::wire::Events;
 use crate::prosody::{EventsError, UnknownInstance};
 
 /// `/api/v1/prosody/events`, `…/rooms` and `…/instances`.
 pub(super) fn routes(shared: &Arc<Shared>) -> BoxedFilter<(Response,)> {
-    let service = Access::Service(StatusCode::UNAUTHORIZED);
+    let access = service(&[Scope::Prosody]);
     let events = warp::path!("api" / "v1" / "prosody" / "events")
-        .and(request_up_to(shared, CREATE, service, REPORT_MAX))
+        .and(request_up_to(shared, CREATE, access, REPORT_MAX))
         .and(with(shared))
         .then(async |request, shared: Arc<Shared>| respond(events(request, &shared).await));
     let rooms = warp::path!("api" / "v1" / "prosody" / "rooms")
-        .and(request(shared, READ, service))
+        .and(request(shared, READ, access))
         .and(with(shared))
         .then(async |request, shared: Arc<Shared>| respond(rooms(request, &shared).await));
     let instances = warp::path!("api" / "v1" / "prosody" / "instances")
-        .and(request(shared, READ, service))
+        .and(request(shared, READ, access))
         .and(with(shared))
         .map(|_, shared: Arc<Shared>| instances(&shared));
     [rooms.boxed(), instances.boxed()]

@@ -13,13 +13,15 @@ use super::form::FieldError;
 use super::request::{Access, CREATE, READ, Request, request};
 use super::{Shared, either, websocket, with};
 use crate::domain::conference::{Conference, ConferenceError};
+use crate::domain::scope::Scope;
 use crate::domain::timestamp;
 use crate::queue::{ConferenceStatus, Queue};
 use crate::session::SessionContext;
 
 /// The routes under `queue.path`. A user's valid token gets 403 where a service token is required.
 pub(super) fn routes(shared: &Arc<Shared>) -> BoxedFilter<(Response,)> {
-    let service = Access::Service(StatusCode::FORBIDDEN);
+    let service = |any_of| Access::Service(StatusCode::FORBIDDEN, any_of);
+    let live = service(&[Scope::Prosody, Scope::Queue]);
     let parts = shared.config.queue.path.split('/');
     let base = parts
         .filter(|part| !part.is_empty())
@@ -29,13 +31,13 @@ pub(super) fn routes(shared: &Arc<Shared>) -> BoxedFilter<(Response,)> {
     let go_live = base
         .clone()
         .and(warp::path!("golive"))
-        .and(request(shared, CREATE, service))
+        .and(request(shared, CREATE, live))
         .and(with(shared))
         .then(async |request, shared: Arc<Shared>| respond(set_live(request, &shared, true).await));
     let end_live = base
         .clone()
         .and(warp::path!("endlive"))
-        .and(request(shared, CREATE, service))
+        .and(request(shared, CREATE, live))
         .and(with(shared))
         .then(async |request, shared: Arc<Shared>| {
             respond(set_live(request, &shared, false).await)
@@ -43,7 +45,7 @@ pub(super) fn routes(shared: &Arc<Shared>) -> BoxedFilter<(Response,)> {
     let list = base
         .clone()
         .and(warp::path!("conferences"))
-        .and(request(shared, READ, service))
+        .and(request(shared, READ, service(&[Scope::Queue])))
         .and(with(shared))
         .then(async |request, shared: Arc<Shared>| respond(conferences(request, &shared).await));
     [go_live.boxed(), end_live.boxed(), list.boxed()]
@@ -92,6 +94,11 @@ async fn set_live(request: Request, shared: &Shared, live: bool) -> Result<Respo
     let jid = fields.conference.ok_or(FieldError::Missing("conference"))?;
     let context = shared.sessions.load_full();
     let conference = conference(&jid, &context)?;
+    if live && conference.is_health_check() {
+        let message =
+            "conference: this is a room of jicofo's health checks, which never goes live.";
+        return Err(ApiError::new(StatusCode::FORBIDDEN, message).with_code("health_check"));
+    }
     if live {
         context.queue.go_live(&conference, request.now).await?;
     } else {
@@ -151,6 +158,10 @@ fn conference(jid: &str, context: &SessionContext) -> Result<Conference, ApiErro
             ConferenceError::Foreign { .. } => StatusCode::FORBIDDEN,
             _ => StatusCode::BAD_REQUEST,
         };
-        ApiError::new(status, format!("conference: {error}"))
+        let code = match error {
+            ConferenceError::Foreign { .. } => "foreign_conference",
+            _ => "invalid_name",
+        };
+        ApiError::new(status, format!("conference: {error}")).with_code(code)
     })
 }

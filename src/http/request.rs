@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 use warp::filters::BoxedFilter;
 use warp::http::header::{AUTHORIZATION, CONTENT_TYPE};
-use warp::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use warp::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use warp::{Filter, Rejection, Stream};
 
 use super::Shared;
@@ -18,6 +18,7 @@ use super::error::ApiError;
 use super::form::{FieldError, Fields};
 use crate::auth::service_token::ServiceAuth;
 use crate::clock;
+use crate::domain::scope::Scope;
 
 /// Largest body that is read; a booking is under a kilobyte.
 const BODY_MAX: usize = 64 * 1024;
@@ -26,6 +27,8 @@ pub(super) const REPORT_MAX: usize = 4 * 1024 * 1024;
 /// How much of a larger body is discarded before the answer: a client that is still sending would otherwise see a
 /// broken connection instead of the answer.
 const DRAIN_MAX: usize = 4 * 1024 * 1024;
+/// The media types of changes that a resource accepts (RFC 5789).
+const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -41,8 +44,31 @@ pub(super) const READ_CHANGE_END: &[Method] =
 pub(super) enum Access {
     /// Every client.
     Open,
-    /// Holders of a service token. A valid token of a user gets this status.
-    Service(StatusCode),
+    /// Holders of a service token with one of these scopes. A valid token of a user gets this status.
+    Service(StatusCode, Scopes),
+    /// Holders of a service token with the scope to read the resource, or to end it.
+    ReadOrEnd(Scopes, Scopes),
+}
+
+type Scopes = &'static [Scope];
+
+impl Access {
+    /// The status for a valid token of a user, and the scopes of which a service token has one; `None`: every client.
+    pub(super) fn required(self, method: &Method) -> Option<(StatusCode, Scopes)> {
+        match self {
+            Self::Open => None,
+            Self::Service(status, any_of) => Some((status, any_of)),
+            Self::ReadOrEnd(_, end) if method == Method::DELETE => {
+                Some((StatusCode::UNAUTHORIZED, end))
+            }
+            Self::ReadOrEnd(read, _) => Some((StatusCode::UNAUTHORIZED, read)),
+        }
+    }
+}
+
+/// Holders of a service token with one of these scopes.
+pub(super) const fn service(any_of: Scopes) -> Access {
+    Access::Service(StatusCode::UNAUTHORIZED, any_of)
 }
 
 /// An authorized request.
@@ -68,6 +94,21 @@ impl Request {
     pub(super) fn json<T: DeserializeOwned>(&self) -> Result<Fields<T>, ApiError> {
         if !is_type(&self.headers, "application/json") {
             return Err(ApiError::wrong_type("application/json"));
+        }
+        Ok(Fields::from_json(&self.body)?)
+    }
+
+    /// The fields of a change to a JSON object (RFC 7396).
+    pub(super) fn merge_patch<T: DeserializeOwned>(&self) -> Result<Fields<T>, ApiError> {
+        const TYPES: [&str; 2] = ["application/merge-patch+json", "application/json"];
+        if !TYPES
+            .iter()
+            .any(|expected| is_type(&self.headers, expected))
+        {
+            let types = TYPES.join(" or ");
+            let accepted =
+                HeaderValue::from_static("application/merge-patch+json, application/json");
+            return Err(ApiError::wrong_type(&types).with_header(ACCEPT_PATCH, accepted));
         }
         Ok(Fields::from_json(&self.body)?)
     }
@@ -116,15 +157,8 @@ pub(super) fn request_up_to(
                     return Err(warp::reject::custom(ApiError::wrong_method(methods)));
                 }
                 let now = clock::now();
-                if let Access::Service(user_token_status) = access {
-                    authorize(
-                        &shared.service_auth.load_full(),
-                        &headers,
-                        user_token_status,
-                        now,
-                    )
-                    .await?;
-                }
+                let required = access.required(&method);
+                authorize(&shared.service_auth.load_full(), &headers, required, now).await?;
                 Ok((method, headers, now))
             }
         })
@@ -134,7 +168,7 @@ pub(super) fn request_up_to(
             // Without a token a slow body must not hold a connection; no such request needs one.
             let body = match access {
                 Access::Open => Bytes::new(),
-                Access::Service(_) => read_body(body, max).await?,
+                Access::Service(..) | Access::ReadOrEnd(..) => read_body(body, max).await?,
             };
             Ok::<_, Rejection>(Request {
                 method,
@@ -147,13 +181,16 @@ pub(super) fn request_up_to(
         .boxed()
 }
 
-/// Requires a service token.
+/// Requires a service token, if one is `required`.
 pub(super) async fn authorize(
     auth: &ServiceAuth,
     headers: &HeaderMap,
-    user_token_status: StatusCode,
+    required: Option<(StatusCode, Scopes)>,
     now: DateTime<Utc>,
 ) -> Result<(), Rejection> {
+    let Some((user_token_status, any_of)) = required else {
+        return Ok(());
+    };
     let refused = |refusal| warp::reject::custom(ApiError::refused(&refusal, user_token_status));
     if headers.get_all(AUTHORIZATION).iter().nth(1).is_some() {
         let message = "The header Authorization comes twice; send one token.";
@@ -161,7 +198,7 @@ pub(super) async fn authorize(
         return Err(warp::reject::custom(error));
     }
     let authorization = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
-    auth.authorize(authorization, caller(headers), now)
+    auth.authorize(authorization, caller(headers), any_of, now)
         .await
         .map_err(refused)
 }

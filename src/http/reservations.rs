@@ -14,11 +14,12 @@ use warp::http::{Method, StatusCode};
 
 use super::error::{self, ApiError, Response, respond};
 use super::form::{FieldError, Fields};
-use super::request::{Access, CREATE, READ_END, Request, request};
+use super::request::{CREATE, READ_END, Request, request, service};
 use super::{Shared, either, with};
 use crate::domain::conference::Conference;
 use crate::domain::requester::Requester;
 use crate::domain::reservation::{Reservation, ReservationId};
+use crate::domain::scope::Scope;
 use crate::domain::timestamp;
 use crate::reservation::{self, AllocateResult, GetResult};
 
@@ -113,7 +114,7 @@ fn running(
 
 /// `/conference` and `/conference/{id}`.
 pub(super) fn routes(shared: &Arc<Shared>) -> BoxedFilter<(Response,)> {
-    let service = Access::Service(StatusCode::UNAUTHORIZED);
+    let service = service(&[Scope::Prosody]);
     let create = warp::path!("conference")
         .and(request(shared, CREATE, service))
         .and(with(shared))
@@ -140,7 +141,7 @@ async fn create(request: Request, shared: &Shared) -> Result<Response, ApiError>
         AllocateResult::Running(it) => running(StatusCode::OK, &it, shared, now),
         AllocateResult::Conflict(id) => {
             let message = "The conference is running already; its id is conflict_id.";
-            let body = json!({ "conflict_id": id.get(), "message": message });
+            let body = json!({ "conflict_id": id.get(), "message": message, "code": "running" });
             error::json(StatusCode::CONFLICT, &body)
         }
         AllocateResult::Queued => {
@@ -150,6 +151,7 @@ async fn create(request: Request, shared: &Shared) -> Result<Response, ApiError>
         }
         AllocateResult::Refused(refusal) => {
             return Err(ApiError::new(StatusCode::FORBIDDEN, refusal.sentence)
+                .with_code(refusal.reason.code())
                 .with_field("reason", refusal.reason.code()));
         }
     })
@@ -168,9 +170,9 @@ async fn one(id: String, request: Request, shared: &Shared) -> Result<Response, 
     match reservations.find(&id, now).await? {
         GetResult::Running(it) => Ok(running(StatusCode::OK, &it, shared, now)),
         // `ended_at` is an extension: by it the shim distinguishes an ended conference from an unknown id.
-        GetResult::Ended { at, message } => {
-            Err(ApiError::not_found(message).with_field("ended_at", timestamp::format(at)))
-        }
+        GetResult::Ended { at, message } => Err(ApiError::not_found(message)
+            .with_code("ended")
+            .with_field("ended_at", timestamp::format(at))),
         GetResult::NotFound => Err(not_found()),
     }
 }

@@ -17,6 +17,7 @@ use warp::http::Uri;
 use warp::http::uri::PathAndQuery;
 
 use super::connections::Connections;
+use super::error_body::WithErrorBodies;
 use super::{Connection, Shared};
 use crate::http::health::AcceptLoopHealth;
 
@@ -66,11 +67,12 @@ pub async fn run(listener: TcpListener, shared: Arc<Shared>) {
                 request.extensions_mut().insert(from.clone());
                 requests.during(service.call(request))
             });
+            let stream = TokioIo::new(WithErrorBodies::new(tracked.watch(stream)));
             // A client may end its side after the request, and waits for the answer.
             let connection = hyper::server::conn::http1::Builder::new()
                 .half_close(true)
                 .max_buf_size(HEAD_MAX)
-                .serve_connection(TokioIo::new(tracked.watch(stream)), service)
+                .serve_connection(stream, service)
                 .with_upgrades();
             let mut connection = std::pin::pin!(connection);
             let served = async {

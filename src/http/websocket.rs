@@ -21,6 +21,7 @@ use warp::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::connections::WatchedStream;
 use super::error::{ApiError, Response};
+use super::error_body::WithErrorBodies;
 use super::request::Request;
 use super::server::reserved_for_requests;
 use super::{Connection, Shared};
@@ -104,8 +105,11 @@ async fn begin(
         return None;
     };
     // hyper's read buffer holds 8 KiB: the bytes in it, if any, are copied.
-    let parts = upgraded.downcast::<TokioIo<WatchedStream>>().ok()?;
-    let stream = parts.io.into_inner().into_inner().into_std().ok()?;
+    let parts = upgraded
+        .downcast::<TokioIo<WithErrorBodies<WatchedStream>>>()
+        .ok()?;
+    let watched = parts.io.into_inner().into_inner();
+    let stream = watched.into_inner().into_std().ok()?;
     let _entered = runtime.enter();
     let stream = TcpStream::from_std(stream).ok()?;
     let received = &parts.read_buf;
@@ -145,14 +149,14 @@ fn accept_key(headers: &HeaderMap) -> Result<HeaderValue, ApiError> {
     }
     if !headers.contains_key(HOST) {
         let message = "A handshake needs the header Host.";
-        return Err(ApiError::new(StatusCode::BAD_REQUEST, message));
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, message).with_code("invalid_handshake"));
     }
     let key = headers
         .get(SEC_WEBSOCKET_KEY)
         .filter(|key| is_key(key.as_bytes()))
         .ok_or_else(|| {
             let message = "Sec-WebSocket-Key must be sixteen bytes in base64.";
-            ApiError::new(StatusCode::BAD_REQUEST, message)
+            ApiError::new(StatusCode::BAD_REQUEST, message).with_code("invalid_handshake")
         })?;
     HeaderValue::from_str(&derive_accept_key(key.as_bytes()))
         .map_err(|_| ApiError::upgrade_required())

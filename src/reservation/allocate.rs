@@ -59,6 +59,10 @@ impl Reservations {
         request: Request,
         now: DateTime<Utc>,
     ) -> Result<AllocateResult, ReservationError> {
+        // Before the backends, and without an entry in the decision log: jicofo checks every few seconds.
+        if request.conference.is_health_check() {
+            return Ok(AllocateResult::Refused(policy::refuse_health_check()));
+        }
         if let Backend::Gateway(gateway) = &self.backend {
             return Ok(gateway.allocate(&request).await?);
         }

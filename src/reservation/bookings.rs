@@ -1,6 +1,6 @@
 //! Bookings are made, changed and cancelled; a conference that runs under one follows.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use thiserror::Error;
 
 use super::{Backend, Reservations};
@@ -8,7 +8,11 @@ use crate::domain::allocation::EndReason;
 use crate::domain::booking::{Booking, BookingId, Draft, DraftError};
 use crate::domain::conference::Conference;
 use crate::domain::{policy, timestamp};
+pub use crate::store::RequestKey;
 use crate::store::{BookingFilter, StoreError, Tx};
+
+/// How long the key of a request is kept.
+pub(super) const REQUEST_KEY_TTL: TimeDelta = TimeDelta::days(1);
 
 /// Why a booking was not made or changed.
 #[derive(Debug, Error)]
@@ -33,6 +37,16 @@ pub enum BookingError {
         /// Its end.
         end: DateTime<Utc>,
     },
+    /// The key of the request belongs to another one.
+    #[error(
+        "This Idempotency-Key was sent with another request within the last day; use a new key for each new request."
+    )]
+    KeyReused,
+    /// The booking that a request with this key made is cancelled.
+    #[error(
+        "This Idempotency-Key made booking {0}, which was cancelled since; use a new key for a new booking."
+    )]
+    KeyUsed(BookingId),
     /// The upstream keeps the bookings.
     #[error(
         "Bookings are kept by the reservation system that usher asks (reservations.backend = \"upstream\"); make them there."
@@ -43,6 +57,23 @@ pub enum BookingError {
     Store(#[from] StoreError),
 }
 
+impl BookingError {
+    /// The kind of the error, for programs.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Draft(error) => error.code(),
+            Self::Overlap(_) => "overlap",
+            Self::Unknown(_) => "no_such_booking",
+            Self::Over { .. } => "booking_over",
+            Self::KeyReused => "idempotency_key_reused",
+            Self::KeyUsed(_) => "idempotency_key_used",
+            Self::Elsewhere => "bookings_elsewhere",
+            Self::Store(_) => "store_unavailable",
+        }
+    }
+}
+
 impl Reservations {
     /// Makes a booking.
     ///
@@ -50,9 +81,29 @@ impl Reservations {
     ///
     /// [`BookingError::Draft`] for an invalid draft, [`BookingError::Overlap`] if the room is booked already.
     pub async fn book(&self, draft: Draft, now: DateTime<Utc>) -> Result<Booking, BookingError> {
+        self.book_once(draft, None, now).await
+    }
+
+    /// Makes a booking for a request that may be repeated: a repetition within [`REQUEST_KEY_TTL`] gets the booking
+    /// of the first one, as it is now. A request without success may be repeated with the same key.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Reservations::book`]; [`BookingError::KeyReused`] and [`BookingError::KeyUsed`].
+    pub async fn book_once(
+        &self,
+        draft: Draft,
+        key: Option<&RequestKey>,
+        now: DateTime<Utc>,
+    ) -> Result<Booking, BookingError> {
         self.require_local()?;
-        let draft = draft.checked(self.inner.rules.start_policy, now)?;
         let mut tx = self.inner.store.begin().await?;
+        if let Some(key) = key
+            && let Some(made) = made_before(&mut tx, key, now).await?
+        {
+            return Ok(made);
+        }
+        let draft = draft.checked(self.inner.rules.start_policy, now)?;
         let booking = match tx.insert_booking(draft.clone(), now).await {
             Err(StoreError::Overlap) => {
                 drop(tx);
@@ -60,6 +111,9 @@ impl Reservations {
             }
             other => other?,
         };
+        if let Some(key) = key {
+            tx.keep_request(key, booking.id, now).await?;
+        }
         self.revise(&mut tx, &[&booking.draft.conference], None, now)
             .await?;
         tx.commit().await?;
@@ -67,7 +121,7 @@ impl Reservations {
         Ok(booking)
     }
 
-    /// Changes a booking: `change` makes the new draft from the old one. A conference that runs under
+    /// Changes a booking: `change` makes the new draft from the old booking. A conference that runs under
     /// it follows.
     ///
     /// # Errors
@@ -77,7 +131,7 @@ impl Reservations {
     pub async fn change<E: From<BookingError>>(
         &self,
         id: BookingId,
-        change: impl FnOnce(&Draft) -> Result<Draft, E>,
+        change: impl FnOnce(&Booking) -> Result<Draft, E>,
         now: DateTime<Utc>,
     ) -> Result<Booking, E> {
         self.require_local()?;
@@ -88,7 +142,7 @@ impl Reservations {
             .await
             .map_err(store)?
             .ok_or(BookingError::Unknown(id))?;
-        let draft = change(&before.draft)?
+        let draft = change(&before)?
             .checked(self.inner.rules.start_policy, now)
             .map_err(|error| match (error, before.draft.end) {
                 (DraftError::EndInThePast, Some(end)) if before.is_over(now) => {
@@ -118,10 +172,36 @@ impl Reservations {
     ///
     /// [`BookingError::Unknown`] if there is none.
     pub async fn cancel(&self, id: BookingId, now: DateTime<Utc>) -> Result<(), BookingError> {
-        let mut tx = self.inner.store.begin().await?;
-        let before = tx.booking(id).await?.ok_or(BookingError::Unknown(id))?;
-        tx.delete_booking(id).await?;
-        self.revise(&mut tx, &[&before.draft.conference], Some(&before), now)
+        self.cancel_if(id, |_| Ok(()), now).await
+    }
+
+    /// Cancels a booking if `check` permits it. A conference that runs under it ends.
+    ///
+    /// # Errors
+    ///
+    /// The error of `check`, and those of [`Reservations::cancel`].
+    pub async fn cancel_if<E: From<BookingError>>(
+        &self,
+        id: BookingId,
+        check: impl FnOnce(&Booking) -> Result<(), E>,
+        now: DateTime<Utc>,
+    ) -> Result<(), E> {
+        let tx = self.inner.store.begin().await;
+        let mut tx = tx.map_err(BookingError::Store)?;
+        let before = tx.booking(id).await.map_err(BookingError::Store)?;
+        let before = before.ok_or(BookingError::Unknown(id))?;
+        check(&before)?;
+        Ok(self.cancel_in(tx, &before, now).await?)
+    }
+
+    async fn cancel_in(
+        &self,
+        mut tx: Tx,
+        before: &Booking,
+        now: DateTime<Utc>,
+    ) -> Result<(), BookingError> {
+        tx.delete_booking(before.id).await?;
+        self.revise(&mut tx, &[&before.draft.conference], Some(before), now)
             .await?;
         tx.commit().await?;
         self.inner.ends_changed.notify_one();
@@ -202,4 +282,20 @@ impl Reservations {
             Err(error) => BookingError::Store(error),
         }
     }
+}
+
+/// The booking that an earlier request with this key made, if there was one.
+async fn made_before(
+    tx: &mut Tx,
+    key: &RequestKey,
+    now: DateTime<Utc>,
+) -> Result<Option<Booking>, BookingError> {
+    let Some((digest, id)) = tx.request(&key.key, now - REQUEST_KEY_TTL).await? else {
+        return Ok(None);
+    };
+    if digest != key.digest {
+        return Err(BookingError::KeyReused);
+    }
+    let booking = tx.booking(id).await?;
+    booking.ok_or(BookingError::KeyUsed(id)).map(Some)
 }

@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
+use super::bookings::REQUEST_KEY_TTL;
 use super::{Backend, Reservations, whole_seconds};
 use crate::batch::BatchItem;
 use crate::clock;
@@ -177,6 +178,7 @@ impl Reservations {
             let mut more = tx.purge_allocations(oldest).await?;
             more |= tx.purge_decisions(oldest, config.decisions_max).await?;
             more |= tx.purge_upstream(oldest).await?;
+            more |= tx.purge_requests(now - REQUEST_KEY_TTL).await?;
             tx.commit().await?;
             if !more {
                 return Ok(());

@@ -22,9 +22,9 @@ use crate::domain::allocation::{AllocationId, EndReason};
 use crate::domain::conference::Conference;
 use crate::domain::policy::{self, PolicyRules};
 use crate::domain::requester::Requester;
-use crate::store::{DecisionFilter, DecisionRow, OutboxEntry, Store, StoreError};
+use crate::store::{DecisionFilter, DecisionRow, Forgotten, OutboxEntry, Store, StoreError};
 use allocate::PendingRequest;
-pub use bookings::BookingError;
+pub use bookings::{BookingError, RequestKey};
 use expiry::EndRequest;
 use gateway::{Gateway, UpstreamError};
 pub use result::{AllocateResult, GetResult, ReservationError};
@@ -198,6 +198,15 @@ impl Reservations {
             store.outbox(after, limit).await?,
             store.outbox_pending().await?,
         ))
+    }
+
+    /// Erases what is stored of one person: an address, an id or a JID, or `name:` and a display name.
+    ///
+    /// # Errors
+    ///
+    /// When the database can't be read or written. Some of it may be erased then.
+    pub async fn forget(&self, person: &str, now: DateTime<Utc>) -> Result<Forgotten, StoreError> {
+        self.inner.store.forget(person, now).await
     }
 
     /// Checks that the database can be written.

@@ -218,6 +218,7 @@ fn draft(room: &str, now: DateTime<Utc>) -> Draft {
         owner: None,
         start: now - TimeDelta::minutes(5),
         end: Some(now + TimeDelta::minutes(50)),
+        time_zone: None,
         options: Options::default(),
         start_policy: None,
         auto_live: None,

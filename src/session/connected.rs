@@ -131,7 +131,9 @@ impl Connected {
             let max = SUBSCRIPTIONS_MAX;
             return Err(SessionError::TooManySubscriptions { max });
         }
-        let config::Xmpp { domain, muc_prefix } = env.xmpp;
+        let config::Xmpp {
+            domain, muc_prefix, ..
+        } = env.xmpp;
         let destination = Destination::parse(&subscribe.destination, muc_prefix, domain)?;
         let client = own.unwrap_or(&self.client);
         // CONNECT may be long ago.

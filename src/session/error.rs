@@ -57,7 +57,7 @@ pub(super) enum SessionError {
     #[error("the token is refused: {0}")]
     Token(TokenError),
     #[error(
-        "the token grants no access to the queue; it needs room, sub, and context.user.role = visitor or context.user.moderator = true"
+        "the token grants no access to the queue; it needs room, sub, and context.user.role = visitor or context.user.moderator = true, or, for a service, the scope prosody"
     )]
     NoAccess,
     #[error("the token is for another conference; get one for this room and tenant")]

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::domain::booking::{Booking, BookingId, Draft, Options};
 use crate::domain::conference::Conference;
+use crate::domain::requester::owner_key;
 use crate::domain::secret::Secret;
 
 /// Which bookings to list. A field that is `None` is no condition.
@@ -20,10 +21,7 @@ pub struct BookingFilter {
     pub room: Option<String>,
     /// Canonical tenant; `Some("")` is "no tenant".
     pub tenant: Option<String>,
-    /// The owner, compared as for opening a room ([`Requester::is`]): an e-mail address in any case, other
-    /// names exactly. SQLite folds the case of ASCII only.
-    ///
-    /// [`Requester::is`]: crate::domain::requester::Requester::is
+    /// The owner in any spelling, compared by its [`owner_key`].
     pub owner: Option<String>,
     /// Bookings that end after this instant.
     pub from: Option<DateTime<Utc>>,
@@ -48,6 +46,7 @@ fn booking(row: &SqliteRow, domain: &str) -> Result<Booking> {
     let millis = |column| row.try_get::<i64, _>(column);
     let end: Option<i64> = row.try_get("ends_at")?;
     let start_policy: Option<String> = row.try_get("starters")?;
+    let zone: Option<String> = row.try_get("time_zone")?;
     let start_policy = start_policy
         .map(|text| {
             text.parse()
@@ -62,6 +61,8 @@ fn booking(row: &SqliteRow, domain: &str) -> Result<Booking> {
             owner: row.try_get("owner")?,
             start: instant(millis("starts_at")?)?,
             end: end.map(instant).transpose()?,
+            // A name that later data on time zones no longer has is left out: the instants are stored.
+            time_zone: zone.and_then(|name| name.parse().ok()),
             options: options(row)?,
             start_policy,
             auto_live: row
@@ -70,6 +71,7 @@ fn booking(row: &SqliteRow, domain: &str) -> Result<Booking> {
         },
         created_at: instant(millis("created_at")?)?,
         changed_at: instant(millis("changed_at")?)?,
+        version: millis("version")?,
     })
 }
 
@@ -122,8 +124,7 @@ impl Store {
             "SELECT * FROM booking
              WHERE (CAST($1 AS TEXT) IS NULL OR room = $1)
                AND (CAST($2 AS TEXT) IS NULL OR tenant = $2)
-               AND (CAST($3 AS TEXT) IS NULL OR TRIM(owner) = $3
-                    OR ($3 LIKE '%@%' AND LOWER(TRIM(owner)) = LOWER($3)))
+               AND (CAST($3 AS TEXT) IS NULL OR owner_key = $3)
                AND (CAST($4 AS BIGINT) IS NULL OR ends_at IS NULL OR ends_at > $4)
                AND (CAST($5 AS BIGINT) IS NULL OR starts_at < $5)
                AND (starts_at > $6 OR (starts_at = $6 AND id > $7))
@@ -132,7 +133,7 @@ impl Store {
         )
         .bind(&filter.room)
         .bind(&filter.tenant)
-        .bind(filter.owner.as_deref().map(str::trim))
+        .bind(filter.owner.as_deref().map(owner_key))
         .bind(filter.from.map(|t| t.timestamp_millis()))
         .bind(filter.to.map(|t| t.timestamp_millis()))
         .bind(after.start)
@@ -143,6 +144,29 @@ impl Store {
         .iter()
         .map(|row| booking(row, &self.domain))
         .collect()
+    }
+
+    /// Fills in the owner keys of bookings that an earlier version made.
+    pub(super) async fn complete_owner_keys(&self) -> Result<()> {
+        let missing = sqlx::query(
+            "SELECT id, owner FROM booking WHERE owner IS NOT NULL AND owner_key IS NULL",
+        )
+        .fetch_all(&self.read)
+        .await?;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let mut tx = self.begin().await?;
+        for row in missing {
+            let owner: String = row.try_get("owner")?;
+            sqlx::query("UPDATE booking SET owner_key = $1 WHERE id = $2 AND owner = $3")
+                .bind(owner_key(&owner))
+                .bind(row.try_get::<i64, _>("id")?)
+                .bind(owner)
+                .execute(&mut *tx.transaction)
+                .await?;
+        }
+        tx.commit().await
     }
 
     /// The first booking of the draft's room that overlaps its window, other than `except`.
@@ -235,8 +259,8 @@ impl Tx {
     ) -> Result<Booking> {
         let statement = "INSERT INTO booking
              (room, tenant, title, owner, starts_at, ends_at, max_occupants, lobby, password,
-              waiting_queue, starters, auto_live, created_at, changed_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $13)
+              waiting_queue, starters, auto_live, time_zone, owner_key, created_at, changed_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $15)
              RETURNING id";
         let row = bind(sqlx::query(statement), &draft)
             .bind(now.timestamp_millis())
@@ -249,6 +273,7 @@ impl Tx {
             draft,
             created_at: now,
             changed_at: now,
+            version: 1,
         })
     }
 
@@ -262,9 +287,10 @@ impl Tx {
         let statement = "UPDATE booking
              SET room = $1, tenant = $2, title = $3, owner = $4, starts_at = $5, ends_at = $6,
                  max_occupants = $7, lobby = $8, password = $9, waiting_queue = $10, starters = $11,
-                 auto_live = $12, changed_at = $13,
+                 auto_live = $12, time_zone = $13, owner_key = $14, changed_at = $15,
+                 version = version + 1,
                  went_live_at = CASE WHEN starts_at = $5 THEN went_live_at END
-             WHERE id = $14";
+             WHERE id = $16";
         bind(sqlx::query(statement), &draft)
             .bind(now.timestamp_millis())
             .bind(before.id.0)
@@ -276,6 +302,7 @@ impl Tx {
             draft,
             created_at: before.created_at,
             changed_at: now,
+            version: before.version + 1,
         })
     }
 
@@ -291,7 +318,7 @@ impl Tx {
 
 type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
 
-/// Binds $1 to $12 of an insert or update.
+/// Binds $1 to $14 of an insert or update.
 fn bind<'q>(query: Query<'q>, draft: &Draft) -> Query<'q> {
     let options = &draft.options;
     query
@@ -312,4 +339,6 @@ fn bind<'q>(query: Query<'q>, draft: &Draft) -> Query<'q> {
         .bind(i64::from(options.waiting_queue))
         .bind(draft.start_policy.map(|policy| policy.to_string()))
         .bind(draft.auto_live.map(i64::from))
+        .bind(draft.time_zone.map(|zone| zone.name()))
+        .bind(draft.owner.as_deref().map(owner_key))
 }

@@ -9,10 +9,12 @@ mod allocations;
 mod bookings;
 mod changed;
 mod decisions;
+mod forget;
 mod live;
 mod outbox;
 mod places;
 mod prosody;
+mod requests;
 pub mod sqlite;
 mod watch;
 
@@ -34,11 +36,13 @@ pub use bookings::{BookingFilter, Cursor};
 pub(crate) use changed::{Change, ChangedConferences};
 pub(crate) use decisions::DecisionLogEntry;
 pub use decisions::{DecisionFilter, DecisionRow};
+pub use forget::Forgotten;
 use live::LiveNotifier;
 pub(crate) use live::{LiveChange, LiveObserver, LiveRow};
 pub use outbox::OutboxEntry;
 pub(crate) use outbox::UpstreamRow;
 pub(crate) use places::PlaceRow;
+pub use requests::RequestKey;
 use sqlite::{DatabaseFile, ServiceLock, Transaction, Writer};
 
 /// The rows of one statement: SQLite allows 32,766 values.
@@ -209,7 +213,7 @@ impl Store {
     /// be opened, [`StoreError::Migration`] for the schema of a later version.
     pub async fn open(url: &str, domain: &str) -> Result<Self> {
         let (write, read) = sqlite::open(url).await?;
-        Ok(Self {
+        let store = Self {
             write,
             read,
             live: Arc::default(),
@@ -217,7 +221,9 @@ impl Store {
             lock: None,
             changed: Arc::default(),
             domain: domain.into(),
-        })
+        };
+        store.complete_owner_keys().await?;
+        Ok(store)
     }
 
     /// Like [`Store::open`], for the one process that serves the database. Commands may use it at the same time.
@@ -340,8 +346,7 @@ fn allocation_id(id: i64) -> Result<AllocationId> {
 }
 
 fn conference(room: &str, tenant: &str, domain: &str) -> Result<Conference> {
-    let tenant = Some(tenant).filter(|tenant| !tenant.is_empty());
-    Conference::from_names(room, tenant, domain)
+    Conference::from_canonical(room, tenant, domain)
         .map_err(|_| StoreError::Corrupt(format!("the room name {room:?}")))
 }
 

@@ -537,16 +537,17 @@ async fn refusals_name_the_remedy_and_are_recorded() {
 }
 
 #[tokio::test]
-async fn owner_is_matched_by_address_id_name_or_jid() {
+async fn owner_is_matched_by_address_id_jid_or_marked_name() {
     let usher = Usher::start(BOOKED).await;
     // Every request has the JID.
     let identity = [("user_id", "u-17"), ("user_name", "Alice Ames")];
     for (n, (owner, matches)) in [
         ("u-17", true),
-        ("Alice Ames", true),
+        ("name:Alice Ames", true),
         ("ABC@meet.example.com", true),
         ("U-17", false),
-        ("alice ames", false),
+        ("Alice Ames", false),
+        ("name:alice ames", false),
         ("abc", false),
         ("u-1", false),
     ]

@@ -175,10 +175,11 @@ impl Answer {
         start + TimeDelta::seconds(self.body["duration"].as_i64().unwrap())
     }
 
-    /// The status, and a message that is a string: what every refusal has.
+    /// The status, and a message and a code that are strings: what every refusal has.
     #[track_caller]
     pub(crate) fn refused(&self, status: u16) -> &str {
         assert_eq!(self.status, status, "{}", self.body);
+        assert!(self.body["code"].is_string(), "no code: {}", self.body);
         let message = self.body["message"].as_str();
         message.unwrap_or_else(|| panic!("the message is no string: {}", self.body))
     }

@@ -112,12 +112,20 @@ impl Process {
 
     /// Opens a room with the start of another clock.
     fn open_at(&self, room: &str, start_time: &str) -> (StatusCode, Value) {
+        self.open_with(room, &[("start_time", start_time), ("mail_owner", "")])
+    }
+
+    /// Opens a room with the fields of a user.
+    pub(crate) fn open_as(&self, room: &str, identity: &[(&str, &str)]) -> (StatusCode, Value) {
+        let mut fields = vec![("start_time", "2026-11-21T22:21:26.000Z")];
+        fields.extend(identity);
+        self.open_with(room, &fields)
+    }
+
+    fn open_with(&self, room: &str, fields: &[(&str, &str)]) -> (StatusCode, Value) {
         let url = format!("http://{}/conference", self.address);
-        let form = [
-            ("name", room),
-            ("start_time", start_time),
-            ("mail_owner", ""),
-        ];
+        let mut form = vec![("name", room)];
+        form.extend(fields);
         let response = Self::client()
             .post(url)
             .bearer_auth(TOKEN)
@@ -125,6 +133,21 @@ impl Process {
             .send()
             .unwrap();
         (response.status(), response.json().unwrap())
+    }
+
+    pub(crate) fn post_json(&self, path: &str, body: &Value) -> (StatusCode, Value) {
+        let request = Self::client().post(format!("http://{}{path}", self.address));
+        let response = request
+            .bearer_auth(TOKEN)
+            .header("Content-Type", "application/json")
+            .body(body.to_string());
+        let response = response.send().unwrap();
+        (response.status(), response.json().unwrap())
+    }
+
+    pub(crate) fn delete(&self, path: &str) {
+        let request = Self::client().delete(format!("http://{}{path}", self.address));
+        request.bearer_auth(TOKEN).send().unwrap();
     }
 
     pub(crate) fn signal(&self, signal: &str) {

@@ -102,6 +102,36 @@ fn the_room_is_compared_by_its_canonical_name() {
 }
 
 #[test]
+fn the_tenant_is_compared_in_composed_letters() {
+    for sub in [
+        "mu\u{308}nchen",
+        "m\u{fc}nchen",
+        "M\u{dc}NCHEN",
+        "MU\u{308}NCHEN",
+    ] {
+        let grant = for_room("room", sub, false);
+        assert!(covers(&grant, "[m\u{fc}nchen]room"), "{sub}");
+        assert!(covers(&grant, "[mu\u{308}nchen]room"), "{sub}");
+        assert!(!covers(&grant, "[munchen]room"), "{sub}");
+    }
+}
+
+#[test]
+fn a_service_waits_with_the_scope_prosody() {
+    for (scope, waits) in [
+        ("prosody", true),
+        ("operate", true),
+        ("queue", false),
+        ("", false),
+    ] {
+        let service = grant(json!({ "scope": scope }));
+        assert!(service.is_service(), "{scope}");
+        assert_eq!(service.may_wait(&conference("room")), waits, "{scope}");
+        assert_eq!(service.allows_anything(), waits, "{scope}");
+    }
+}
+
+#[test]
 fn a_star_covers_any_room_but_not_any_tenant() {
     let grant = for_room("*", "blue", false);
     assert!(covers(&grant, "[blue]one") && covers(&grant, "[blue]two"));
@@ -229,8 +259,12 @@ proptest! {
         (tenant, another) in (some_tenant(), some_tenant()),
     ) {
         prop_assume!(room != "*");
-        let own = Conference::from_names(&room, tenant.as_deref(), DOMAIN);
-        let asked = Conference::from_names(&other, another.as_deref(), DOMAIN);
+        let node = |room: &str, tenant: Option<&str>| match tenant {
+            Some(tenant) => format!("[{tenant}]{room}"),
+            None => room.to_owned(),
+        };
+        let own = Conference::from_node(&node(&room, tenant.as_deref()), DOMAIN);
+        let asked = Conference::from_node(&node(&other, another.as_deref()), DOMAIN);
         if let (Ok(own), Ok(asked)) = (own, asked) {
             let grant = for_room(&room, tenant.as_deref().unwrap_or(DOMAIN), false);
             prop_assert!(covers(&grant, &own.node()));

@@ -9,6 +9,7 @@ use reqwest::header::{AUTHORIZATION, HeaderValue};
 use reqwest::{Client, StatusCode};
 use serde_json::Value;
 use usher::config::{Config, Source};
+use usher::domain::scope::{Scope, Scopes};
 
 use super::finding::Finding;
 
@@ -149,8 +150,10 @@ impl RunningService {
 
     async fn metrics(&self, config: &Config) -> Option<String> {
         let mut request = self.client.get(format!("{}/metrics", self.base));
-        if let Some(token) = config.auth.service.tokens.first() {
-            request = request.bearer_auth(token.expose());
+        let mut tokens = config.auth.service.tokens.iter();
+        let allows = |scopes: Scopes| scopes.include_one_of(&[Scope::Metrics]);
+        if let Some(known) = tokens.find(|known| allows(known.scopes)) {
+            request = request.bearer_auth(known.token.expose());
         }
         let answer = request.send().await.ok()?;
         answer.error_for_status().ok()?.text().await.ok()

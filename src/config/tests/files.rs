@@ -1,7 +1,6 @@
 //! The file itself, and the files that it names.
 
 use super::*;
-use crate::domain::secret::Secret;
 
 #[test]
 fn secrets_are_read_from_files_beside_the_configuration() {
@@ -13,7 +12,12 @@ fn secrets_are_read_from_files_beside_the_configuration() {
     let config = parse_in(dir.path(), text, &[]).unwrap();
     let secret = config.auth.secret.as_ref().unwrap();
     assert_eq!(secret.expose(), format!(" {LONG} x "));
-    let tokens = config.auth.service.tokens.iter().map(Secret::expose);
+    let tokens = config
+        .auth
+        .service
+        .tokens
+        .iter()
+        .map(|it| it.token.expose());
     assert!(tokens.eq([LONG, &format!("{LONG}2")]));
 }
 
@@ -33,7 +37,7 @@ fn byte_order_mark_is_no_part_of_a_file() {
     write(&dir, "config.toml", &format!("{mark}{text}"), 0o600);
     let (config, _) = Config::load(Some(&dir.path().join("config.toml"))).unwrap();
     assert_eq!(config.auth.secret.as_ref().unwrap().expose(), LONG);
-    assert_eq!(config.auth.service.tokens[0].expose(), LONG);
+    assert_eq!(config.auth.service.tokens[0].token.expose(), LONG);
     assert_eq!(config.xmpp.domain, "meet.example.org");
     assert!(config.warnings().is_empty());
 }

@@ -30,6 +30,7 @@ database.url = "usher.db" | not the URL | "sqlite:usher.db"
 xmpp.domain = "a b" | not a host name | no space
 xmpp.domain_file = "nowhere" | cannot be read | Create the file
 xmpp.muc_prefix = "conference." | not a host name | "conference"
+xmpp.public_url = "meet.example.com" | not the URL of a web server | https://
 auth.secret = "" | is empty | Give it a value
 auth.secret_file = "" | is empty | Give it a value
 auth.secret_algorithm = "RS256" | "RS256" is not one | "HS256" or "HS384"

@@ -10,6 +10,7 @@ fn draft() -> Draft {
         title: Some("Weekly".into()),
         owner: Some("alice@example.com".into()),
         start: at("2026-12-01T13:00:00.789Z"),
+        time_zone: None,
         end: Some(at("2026-12-01T14:00:00.123Z")),
         options: Options::default(),
         start_policy: None,

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::super::room_name::tests::{jitsi_room_name, names};
+use super::super::room_name::typed;
 use super::*;
 
 const DOMAIN: &str = "meet.example.com";
@@ -49,6 +50,7 @@ fn all_spellings_of_a_tenants_room_are_one_key() {
     }
     for (room, tenant) in [
         ("Room", Some("Blue")),
+        ("R&oom!", Some("Blue")),
         ("[Blue]Room", None),
         ("[Blue]Room", Some("")),
         ("[blue]room", Some("BLUE")),
@@ -198,8 +200,108 @@ fn plain_and_escaped_control_characters_are_rejected() {
 }
 
 #[test]
+fn a_typed_name_is_the_one_that_jitsi_meet_asks_for() {
+    for (typed, room) in [
+        ("R&D", "rd"),
+        ("R%26D", "r%26d"),
+        ("Anna's room", "annas%20room"),
+        ("What's next?", "whats%20next"),
+        ("C#", "c"),
+        ("Sales: Q3 (EU)", "sales%20q3%20eu"),
+        ("[unclosed", "unclosed"),
+        ("a%28b%29", "a(b)"),
+        ("a&%26b", "a%26b"),
+        ("100%&25", "100%25"),
+        ("[blue]R&D", "rd"),
+    ] {
+        let booked = Conference::from_names(typed, None, DOMAIN).unwrap();
+        assert_eq!(booked.room(), room, "{typed}");
+    }
+    // Prosody's nodes stay as they are.
+    assert_eq!(node("r%26d").room(), "r%26d");
+    assert_eq!(node("a(b)!").room(), "a(b)!");
+}
+
+#[test]
+fn a_typed_name_that_jitsi_meet_would_cut_or_drop_is_rejected() {
+    for (typed, error) in [
+        ("a/b", RoomNameError::Separator('/')),
+        ("a\\b", RoomNameError::Separator('\\')),
+        ("a?b", RoomNameError::Separator('?')),
+        ("a#b", RoomNameError::Separator('#')),
+        ("!!!", RoomNameError::OnlyPunctuation),
+        ("?", RoomNameError::OnlyPunctuation),
+        (".", RoomNameError::Dots),
+        ("!..", RoomNameError::Dots),
+        ("%2e%2e", RoomNameError::Dots),
+    ] {
+        let result = Conference::from_names(typed, None, DOMAIN);
+        assert_eq!(result, Err(error.into()), "{typed}");
+    }
+    for tenant in ["a+b", "a!", "(a)", "a;b", "a=b"] {
+        let result = Conference::from_names("room", Some(tenant), DOMAIN);
+        assert!(
+            matches!(result, Err(ConferenceError::BadTenant(_))),
+            "{tenant}"
+        );
+    }
+}
+
+#[test]
+fn tenants_in_all_spellings_are_one_tenant() {
+    let key = node("[münchen]room");
+    for tenant in ["München", "Mu\u{308}nchen", "m%c3%bcnchen", "mu%CC%88nchen"] {
+        let spelled = Conference::from_names("room", Some(tenant), DOMAIN);
+        assert_eq!(spelled, Ok(key.clone()), "{tenant}");
+        assert_eq!(node(&format!("[{tenant}]room")), key, "{tenant}");
+        let address = format!("room@conference.{tenant}.{DOMAIN}");
+        assert_eq!(jid(&address), Ok(key.clone()), "{tenant}");
+    }
+}
+
+#[test]
+fn the_path_of_the_address_leads_back_to_the_room() {
+    for (node_name, path) in [
+        ("room", "/room"),
+        ("caf%c3%a9", "/caf%c3%a9"),
+        ("a(b)!*", "/a%28b%29%21%2A"),
+        ("[blue]room", "/blue/room"),
+        ("[münchen]room", "/m%c3%bcnchen/room"),
+    ] {
+        let key = node(node_name);
+        assert_eq!(key.path(), path);
+        let (_, typed) = path.rsplit_once('/').unwrap();
+        let back = Conference::from_names(typed, key.tenant(), DOMAIN);
+        assert_eq!(back, Ok(key));
+    }
+}
+
+#[test]
+fn health_check_rooms_are_known_by_their_beginning() {
+    for name in [
+        "__jicofo-health-check1",
+        "__JICOFO-health-check",
+        "[blue]__jicofo-health-check-7",
+    ] {
+        assert!(
+            Conference::from_names(name, None, DOMAIN)
+                .unwrap()
+                .is_health_check(),
+            "{name}"
+        );
+    }
+    for name in [
+        "_jicofo-health-check",
+        "a__jicofo-health-check",
+        "jicofo-health-check",
+    ] {
+        assert!(!node(name).is_health_check(), "{name}");
+    }
+}
+
+#[test]
 fn apostrophes_are_rejected() {
-    for name in ["Anna's room", "anna%27s", "anna＇s"] {
+    for name in ["anna%27s", "anna＇s"] {
         assert_eq!(
             Conference::from_names(name, None, DOMAIN),
             Err(ConferenceError::RoomName(RoomNameError::Apostrophe))
@@ -233,7 +335,8 @@ proptest! {
     fn a_booking_matches_the_node_of_jitsi_meet(name in names()) {
         prop_assume!(!name.starts_with('['));
         if let Ok(booked) = Conference::from_names(&name, None, DOMAIN) {
-            prop_assert_eq!(Conference::from_node(&jitsi_room_name(&name), DOMAIN), Ok(booked));
+            let typed = typed(&name).unwrap();
+            prop_assert_eq!(Conference::from_node(&jitsi_room_name(&typed), DOMAIN), Ok(booked));
         }
     }
 

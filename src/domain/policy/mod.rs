@@ -90,6 +90,8 @@ pub enum Reason {
     TooEarly,
     /// The room is booked, and only its owner may open it.
     NotOwner,
+    /// jicofo checks its bridges in this room.
+    HealthCheck,
 }
 
 impl Reason {
@@ -100,6 +102,7 @@ impl Reason {
             Self::NotBooked => "not_booked",
             Self::TooEarly => "too_early",
             Self::NotOwner => "not_owner",
+            Self::HealthCheck => "health_check",
         }
     }
 }
@@ -131,6 +134,19 @@ pub fn decide(
             open_booked(conference, requester, booking, rules, now)
         }
         next => open_unbooked(conference, next, rules, now),
+    }
+}
+
+/// The refusal of a room in which jicofo checks its bridges, whichever system decides: Prosody's modules never
+/// request such a room.
+#[must_use]
+pub fn refuse_health_check() -> Refusal {
+    Refusal {
+        reason: Reason::HealthCheck,
+        sentence:
+            "This is a room of jicofo's health checks, which is never reserved. Open another room."
+                .to_owned(),
+        booking: None,
     }
 }
 

@@ -30,6 +30,7 @@ fn rules(policy: PolicyKind) -> PolicyRules {
 fn booking(id: i64, start: &str, end: Option<&str>) -> Booking {
     let created = at("00:00:00");
     Booking {
+        version: 1,
         id: BookingId(id),
         draft: Draft {
             conference: room(),
@@ -37,6 +38,7 @@ fn booking(id: i64, start: &str, end: Option<&str>) -> Booking {
             owner: Some("alice@example.com".into()),
             start: at(start),
             end: end.map(at),
+            time_zone: None,
             options: Options {
                 max_occupants: Some(5),
                 password: Some(Secret::new("pw".into())),

@@ -85,7 +85,9 @@ fn each_error_names_the_reason() {
         ("2026-02-29T22:21:26Z", TimestampError::NoSuchTime),
         ("2026-13-01T22:21:26Z", TimestampError::NoSuchTime),
         ("2026-11-21T24:00:00Z", TimestampError::NoSuchTime),
-        ("2026-11-21T23:59:60Z", TimestampError::NoSuchTime),
+        ("2026-11-21T23:59:61Z", TimestampError::NoSuchTime),
+        ("2026-11-21T23:60:00Z", TimestampError::NoSuchTime),
+        ("9999-12-31T23:59:60Z", TimestampError::Year),
         ("1969-12-31T23:59:59Z", TimestampError::Year),
         ("1970-01-01T00:00:00+01", TimestampError::Year),
         ("9999-12-31T23:59:59-01", TimestampError::Year),
@@ -96,6 +98,72 @@ fn each_error_names_the_reason() {
     }
     assert_eq!(parse(&"2".repeat(65)), Err(TimestampError::TooLong));
     assert!(TimestampError::TooLong.to_string().contains("like 2026"));
+}
+
+#[test]
+fn a_leap_second_is_the_second_after_it() {
+    for (leap, next) in [
+        ("2016-12-31T23:59:60Z", "2017-01-01T00:00:00Z"),
+        ("2016-12-31T23:59:60.250Z", "2017-01-01T00:00:00.250Z"),
+        ("2026-11-21T22:21:60+01:00", "2026-11-21T22:22:00+01:00"),
+    ] {
+        assert_eq!(parse(leap).unwrap(), parse(next).unwrap(), "{leap}");
+    }
+}
+
+#[test]
+fn a_local_time_is_one_of_its_zone() {
+    let berlin = Some(Tz::Europe__Berlin);
+    let read = |text: &str, zone| parse_written(text).unwrap().in_zone(zone);
+    for (local, instant) in [
+        ("2026-12-01T14:00", "2026-12-01T13:00:00Z"),
+        ("2026-07-01 14:00", "2026-07-01T12:00:00Z"),
+        ("2026-12-01T14:00Z", "2026-12-01T14:00:00Z"),
+        ("2026-12-01T14:00+05:00", "2026-12-01T09:00:00Z"),
+    ] {
+        assert_eq!(read(local, berlin), parse(instant), "{local}");
+    }
+    let local = "2026-12-01T14:00";
+    assert_eq!(read(local, None), Err(TimestampError::MissingZone));
+    assert_eq!(read("1970-01-01T00:30", berlin), Err(TimestampError::Year));
+}
+
+#[test]
+fn a_local_time_at_a_change_of_clocks_is_refused_with_both_readings() {
+    for (local, zone, words, first, second) in [
+        (
+            "2026-10-25T02:30",
+            Tz::Europe__Berlin,
+            "comes twice in Europe/Berlin",
+            "2026-10-25T02:30:00+02:00",
+            "2026-10-25T02:30:00+01:00",
+        ),
+        (
+            "2026-03-29T02:30",
+            Tz::Europe__Berlin,
+            "no such local time in Europe/Berlin",
+            "2026-03-29T01:30:00+01:00",
+            "2026-03-29T03:30:00+02:00",
+        ),
+        // This island skipped a whole day.
+        (
+            "2011-12-30T12:00",
+            Tz::Pacific__Apia,
+            "no such local time",
+            "2011-12-29T12:00:00-10:00",
+            "2011-12-31T12:00:00+14:00",
+        ),
+    ] {
+        let error = parse_written(local)
+            .unwrap()
+            .in_zone(Some(zone))
+            .unwrap_err();
+        let message = error.to_string();
+        assert!(message.contains(words), "{message}");
+        let (one, other) = (message.find(first), message.find(second));
+        assert!(one < other && one.is_some(), "{message}");
+        assert!(parse_zoned(first).unwrap() < parse_zoned(second).unwrap());
+    }
 }
 
 #[test]

@@ -186,8 +186,8 @@ impl JsonObject {
             Some(Value::Bool(flag)) => *flag,
             Some(Value::String(text)) if text == "true" || text == "1" => true,
             Some(Value::String(text)) if matches!(text.as_str(), "false" | "0" | "") => false,
-            Some(Value::Number(number)) if number.as_u64() == Some(1) => true,
-            Some(Value::Number(number)) if number.as_u64() == Some(0) => false,
+            Some(Value::Number(number)) if number.as_f64() == Some(1.0) => true,
+            Some(Value::Number(number)) if number.as_f64() == Some(0.0) => false,
             Some(_) => {
                 let expected = "true or false";
                 return Err(ResponseError::InvalidType { field, expected });
@@ -241,8 +241,11 @@ fn password(members: &JsonObject) -> Result<Option<String>, ResponseError> {
     let password = match members.get(field) {
         None => return Ok(None),
         Some(Value::String(password)) => password.clone(),
-        // A PIN.
+        // A PIN; 1234.0 is the same number.
         Some(Value::Number(number)) if number.is_u64() => number.to_string(),
+        Some(Value::Number(number)) if is_pin(number.as_f64()) => {
+            format!("{:.0}", number.as_f64().unwrap_or_default())
+        }
         Some(_) => return Err(ResponseError::InvalidType { field, expected }),
     };
     let valid = password.len() <= TEXT_MAX && !password.chars().any(char::is_control);
@@ -252,6 +255,11 @@ fn password(members: &JsonObject) -> Result<Option<String>, ResponseError> {
         false if valid => Ok(Some(password)),
         false => Err(ResponseError::InvalidType { field, expected }),
     }
+}
+
+/// Whether a number that is written with a fraction is a whole one of at most fifteen digits.
+fn is_pin(number: Option<f64>) -> bool {
+    number.is_some_and(|number| number.fract() == 0.0 && (0.0..1e15).contains(&number))
 }
 
 /// Removes control characters, most of which are not valid in an XMPP stanza.

@@ -154,6 +154,33 @@ async fn database_of_each_schema_opens_and_keeps_its_content() {
     }
 }
 
+#[tokio::test]
+async fn owner_of_an_earlier_booking_is_found_in_every_spelling() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", dir.path().join("usher.db").display());
+    create_database(4, &url).await;
+    let mut database = options(&url).unwrap().connect().await.unwrap();
+    let owner = "UPDATE booking SET owner = ' Mu\u{308}ller@Example.com'";
+    sqlx::query(owner).execute(&mut database).await.unwrap();
+    database.close().await.unwrap();
+    let store = Store::open(&url, "meet.example.com").await.unwrap();
+    for (owner, found) in [
+        ("m\u{fc}ller@example.com", 1),
+        ("MU\u{308}LLER@EXAMPLE.COM", 1),
+        ("muller@example.com", 0),
+    ] {
+        let filter = BookingFilter {
+            owner: Some(owner.to_owned()),
+            limit: 10,
+            ..BookingFilter::default()
+        };
+        let bookings = store.bookings(&filter).await.unwrap();
+        assert_eq!(bookings.len(), found, "{owner}");
+        assert!(bookings.iter().all(|booking| booking.version == 1));
+    }
+    store.close().await;
+}
+
 #[test]
 fn file_of_a_url_is_a_path_or_none_for_a_database_in_memory() {
     for (url, file) in [

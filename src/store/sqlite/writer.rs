@@ -81,6 +81,14 @@ impl Writer {
         version.fetch_one(&mut *connection).await
     }
 
+    /// Moves the log's content into the database and truncates the log, as far as no reader uses it.
+    pub(in crate::store) async fn checkpoint(&self) -> Result<(), Error> {
+        let mut connection = self.turn().await?;
+        let checkpoint = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)");
+        checkpoint.execute(&mut *connection).await?;
+        Ok(())
+    }
+
     /// Closes the connection after the transactions before. What was committed stays.
     pub(in crate::store) async fn close(&self) {
         let slot = std::mem::replace(&mut *self.slot.lock().await, Slot::Closed);

@@ -2,6 +2,7 @@
 
 use usher::clock;
 use usher::config::Config;
+use usher::domain::scope::Scope;
 
 use super::super::finding::Finding;
 use super::super::service::RunningService;
@@ -104,7 +105,11 @@ async fn locally(header: Option<&str>, config: &Config) -> Result<(), String> {
                 return Err("the header must be \"Bearer\", a blank and the token".to_owned());
             }
             let verified = auth.verify_token(token.trim(), clock::now()).await;
-            verified.map_err(|refusal| refusal.to_string())
+            let scopes = verified.map_err(|refusal| refusal.to_string())?;
+            match scopes.include_one_of(&[Scope::Prosody]) {
+                true => Ok(()),
+                false => Err("the token lacks the scope \"prosody\"".to_owned()),
+            }
         }
     }
 }

@@ -93,11 +93,14 @@ fn repairable_fields_are_repaired() {
     is(with("password", json!(null)), password, "none");
     is(with("password", json!("")), password, "none");
     is(with("password", json!(1234)), password, "1234");
+    is(with("password", json!(1234.0)), password, "1234");
     for (value, on) in [
         (json!(null), "false"),
         (json!("true"), "true"),
         (json!(1), "true"),
+        (json!(1.0), "true"),
         (json!(0), "false"),
+        (json!(0.0), "false"),
         (json!("false"), "false"),
     ] {
         is(with("lobby", value), |g| g.options.lobby.to_string(), on);
