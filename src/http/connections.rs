@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -31,6 +32,8 @@ pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// A check that is this much late: the process stood still, and all time-outs begin again.
 const STANDSTILL: Duration = Duration::from_secs(3);
+/// A request that lasts longer is a stream or a long poll, and counts as a session: it takes no room from requests.
+const STREAM: Duration = Duration::from_secs(12);
 /// How long a connection without a request is safe from making room: a client in a crowd may need it for its request.
 const SAFE: Duration = Duration::from_secs(2);
 
@@ -41,6 +44,8 @@ pub(super) struct Connections {
     max_per_address: u32,
     addresses: LimitCounter<ClientAddress>,
     open: Mutex<Open>,
+    /// How many are streams.
+    streams: AtomicUsize,
     changed: Notify,
 }
 
@@ -95,6 +100,7 @@ impl Connections {
             max_per_address,
             addresses: LimitCounter::default(),
             open: Mutex::default(),
+            streams: AtomicUsize::new(0),
             changed: Notify::new(),
         }
     }
@@ -105,7 +111,8 @@ impl Connections {
 
     /// Whether there may be one more.
     pub(super) fn has_room(&self) -> bool {
-        self.open().by_id.len() < self.max
+        let requests = self.open().by_id.len();
+        requests.saturating_sub(self.streams.load(Ordering::Relaxed)) < self.max
     }
 
     /// Waits until a connection ends, or some milliseconds: WebSockets end elsewhere.
@@ -176,9 +183,9 @@ impl Connections {
                 resumed = now;
             }
             last = now;
-            for activity in self.open().by_id.values() {
-                activity.check(now, resumed);
-            }
+            let open = self.open();
+            let streams = open.by_id.values().filter(|it| it.check(now, resumed));
+            self.streams.store(streams.count(), Ordering::Relaxed);
         }
     }
 }
@@ -207,7 +214,8 @@ impl Activity {
         }
     }
 
-    fn check(&self, now: Instant, resumed: Instant) {
+    /// Ends it if its time is over. Returns whether it is a stream.
+    fn check(&self, now: Instant, resumed: Instant) -> bool {
         let activity = *self.now();
         let lasts = |since: Instant| now.saturating_duration_since(since.max(resumed));
         let unread = activity.unread_since.map(lasts);
@@ -226,6 +234,7 @@ impl Activity {
             self.end.cancel();
             bounds::met(bound, Some(self.peer));
         }
+        activity.phase == Phase::Request && lasts(activity.since) >= STREAM
     }
 }
 
@@ -420,13 +429,14 @@ mod tests {
         let begin = Instant::now();
         let check = |tracked: &Tracked, seconds| {
             let at = begin + Duration::from_secs(seconds);
-            tracked.activity.check(at, begin);
+            let is_stream = tracked.activity.check(at, begin);
+            assert_eq!(is_stream, tracked.id == busy.id && seconds >= 12);
             ends(tracked)
         };
         assert!(!check(&silent, 9) && check(&silent, 10));
         assert!(!check(&unread, 9) && check(&unread, 10));
         assert!(!check(&idle, 29) && check(&idle, 30));
-        assert!(!check(&busy, 3600));
+        assert!(!check(&busy, 11) && !check(&busy, 3600));
         // While the process stood still, no time-out ran.
         let another = add();
         let resumed = begin + Duration::from_secs(60);

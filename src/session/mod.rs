@@ -93,8 +93,21 @@ enum Event {
     /// Verify a token; the bytes are the rest of its message.
     Verify(Box<Verification>, Vec<u8>),
     /// Yield to other sessions, or pause, and continue with the rest of the message.
-    Turn(Duration, Vec<u8>),
+    Turn(Box<Pause>),
     Close(Box<CloseAction>),
+}
+
+/// Boxed like the others: each task has room for one event.
+struct Pause {
+    length: Duration,
+    /// The rest of the message.
+    rest: Vec<u8>,
+}
+
+impl Event {
+    fn turn(length: Duration, rest: Vec<u8>) -> Self {
+        Self::Turn(Box::new(Pause { length, rest }))
+    }
 }
 
 impl From<CloseAction> for Event {
@@ -188,7 +201,7 @@ impl Session {
                 Poll::Pending => {
                     return match self.settle(&mut state, 0) {
                         Ok(Duration::ZERO) => Poll::Pending,
-                        Ok(pause) => Poll::Ready(Event::Turn(pause, Vec::new())),
+                        Ok(pause) => Poll::Ready(Event::turn(pause, Vec::new())),
                         Err(close) => Poll::Ready(close.into()),
                     };
                 }

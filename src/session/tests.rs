@@ -134,3 +134,10 @@ async fn unsent_bytes_of_a_slow_reader_are_bounded() {
         "{close:?}"
     );
 }
+
+/// A task is allocated in steps of 128 bytes, and each visitor has one.
+#[test]
+fn visitors_are_small() {
+    assert!(size_of::<Event>() <= 32, "{}", size_of::<Event>());
+    assert!(size_of::<Session>() <= 208, "{}", size_of::<Session>());
+}

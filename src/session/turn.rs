@@ -14,7 +14,7 @@ use super::action::{Authenticated, Verification};
 use super::close::{CloseAction, CloseReason};
 use super::error::SessionError;
 use super::websocket::{EARLY_MESSAGE_MAX, ProtocolError};
-use super::{Event, Session, State};
+use super::{Event, Pause, Session, State};
 use crate::auth::TokenError;
 
 impl Session {
@@ -23,7 +23,7 @@ impl Session {
         loop {
             event = match event {
                 Event::Verify(verification, rest) => self.verify(*verification, &rest).await?,
-                Event::Turn(pause, rest) => self.next_turn(pause, &rest).await?,
+                Event::Turn(pause) => self.next_turn(*pause).await?,
                 Event::Close(close) => return Some(self.close(*close).await),
             };
         }
@@ -58,7 +58,7 @@ impl Session {
     /// Ends the turn of the session; it continues with the `rest` of its message.
     pub(super) fn end_turn(&self, state: &mut State, rest: Vec<u8>) -> Event {
         match self.settle(state, rest.len()) {
-            Ok(pause) => Event::Turn(pause, rest),
+            Ok(pause) => Event::turn(pause, rest),
             Err(close) => close.into(),
         }
     }
@@ -106,20 +106,20 @@ impl Session {
     }
 
     /// Continues after the turns of other sessions, or after a pause, with the `rest` of the message.
-    async fn next_turn(self: &Arc<Self>, pause: Duration, rest: &[u8]) -> Option<Event> {
-        if pause.is_zero() {
+    async fn next_turn(self: &Arc<Self>, Pause { length, rest }: Pause) -> Option<Event> {
+        if length.is_zero() {
             tokio::task::yield_now().await;
         } else {
-            tracing::debug!(?pause, "the client sends too much; it has to pause");
+            tracing::debug!(?length, "the client sends too much; it has to pause");
         }
-        if let Some(close) = self.pause(pause).await {
+        if let Some(close) = self.pause(length).await {
             return Some(Event::Close(close));
         }
         if rest.is_empty() {
             return None;
         }
         let mut state = self.state();
-        let result = self.handle_frames(&mut state, rest);
+        let result = self.handle_frames(&mut state, &rest);
         self.after_message(&mut state, result)
     }
 
