@@ -109,6 +109,19 @@ pub(crate) fn encode_punctuation(encoded: &str) -> String {
     utf8_percent_encode(encoded, PUNCTUATION).to_string()
 }
 
+/// A text without control characters, of at most `max` bytes: a display name may have any characters, and must not cause
+/// a refusal.
+pub(crate) fn without_controls(text: &str, max: usize) -> String {
+    let mut clean = String::new();
+    for c in text.chars().filter(|c| !c.is_control()) {
+        if clean.len() + c.len_utf8() > max {
+            break;
+        }
+        clean.push(c);
+    }
+    clean
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -181,6 +181,7 @@ fn draft(add: Add, config: &Config, now: DateTime<Utc>) -> anyhow::Result<Draft>
             lobby: add.lobby,
             password: password.map(Secret::new),
             waiting_queue: add.waiting_queue,
+            ..Options::default()
         },
         start_policy: add.starters,
         auto_live: add.auto_live,

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::conference::Conference;
+use super::room_rules::{RoomRules, RoomRulesError};
 use super::secret::Secret;
 use super::timestamp;
 
@@ -84,6 +85,8 @@ pub struct Options {
     pub password: Option<Secret>,
     /// Whether visitors wait until the conference goes live.
     pub waiting_queue: bool,
+    /// What Jitsi applies beyond the reservation API.
+    pub rules: RoomRules,
 }
 
 /// The largest `auto_live`, in minutes: a day.
@@ -170,6 +173,9 @@ pub enum DraftError {
         "room: is a room of jicofo's health checks, which can't be booked; choose another name"
     )]
     HealthCheck,
+    /// A rule for the room is invalid.
+    #[error(transparent)]
+    Rules(#[from] RoomRulesError),
     /// Only the owner may start, and there is none.
     #[error(
         "owner: is required, since only the owner may open this room; name the owner, or set starters to \"anyone\""
@@ -190,6 +196,7 @@ impl DraftError {
             Self::Occupants => "invalid_max_occupants",
             Self::AutoLive | Self::AutoLiveTooLate(_) => "invalid_auto_live",
             Self::HealthCheck => "health_check",
+            Self::Rules(error) => error.code(),
             Self::OwnerMissing => "owner_missing",
         }
     }
@@ -237,6 +244,7 @@ impl Draft {
         if self.start_policy.unwrap_or(start_policy) == StartPolicy::Owner && self.owner.is_none() {
             return Err(DraftError::OwnerMissing);
         }
+        self.options.rules = self.options.rules.checked(self.owner.as_deref())?;
         Ok(self)
     }
 }

@@ -7,6 +7,7 @@ pub mod policy;
 pub mod requester;
 pub mod reservation;
 pub mod room_name;
+pub mod room_rules;
 pub mod scope;
 pub mod secret;
 pub mod timestamp;

@@ -22,6 +22,7 @@ use crate::domain::reservation::{Reservation, ReservationId};
 use crate::domain::scope::Scope;
 use crate::domain::timestamp;
 use crate::reservation::{self, AllocateResult, GetResult};
+use crate::text::without_controls;
 
 /// The longest bare JID: a node and a host of 1023 bytes each, and the @. Other identity fields are truncated to it.
 const JID_MAX: usize = 2047;
@@ -224,7 +225,7 @@ fn read(
     });
     let (form, (conference, start_time)) = form.finish_with(conference.zip(start_time))?;
     clock_skew.compare(start_time, now);
-    let clean = |field: Option<String>| field.map(|text| clean(&text));
+    let clean = |field: Option<String>| field.map(|text| without_controls(&text, JID_MAX));
     Ok(reservation::Request {
         conference,
         name: form.name.unwrap_or_default(),
@@ -255,17 +256,4 @@ fn start_time(form: &ConferenceForm) -> Result<DateTime<Utc>, FieldError> {
     let written = form.start_time.as_deref();
     timestamp::parse(written.ok_or(FieldError::Missing(field))?)
         .map_err(|error| FieldError::Time { field, error })
-}
-
-/// An identity field without control characters and of bounded length: a display name may have any
-/// characters, and must not cause a refusal.
-fn clean(text: &str) -> String {
-    let mut clean = String::new();
-    for c in text.chars().filter(|c| !c.is_control()) {
-        if clean.len() + c.len_utf8() > JID_MAX {
-            break;
-        }
-        clean.push(c);
-    }
-    clean
 }

@@ -11,10 +11,10 @@ use thiserror::Error;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
+use super::Prosody;
 use super::room::{Features, Known};
 use super::state::{Ending, Instance, PendingRequest, Phase, State};
 use super::wire::{self, Action, Answer, Decision, Events, PROTOCOL, Rejected};
-use super::{HEALTH_CHECK, Prosody};
 use crate::clock;
 use crate::domain::allocation::EndReason;
 use crate::domain::conference::Conference;
@@ -177,7 +177,7 @@ impl Prosody {
         let mut named = Named::default();
         let mut seen = HashSet::new();
         let read = |rejected: &mut Vec<Rejected>, jid: &str| match self.conference(jid) {
-            Ok(conference) if conference.room().starts_with(HEALTH_CHECK) => None,
+            Ok(conference) if conference.is_health_check() => None,
             Ok(conference) => Some(conference),
             Err(error) => {
                 rejected.push(Rejected {
@@ -201,7 +201,7 @@ impl Prosody {
         }
         for request in events.requests {
             match self.conference(&request.room) {
-                Ok(conference) if conference.room().starts_with(HEALTH_CHECK) => {
+                Ok(conference) if conference.is_health_check() => {
                     named
                         .decisions
                         .push(Decision::new(request.id, Action::Allow));

@@ -6,6 +6,7 @@
 mod decide;
 mod events;
 mod list;
+mod load;
 mod maintain;
 mod poll;
 mod room;
@@ -30,9 +31,6 @@ use state::{Ending, State};
 
 /// How many conferences of an external reservation system are requested at a time without a waiting request.
 const RESOLVING_MAX: usize = 16;
-
-/// The node of the rooms that jicofo makes to check its own health.
-const HEALTH_CHECK: &str = "__jicofo-health-check";
 
 /// The handle. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 use serde_json::Map;
 
-use super::wire::{Directive, Entry, Report, ShimOptions};
+use super::wire::{Directive, Entry, GoLive, Report, ShimOptions};
 use crate::domain::reservation::Reservation;
 use crate::domain::timestamp::format_local;
 
@@ -133,7 +133,15 @@ impl Facts<'_> {
         if lobby && self.features.metadata {
             metadata.insert("lobbyEnabled".to_owned(), true.into());
         }
+        let rules = &options.rules;
+        if let Some(limit) = rules.soft_limit.filter(|_| self.features.metadata) {
+            metadata.insert("participantsSoftLimit".to_owned(), limit.into());
+        }
+        let from = rules.live_from_start.then(|| reservation.start.timestamp());
+        let owner = rules.live_owner.clone();
         Directive {
+            go_live: (from.is_some() || owner.is_some()).then_some(GoLive { from, owner }),
+            moderators: rules.moderators.clone(),
             password: options.password.as_ref().map(|it| it.expose().to_owned()),
             max_occupants: options.max_occupants,
             lobby,

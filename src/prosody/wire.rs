@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::text::without_controls;
+
 /// The version of the protocol.
 pub const PROTOCOL: u32 = 1;
 
@@ -122,7 +124,7 @@ pub struct Request {
     /// The room's JID, in any spelling.
     pub room: String,
     /// The bare JID of the user; empty for the focus.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "jid")]
     pub from: String,
     /// The user, as its token describes it.
     #[serde(default)]
@@ -311,6 +313,9 @@ enum Scalar {
     Other(serde_json::Value),
 }
 
+/// The longest text, in bytes: a bare JID has at most 2047.
+const TEXT_MAX: usize = 2047;
+
 /// Above 2^53 a float is not exact.
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 
@@ -320,12 +325,18 @@ fn whole(number: f64) -> Option<i64> {
 
 fn text<'de, D: Deserializer<'de>>(value: D) -> Result<Option<String>, D::Error> {
     Ok(match Option::<Scalar>::deserialize(value)? {
-        Some(Scalar::Text(text)) => Some(text).filter(|text| !text.is_empty()),
+        Some(Scalar::Text(text)) => {
+            Some(without_controls(&text, TEXT_MAX)).filter(|text| !text.is_empty())
+        }
         Some(Scalar::Whole(number)) => Some(number.to_string()),
         Some(Scalar::Number(number)) => whole(number).map(|number| number.to_string()),
         Some(Scalar::Boolean(boolean)) => Some(boolean.to_string()),
         Some(Scalar::Other(_)) | None => None,
     })
+}
+
+fn jid<'de, D: Deserializer<'de>>(value: D) -> Result<String, D::Error> {
+    Ok(text(value)?.unwrap_or_default())
 }
 
 fn boolean<'de, D: Deserializer<'de>>(value: D) -> Result<Option<bool>, D::Error> {
@@ -369,6 +380,8 @@ mod tests {
         assert_eq!(user(json!({"id": 1001.0})).id.as_deref(), Some("1001"));
         assert_eq!(user(json!({"id": 1001})).id.as_deref(), Some("1001"));
         assert_eq!(user(json!({"id": "1001"})).id.as_deref(), Some("1001"));
+        let name = user(json!({"name": "a\nb"})).name;
+        assert_eq!(name.as_deref(), Some("ab"));
         assert_eq!(
             user(json!({"moderator": true})).moderator.as_deref(),
             Some("true")

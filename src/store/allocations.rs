@@ -264,7 +264,7 @@ impl Tx {
             let mut insert = QueryBuilder::<Sqlite>::new(
                 "INSERT INTO allocation
                  (room, tenant, name, mail_owner, booking_id, starts_at, ends_at, max_occupants, lobby,
-                  password, waiting_queue, created_at) ",
+                  password, waiting_queue, room_rules, created_at) ",
             );
             insert.push_values(some, |mut row, allocation| {
                 let Terms {
@@ -285,6 +285,7 @@ impl Tx {
                     .push_bind(i64::from(options.lobby))
                     .push_bind(password.map(|password| password.expose()))
                     .push_bind(i64::from(options.waiting_queue))
+                    .push_bind(options.rules.to_json())
                     .push_bind(now.timestamp_millis());
             });
             insert.push(" RETURNING *");
@@ -299,8 +300,8 @@ impl Tx {
         sqlx::query(
             "UPDATE allocation
              SET booking_id = $1, starts_at = $2, ends_at = $3, max_occupants = $4, lobby = $5,
-                 password = $6, waiting_queue = $7
-             WHERE id = $8 AND ended_at IS NULL",
+                 password = $6, waiting_queue = $7, room_rules = $8
+             WHERE id = $9 AND ended_at IS NULL",
         )
         .bind(to.booking.map(|id| id.0))
         .bind(to.start.timestamp_millis())
@@ -314,6 +315,7 @@ impl Tx {
                 .map(|password| password.expose()),
         )
         .bind(i64::from(to.options.waiting_queue))
+        .bind(to.options.rules.to_json())
         .bind(id.get())
         .execute(&mut *self.transaction)
         .await?;

@@ -12,6 +12,7 @@ use super::{
 use crate::domain::booking::{Booking, BookingId, Draft, Options};
 use crate::domain::conference::Conference;
 use crate::domain::requester::owner_key;
+use crate::domain::room_rules::RoomRules;
 use crate::domain::secret::Secret;
 
 /// Which bookings to list. A field that is `None` is no condition.
@@ -84,6 +85,7 @@ pub(super) fn options(row: &SqliteRow) -> Result<Options> {
         lobby: row.try_get::<i64, _>("lobby")? != 0,
         password: password.map(Secret::new),
         waiting_queue: row.try_get::<i64, _>("waiting_queue")? != 0,
+        rules: RoomRules::from_json(row.try_get("room_rules")?),
     })
 }
 
@@ -268,6 +270,7 @@ impl Tx {
             .await?;
         self.due_changed |= draft.auto_live.is_some();
         let id = BookingId(row.try_get("id")?);
+        self.set_room_rules(id, &draft.options.rules).await?;
         Ok(Booking {
             id,
             draft,
@@ -297,6 +300,7 @@ impl Tx {
             .execute(&mut *self.transaction)
             .await?;
         self.due_changed |= draft.auto_live.is_some();
+        self.set_room_rules(before.id, &draft.options.rules).await?;
         Ok(Booking {
             id: before.id,
             draft,
@@ -304,6 +308,16 @@ impl Tx {
             changed_at: now,
             version: before.version + 1,
         })
+    }
+
+    /// In a statement of its own: most bookings have no rules.
+    async fn set_room_rules(&mut self, id: BookingId, rules: &RoomRules) -> Result<()> {
+        sqlx::query("UPDATE booking SET room_rules = $1 WHERE id = $2")
+            .bind(rules.to_json())
+            .bind(id.0)
+            .execute(&mut *self.transaction)
+            .await?;
+        Ok(())
     }
 
     /// Deletes a booking.

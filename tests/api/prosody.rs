@@ -191,6 +191,38 @@ async fn an_allowed_request_has_the_directive_of_its_room() {
 }
 
 #[tokio::test]
+async fn the_rules_of_a_booking_are_directed_and_follow_its_changes() {
+    let usher = Usher::start("").await;
+    let rules = json!({
+        "owner": "alice@example.com", "live_starters": "owner", "live_from_start": true,
+        "soft_limit": 20, "moderators": ["u-17"], "waiting_queue": true,
+    });
+    let booked = usher.book(&booking(rules)).await;
+    assert_eq!(booked["live_starters"], "owner");
+    assert_eq!(booked["moderators"], json!(["u-17"]));
+    let mut modules = Modules::new("one");
+    let answer = modules.ask(&usher, json!({})).await;
+    let directive = &answer["rooms"][0];
+    assert_eq!(directive["go_live"]["owner"], "alice@example.com");
+    assert!(directive["go_live"]["from"].as_i64().unwrap() <= now().timestamp());
+    assert_eq!(directive["metadata"]["participantsSoftLimit"], 20);
+    assert_eq!(directive["moderators"], json!(["u-17"]));
+    modules.report(&usher, json!({})).await;
+    let poll = modules.begin_poll(&usher, 0);
+    let path = format!("/api/v1/bookings/{}", booked["id"]);
+    let change = json!({ "owner": "bob@example.com", "live_from_start": null, "moderators": [] });
+    let changed = usher.json(Method::PATCH, &path, &change).await;
+    assert_eq!(changed.status, StatusCode::OK, "{}", changed.body);
+    let answer = soon(poll).await;
+    let directive = &answer["rooms"][0];
+    assert_eq!(directive["go_live"], json!({ "owner": "bob@example.com" }));
+    assert!(directive.get("moderators").is_none());
+    let nobody = json!({ "room": "other", "live_starters": "owner" });
+    let refused = usher.json(Method::POST, "/api/v1/bookings", &nobody).await;
+    assert!(refused.refused(400).contains("only the owner may go live"));
+}
+
+#[tokio::test]
 async fn a_refusal_is_for_the_user_who_asked() {
     let usher = Usher::start("").await;
     usher

@@ -37,6 +37,14 @@ pub(super) struct BookingBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     auto_live: Option<u32>,
     starters: StartPolicy,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    live_starters: Option<StartPolicy>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    live_from_start: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    soft_limit: Option<u32>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    moderators: &'a [String],
     created_at: String,
     changed_at: String,
 }
@@ -72,6 +80,14 @@ impl<'a> BookingBody<'a> {
             waiting_queue: options.waiting_queue,
             auto_live: *auto_live,
             starters: start_policy.unwrap_or(shared.reservations.config().start_policy),
+            live_starters: options
+                .rules
+                .live_owner
+                .as_ref()
+                .map(|_| StartPolicy::Owner),
+            live_from_start: options.rules.live_from_start,
+            soft_limit: options.rules.soft_limit,
+            moderators: &options.rules.moderators,
             created_at: timestamp::format(booking.created_at),
             changed_at: timestamp::format(booking.changed_at),
         }

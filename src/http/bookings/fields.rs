@@ -40,6 +40,14 @@ pub(super) struct BookingFields {
     starters: Option<Option<Starters>>,
     #[serde(deserialize_with = "nullable")]
     auto_live: Option<Option<Count>>,
+    #[serde(deserialize_with = "nullable")]
+    live_starters: Option<Option<Starters>>,
+    #[serde(deserialize_with = "nullable")]
+    live_from_start: Option<Option<bool>>,
+    #[serde(deserialize_with = "nullable")]
+    soft_limit: Option<Option<Count>>,
+    #[serde(deserialize_with = "nullable")]
+    moderators: Option<Option<Vec<String>>>,
 }
 
 /// The member `starters`: a string. Serde's own reader of enums accepts an object, too.
@@ -81,6 +89,18 @@ impl BookingFields {
         set(&mut options.password, password);
         let waiting_queue = self.waiting_queue.map(Option::unwrap_or_default);
         set(&mut options.waiting_queue, waiting_queue);
+        let rules = &mut options.rules;
+        let is_owner = |it: Starters| it.0 == StartPolicy::Owner;
+        // The name of the owner follows when the draft is checked.
+        let live_owner = self
+            .live_starters
+            .map(|it| it.is_some_and(is_owner).then(String::new));
+        set(&mut rules.live_owner, live_owner);
+        let live_from_start = self.live_from_start.map(Option::unwrap_or_default);
+        set(&mut rules.live_from_start, live_from_start);
+        set(&mut rules.soft_limit, self.soft_limit.map(count));
+        let moderators = self.moderators.map(Option::unwrap_or_default);
+        set(&mut rules.moderators, moderators);
     }
 
     /// The zone of local times: the one given beside them, else the booking's own.

@@ -7,6 +7,7 @@ use super::*;
 use crate::domain::allocation::AllocationId;
 use crate::domain::booking::Options;
 use crate::domain::reservation::{ReservationId, Source};
+use crate::domain::room_rules::RoomRules;
 use crate::domain::secret::Secret;
 
 const JID: &str = "room@conference.meet.example.com";
@@ -240,6 +241,31 @@ fn the_options_of_the_booking_are_directed() {
     assert_eq!(directive.password.as_deref(), Some("s3cret"));
     assert!(directive.lobby);
     assert_eq!(directive.metadata["lobbyEnabled"], true);
+}
+
+#[test]
+fn the_rules_of_the_booking_are_directed() {
+    let report = occupied();
+    let rules = RoomRules {
+        live_owner: Some("alice@example.com".into()),
+        live_from_start: true,
+        soft_limit: Some(20),
+        moderators: vec!["u-17".into()],
+    };
+    let known = running(Options {
+        rules,
+        ..Options::default()
+    });
+    let directive = facts(&report, &known).directive().unwrap();
+    let go_live = GoLive {
+        from: Some(at("13:00:00").timestamp()),
+        owner: Some("alice@example.com".into()),
+    };
+    assert_eq!(directive.go_live, Some(go_live));
+    assert_eq!(directive.moderators, ["u-17"]);
+    assert_eq!(directive.metadata["participantsSoftLimit"], 20);
+    let known = running(Options::default());
+    assert_eq!(facts(&report, &known).directive().unwrap().go_live, None);
 }
 
 #[test]

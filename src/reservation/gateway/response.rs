@@ -8,6 +8,7 @@ use thiserror::Error;
 use super::id::UpstreamId;
 use crate::domain::booking::Options;
 use crate::domain::reservation::{Reservation, Source};
+use crate::domain::room_rules::RoomRules;
 use crate::domain::secret::Secret;
 use crate::domain::timestamp::{self, TimestampError};
 
@@ -233,6 +234,7 @@ fn options(members: &JsonObject) -> Result<Options, ResponseError> {
         lobby: members.flag("lobby")?,
         password: password(members)?.map(Secret::new),
         waiting_queue: members.flag("waiting_queue")?,
+        rules: RoomRules::default(),
     })
 }
 
