@@ -1,7 +1,7 @@
 //! The threads of the sessions. Requests, timers and the watchdog have others: whatever the clients of the queue send,
 //! the kernel shares the processors between both.
 
-use std::io;
+use std::{io, thread};
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
@@ -13,13 +13,16 @@ pub struct SessionRuntime {
 }
 
 impl SessionRuntime {
-    /// Starts its threads: one per processor.
+    /// Starts its threads, for half of the processors: a flood leaves the other half alone. Each thread has memory of its
+    /// own, which visitors pay for.
     ///
     /// # Errors
     ///
     /// When the system refuses a thread or its files.
     pub fn start() -> io::Result<Self> {
+        let processors = thread::available_parallelism().map_or(1, usize::from);
         let runtime = Builder::new_multi_thread()
+            .worker_threads((processors / 2).max(1))
             .thread_name("usher-sessions")
             .enable_all()
             .build()?;
