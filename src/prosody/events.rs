@@ -44,7 +44,7 @@ pub enum EventsError {
     /// The name is missing, too long or has other characters.
     #[error("instance: must have 1 to {NAME_MAX} characters of A-Z a-z 0-9 . _ -")]
     Instance,
-    /// [`INSTANCES_MAX`].
+    /// `INSTANCES_MAX`.
     #[error(
         "instance: {INSTANCES_MAX} instances are connected already; restart usher if that is not so"
     )]

@@ -1,7 +1,7 @@
 //! Prosody's rooms: what the modules report of each, and what each should be. docs/prosody-protocol.md has the protocol.
 //!
-//! Reports and directives are whole states, so no message must arrive: [`events`] applies what is reported, [`room`]
-//! derives what should be, and [`poll`] delivers what changed otherwise. [`maintain`] ends what is reported no longer.
+//! Reports and directives are whole states, so no message must arrive: `events` applies what is reported, `room`
+//! derives what should be, and `poll` delivers what changed otherwise. `maintain` ends what is reported no longer.
 
 mod decide;
 mod events;

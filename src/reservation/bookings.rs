@@ -84,7 +84,7 @@ impl Reservations {
         self.book_once(draft, None, now).await
     }
 
-    /// Makes a booking for a request that may be repeated: a repetition within [`REQUEST_KEY_TTL`] gets the booking
+    /// Makes a booking for a request that may be repeated: a repetition within `REQUEST_KEY_TTL` gets the booking
     /// of the first one, as it is now. A request without success may be repeated with the same key.
     ///
     /// # Errors

@@ -44,7 +44,7 @@ impl From<IpAddr> for ClientAddress {
 /// Most bytes of unfinished frames of all sessions together: a thousand of the largest.
 const UNFINISHED_MAX: usize = 16 * 1024 * 1024;
 
-/// Counts bytes of many sessions, within [`UNFINISHED_MAX`].
+/// Counts bytes of many sessions, within `UNFINISHED_MAX`.
 #[derive(Clone, Debug, Default)]
 pub struct ByteLimit(Arc<AtomicUsize>);
 
