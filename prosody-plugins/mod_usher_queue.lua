@@ -6,11 +6,11 @@ local jid = require "util.jid";
 local client = module:depends "usher_client";
 local jitsi = module:require "usher_jitsi";
 
--- The owner as the booking names it: an e-mail address in any case, an id, a name or a bare JID.
+-- The owner as the booking names it: an e-mail address in any case, an id, a bare JID, or "name:" and a name.
 local function is_owner(event, owner)
 	local user = jitsi.user_of(event.session or {});
 	local from = event.actor and event.actor.bare_jid or "";
-	return user.id == owner or user.name == owner or jid.bare(from) == owner
+	return user.id == owner or user.name and "name:"..tostring(user.name) == owner or jid.bare(from) == owner
 		or type(user.email) == "string" and user.email:lower() == owner:lower();
 end
 
