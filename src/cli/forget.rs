@@ -8,7 +8,7 @@ use usher::clock;
 use usher::config::Config;
 use usher::store::Forgotten;
 
-use super::print;
+use super::{open, print};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -23,7 +23,7 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> anyhow::Resul
         !arguments.person.trim().is_empty(),
         "the person is empty; give an e-mail address, an id or a JID"
     );
-    let reservations = usher::service::build::open(config).await?;
+    let reservations = open(config, false).await?;
     let forgotten = reservations.forget(&arguments.person, clock::now()).await?;
     reservations.close().await;
     report(&forgotten)?;

@@ -249,6 +249,7 @@ fn no_command_creates_a_database_unless_it_is_asked_to() {
         &["bookings", "list"],
         &["bookings", "cancel", "1"],
         &["decisions"],
+        &["forget", "alice@example.com"],
     ] {
         let refused = run(dir.path(), command);
         assert_eq!(refused.status.code(), Some(1), "{command:?}");
