@@ -383,7 +383,7 @@ async fn a_cancelled_booking_closes_the_room() {
 async fn a_conference_that_goes_live_automatically_reaches_the_long_poll() {
     let usher = Usher::start("").await;
     let options = json!({
-        "start": in_seconds(-59), "waiting_queue": true, "auto_live": 1,
+        "start": in_seconds(-55), "waiting_queue": true, "auto_live": 1,
     });
     usher.book(&booking(options)).await;
     let mut modules = Modules::new("one");
@@ -391,7 +391,7 @@ async fn a_conference_that_goes_live_automatically_reaches_the_long_poll() {
     let held = modules.report(&usher, json!({})).await;
     assert_eq!(held["live"], false);
     let poll = modules.begin_poll(&usher, 0);
-    let answer = timeout(Duration::from_secs(10), poll)
+    let answer = timeout(Duration::from_secs(20), poll)
         .await
         .unwrap()
         .unwrap();
