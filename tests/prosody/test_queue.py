@@ -287,6 +287,51 @@ def test_room_without_a_queue_is_live_in_its_metadata(usher, focus, new_particip
     usher.wait_live(room)
 
 
+@new_shim
+class TestHeldBack:
+    """Who may press "Go live" of a booking, and from when."""
+
+    @staticmethod
+    def allows(console, room, email):
+        return console.lua(
+            f"local room = {ROOM % room}; return prosody.hosts['{DOMAIN}'].events.fire_event('jitsi-metadata-allow-moderation',"
+            "{ room = room; key = 'visitors'; data = { live = true }; actor = { bare_jid = 'x@y' };"
+            f"session = {{ jitsi_meet_context_user = {{ email = '{email}' }} }} }}) ~= false"
+        )
+
+    def test_only_the_owner_goes_live(self, usher, focus, new_participant, console, room):
+        usher.book("room1", waiting_queue=True, owner="alice@example.com", live_starters="owner")
+        new_participant(user={"email": "alice@example.com"}).start(room, "alice")
+        assert not self.allows(console, room, "bob@example.com")
+        assert self.allows(console, room, "alice@example.com")
+
+    def test_no_user_goes_live_before_the_start(self, usher, focus, new_participant, console, room):
+        start = int(time.time()) + 4
+        usher.book("room1", 600, start=iso(start), waiting_queue=True, live_from_start=True)
+        new_participant().start(room, "alice")
+        assert not self.allows(console, room, "alice@example.com")
+        until(lambda: self.allows(console, room, "alice@example.com"), 8)
+        assert time.time() >= start
+
+    def test_owner_by_display_name_goes_live(self, usher, focus, new_participant, console, room):
+        usher.book("room1", waiting_queue=True, owner="name:Alice", live_starters="owner")
+        new_participant(user={"name": "Alice"}).start(room, "alice")
+        assert not self.allows(console, room, "Alice")
+        session = "{ jitsi_meet_context_user = { name = 'Alice' } }"
+        assert console.lua(
+            f"local room = {ROOM % room}; return prosody.hosts['{DOMAIN}'].events.fire_event('jitsi-metadata-allow-moderation',"
+            f"{{ room = room; key = 'visitors'; data = {{ live = true }}; session = {session} }}) ~= false"
+        )
+
+
+@new_shim
+def test_limits_of_a_booking_are_where_jicofo_reads_them(usher, focus, new_participant, console, metadata, room):
+    usher.book("room1", soft_limit=20, moderators=["u-1"])
+    new_participant().start(room, "alice")
+    until(lambda: metadata.sent(room) and metadata.sent(room)[-1].get("participantsSoftLimit") == 20)
+    assert console.lua(f"return ({ROOM % room})._data.moderators") == ["u-1"]
+
+
 @pytest.mark.prosody(modules=["usher_queue"])
 class TestWithoutUsherReservations:
     def test_waiting_queue_of_a_booking_is_requested_from_usher(self, usher, clients, focus, new_participant, metadata, room):
