@@ -13,8 +13,9 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
-use warp::http::Uri;
+use warp::http::header::UPGRADE;
 use warp::http::uri::PathAndQuery;
+use warp::http::{Method, Uri};
 
 use super::connections::Connections;
 use super::error_body::WithErrorBodies;
@@ -64,6 +65,7 @@ pub async fn run(listener: TcpListener, shared: Arc<Shared>) {
             let service = service_fn(move |mut request| {
                 first_request_seen.cancel();
                 normalize_path(&mut request);
+                head_as_get(&mut request);
                 request.extensions_mut().insert(from.clone());
                 requests.during(service.call(request))
             });
@@ -179,6 +181,13 @@ fn normalize_path<B>(request: &mut hyper::Request<B>) {
         if let Ok(uri) = Uri::from_parts(parts) {
             *request.uri_mut() = uri;
         }
+    }
+}
+
+/// HEAD is answered like GET (RFC 9110, section 9.3.2); hyper leaves out the body. A handshake is no such request.
+fn head_as_get<B>(request: &mut hyper::Request<B>) {
+    if request.method() == Method::HEAD && !request.headers().contains_key(UPGRADE) {
+        *request.method_mut() = Method::GET;
     }
 }
 

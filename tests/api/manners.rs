@@ -549,3 +549,49 @@ async fn every_error_has_a_code_beside_its_message() {
     elsewhere.refused(403);
     assert_eq!(elsewhere.body["code"], "bookings_elsewhere");
 }
+
+/// The head and the body of the answer.
+async fn exchange(usher: &Usher, method: &str, path: &str) -> (Vec<String>, String) {
+    let mut stream = TcpStream::connect(usher.address).await.unwrap();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    let read = stream.read_to_string(&mut answer);
+    let read = tokio::time::timeout(Duration::from_secs(15), read).await;
+    read.expect("the connection stays open").unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let is_stable =
+        |line: &&str| !line.starts_with("date:") && !line.starts_with("content-length:");
+    let lines = head.lines().filter(is_stable).map(str::to_owned).collect();
+    (lines, body.to_owned())
+}
+
+#[tokio::test]
+async fn head_is_answered_as_get_without_a_body() {
+    let usher = Usher::start("").await;
+    for path in [
+        "/health",
+        "/ready",
+        "/about/version",
+        "/about/health",
+        "/metrics",
+        "/conference/7",
+        "/api/v1/bookings",
+        "/api/v1/bookings/7",
+        "/api/v1/decisions",
+        "/api/v1/conferences",
+        "/nowhere",
+        // Takes POST only.
+        "/conference",
+    ] {
+        let (get, get_body) = exchange(&usher, "GET", path).await;
+        let (head, head_body) = exchange(&usher, "HEAD", path).await;
+        assert_eq!(get, head, "{path}");
+        assert!(!get_body.is_empty(), "{path}");
+        assert_eq!(head_body, "", "{path}");
+    }
+    let (head, _) = exchange(&usher, "HEAD", "/health").await;
+    assert_eq!(head[0], "HTTP/1.1 200 OK");
+}
