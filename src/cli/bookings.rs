@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use chrono::{DateTime, TimeDelta, Utc};
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use usher::clock;
 use usher::config::{Config, parse_duration};
 use usher::domain::booking::StartPolicy;
@@ -19,7 +19,7 @@ use usher::domain::timestamp;
 use usher::store::BookingFilter;
 use usher::text::without_bom;
 
-use super::{open, print, room_name};
+use super::{open, print, print_error, room_name};
 
 /// The default of --limit.
 const LISTED: u32 = 100;
@@ -32,10 +32,11 @@ pub(crate) enum Command {
     List(List),
     /// Make a booking
     Add(Box<Add>),
-    /// Cancel a booking; a conference that runs under it ends
+    /// Cancel bookings; a conference that runs under one ends
     Cancel {
-        /// Its number, as listed
-        id: i64,
+        /// Their numbers, as listed
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<i64>,
     },
 }
 
@@ -62,6 +63,7 @@ pub(crate) struct List {
 }
 
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("length").required(true).args(["lasts", "end", "permanent"])))]
 pub(crate) struct Add {
     /// The room, in any spelling
     #[arg(long)]
@@ -79,11 +81,14 @@ pub(crate) struct Add {
     #[arg(long, value_name = "TIME", value_parser = time)]
     start: Option<DateTime<Utc>>,
     /// When it ends
-    #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "lasts")]
+    #[arg(long, value_name = "TIME", value_parser = time)]
     end: Option<DateTime<Utc>>,
-    /// How long it lasts: 90m; without this and --end it is permanent
+    /// How long it lasts: 90m
     #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
     lasts: Option<Duration>,
+    /// It has no end
+    #[arg(long)]
+    permanent: bool,
     /// Most occupants at a time
     #[arg(long, value_name = "N")]
     max_occupants: Option<u32>,
@@ -124,8 +129,10 @@ pub(super) async fn run(command: Command, config: &Config) -> anyhow::Result<Exi
     let reservations = open(config, create).await?;
     let now = clock::now();
     let zone = config.reservations.time_zone;
+    let mut code = ExitCode::SUCCESS;
     match command {
         Command::List(list) => {
+            let limit = list.limit;
             let (room, tenant) = room_filter(list.room.as_deref(), list.tenant.as_deref())?;
             let filter = BookingFilter {
                 room,
@@ -134,23 +141,37 @@ pub(super) async fn run(command: Command, config: &Config) -> anyhow::Result<Exi
                 from: list.from.or(Some(now)),
                 to: list.to,
                 after: None,
-                limit: list.limit,
+                limit: limit.saturating_add(1),
             };
-            for booking in reservations.bookings(&filter).await? {
-                print(line(&booking, zone, now))?;
+            let bookings = reservations.bookings(&filter).await?;
+            let listed = usize::try_from(limit)?;
+            for booking in bookings.iter().take(listed) {
+                print(line(booking, zone, now))?;
+            }
+            if bookings.len() > listed {
+                print_error(&format_args!(
+                    "more bookings than these {limit} match: raise --limit, or list fewer with --room, --owner, --from or --to"
+                ));
             }
         }
         Command::Add(add) => {
             let booking = reservations.book(draft(*add, config, now)?, now).await?;
             print(line(&booking, zone, now))?;
         }
-        Command::Cancel { id } => {
-            reservations.cancel(BookingId(id), now).await?;
-            print(format_args!("booking {id} is cancelled"))?;
+        Command::Cancel { ids } => {
+            for id in ids {
+                match reservations.cancel(BookingId(id), now).await {
+                    Ok(()) => print(format_args!("booking {id} is cancelled"))?,
+                    Err(error) => {
+                        print_error(&error);
+                        code = ExitCode::FAILURE;
+                    }
+                }
+            }
         }
     }
     reservations.close().await;
-    Ok(ExitCode::SUCCESS)
+    Ok(code)
 }
 
 fn draft(add: Add, config: &Config, now: DateTime<Utc>) -> anyhow::Result<Draft> {
@@ -160,7 +181,7 @@ fn draft(add: Add, config: &Config, now: DateTime<Utc>) -> anyhow::Result<Draft>
         let end = start.checked_add_signed(TimeDelta::from_std(lasts).ok()?);
         end.filter(|end| *end - start <= WINDOW_MAX)
     };
-    let too_long = "--for is too long; leave it out for a permanent booking";
+    let too_long = "--for is too long; --permanent makes a booking without an end";
     let end = match add.lasts {
         Some(lasts) => Some(after(lasts).context(too_long)?),
         None => add.end,

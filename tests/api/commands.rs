@@ -217,7 +217,17 @@ fn password_is_read_from_a_file_or_standard_input() {
     let process = Process::start(dir.path(), &dir.path().join("usher.db"));
     let file = dir.path().join("password");
     std::fs::write(&file, "hunter2 \u{e9}\n").unwrap();
-    let add = |room, file| ["bookings", "add", "--room", room, "--password-file", file];
+    let add = |room, file| {
+        [
+            "bookings",
+            "add",
+            "--permanent",
+            "--room",
+            room,
+            "--password-file",
+            file,
+        ]
+    };
     let added = run(dir.path(), &add("file", "password"));
     assert!(added.status.success(), "{}", stderr(&added));
     let input = std::fs::File::open(&file).unwrap();
@@ -388,11 +398,66 @@ fn service_token_is_the_configured_one_where_nothing_can_be_signed() {
 }
 
 #[test]
+fn booking_on_the_command_line_is_permanent_only_if_it_says_so() {
+    let dir = TempDir::new().unwrap();
+    let process = Process::start(dir.path(), &dir.path().join("usher.db"));
+    let refused = run(dir.path(), &["bookings", "add", "--room", "endless"]);
+    assert_eq!(refused.status.code(), Some(2));
+    for option in ["--for", "--end", "--permanent"] {
+        assert!(stderr(&refused).contains(option), "{}", stderr(&refused));
+    }
+    let both = [
+        "bookings",
+        "add",
+        "--room",
+        "endless",
+        "--permanent",
+        "--for",
+        "1h",
+    ];
+    assert_eq!(run(dir.path(), &both).status.code(), Some(2));
+    let added = run(dir.path(), &both[..5]);
+    assert!(added.status.success(), "{}", stderr(&added));
+    assert!(stdout(&added).contains("permanent"), "{}", stdout(&added));
+    let (_, seen) = process.get("/api/v1/bookings");
+    assert_eq!(seen["bookings"][0]["permanent"], true);
+}
+
+#[test]
+fn list_of_bookings_says_that_there_are_more_and_several_are_cancelled_at_once() {
+    let dir = TempDir::new().unwrap();
+    let _process = Process::start(dir.path(), &dir.path().join("usher.db"));
+    for room in ["one", "two", "three"] {
+        let added = run(
+            dir.path(),
+            &["bookings", "add", "--room", room, "--for", "1h"],
+        );
+        assert!(added.status.success(), "{}", stderr(&added));
+    }
+    let list = |limit| run(dir.path(), &["bookings", "list", "--limit", limit]);
+    let part = list("2");
+    assert_eq!(stdout(&part).lines().count(), 2);
+    assert!(stderr(&part).contains("--limit"), "{}", stderr(&part));
+    let all = list("3");
+    assert_eq!(stdout(&all).lines().count(), 3);
+    assert!(!stderr(&all).contains("--limit"), "{}", stderr(&all));
+    // The one in the middle is unknown; the others are cancelled.
+    let cancelled = run(dir.path(), &["bookings", "cancel", "1", "77", "3"]);
+    assert_eq!(cancelled.status.code(), Some(1));
+    assert!(stderr(&cancelled).contains("77"), "{}", stderr(&cancelled));
+    assert_eq!(stdout(&cancelled).lines().count(), 2);
+    assert_eq!(stdout(&list("3")).lines().count(), 1);
+}
+
+#[test]
 fn lists_on_the_command_line_are_filtered_by_tenant() {
     let dir = TempDir::new().unwrap();
     let process = Process::start(dir.path(), &dir.path().join("usher.db"));
     for room in ["room", "[München]room"] {
-        let added = run(dir.path(), &["bookings", "add", "--room", room]);
+        let added = run(
+            dir.path(),
+            &["bookings", "add", "--permanent", "--room", room],
+        );
         assert!(added.status.success(), "{}", stderr(&added));
     }
     process.open("room");
