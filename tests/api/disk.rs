@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use reqwest::StatusCode;
+use serde_json::json;
 use tempfile::TempDir;
 
 use crate::process::{Process, free_address, run, stdout, usher, wait_for, write_config};
@@ -85,6 +86,42 @@ fn full_disk_is_a_503_until_space_is_free() {
     std::thread::sleep(Duration::from_millis(1100));
     assert_eq!(process.get("/ready").0, StatusCode::OK);
     drop(process);
+}
+
+#[test]
+fn full_disk_makes_no_booking_seem_to_be_missing() {
+    let Some(disk) = Disk::mount() else {
+        println!("skipped: only root can mount a disk to fill");
+        return;
+    };
+    let dir = TempDir::new().unwrap();
+    let process = Process::start(dir.path(), &disk.0.path().join("usher.db"));
+    let post = |room: usize| {
+        let body = json!({ "room": format!("room{room}"), "title": "t".repeat(200) });
+        process.post_json("/api/v1/bookings", &body)
+    };
+    let ids: Vec<_> = (0..20).map(|room| post(room).1["id"].clone()).collect();
+    disk.fill();
+    // SQLite's log has some free space at first.
+    let mut more = 1000..1200;
+    let is_full = more.any(|room| post(room).0 == StatusCode::SERVICE_UNAVAILABLE);
+    assert!(is_full);
+    for four in ids.chunks(4).cycle().take(20) {
+        std::thread::scope(|scope| {
+            for id in four {
+                let process = &process;
+                scope.spawn(move || {
+                    let status = process.delete(&format!("/api/v1/bookings/{id}"));
+                    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{id}");
+                });
+            }
+        });
+    }
+    disk.free();
+    for id in ids {
+        let (status, booking) = process.get(&format!("/api/v1/bookings/{id}"));
+        assert_eq!((status, &booking["id"]), (StatusCode::OK, &id));
+    }
 }
 
 /// Compiles the library that simulates a disk that becomes read-only or full under a running process: writes

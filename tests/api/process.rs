@@ -145,9 +145,9 @@ impl Process {
         (response.status(), response.json().unwrap())
     }
 
-    pub(crate) fn delete(&self, path: &str) {
+    pub(crate) fn delete(&self, path: &str) -> StatusCode {
         let request = Self::client().delete(format!("http://{}{path}", self.address));
-        request.bearer_auth(TOKEN).send().unwrap();
+        request.bearer_auth(TOKEN).send().unwrap().status()
     }
 
     pub(crate) fn signal(&self, signal: &str) {
