@@ -157,7 +157,9 @@ function ask(request, callback)
 	if not reporter then return callback({ action = "fail" }); end
 	if reporter.ask ~= ask then return reporter.ask(request, callback); end
 	last_request = last_request + 1;
-	request.id = ("r%d"):format(last_request);
+	-- A copy: after a reload the same request is asked again, and the answer to the first must not settle the second.
+	request = { id = ("r%d"):format(last_request); kind = request.kind; room = request.room; from = request.from;
+		user = request.user; tenant = request.tenant };
 	local timer = module:add_timer(late_decision, function () decide(request.id, { action = "fail" }); end);
 	waiting[request.id] = { request = request; callback = callback; timer = timer };
 	local reports, room = {}, changed[request.room];
