@@ -118,7 +118,9 @@ describe("waiting as jigasi does", () => {
 	test("heart-beats of 15 s are accepted", async () => {
 		const caller = await connectCaller(usher, serviceToken());
 		const [sends, wants] = caller.heartBeat;
-		assert.ok(sends > 0 && sends <= 15_000 && wants > 0 && wants <= 15_000, String(caller.heartBeat));
+		assert.ok(sends > 0 && sends <= 15_000, String(caller.heartBeat));
+		// Seldom enough for every client; jigasi's own 15 s are more than that.
+		assert.ok(wants >= 65_000, String(caller.heartBeat));
 	});
 
 	test("a service token may wait but not subscribe to the state", async () => {
