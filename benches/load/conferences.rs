@@ -9,21 +9,17 @@ use super::report::{Latencies, progress};
 use super::server::{Server, expect_ok, send_live_request};
 use super::tokens::{Signer, visitors};
 
-const VISITORS_EACH: usize = 15;
+pub(crate) const VISITORS_EACH: usize = 15;
 /// Number of simulated Prosody servers (one thread each) that send go-live requests.
 pub(crate) const SERVERS: usize = 4;
 /// Connections of each Prosody server.
 pub(crate) const CONNECTIONS: usize = 8;
-const ROUNDS: usize = 5;
+pub(crate) const ROUNDS: usize = 5;
 
 pub(crate) fn conferences(run: &mut Run) {
-    let count = run.visitors / VISITORS_EACH;
-    let rooms: Vec<String> = (0..count).map(|n| format!("room{n:04}")).collect();
     let server = Server::start();
-    let visitors = rooms
-        .iter()
-        .flat_map(|room| visitors(server.address, room, VISITORS_EACH, &Signer::SharedSecret));
-    let mut clients = Clients::new(visitors.collect());
+    let (rooms, mut clients) = rooms_with_visitors(run, &server);
+    let count = rooms.len();
     let mut connections: Vec<HttpClient> = (0..SERVERS * CONNECTIONS)
         .map(|_| HttpClient::new(server.address))
         .collect();
@@ -61,6 +57,17 @@ pub(crate) fn conferences(run: &mut Run) {
             "last_over_limit": ratio,
         }),
     );
+}
+
+/// The names of the conferences, and the visitors of all of them.
+pub(crate) fn rooms_with_visitors(run: &Run, server: &Server) -> (Vec<String>, Clients) {
+    let count = run.visitors / VISITORS_EACH;
+    let rooms: Vec<String> = (0..count).map(|n| format!("room{n:04}")).collect();
+    let visitors = rooms
+        .iter()
+        .flat_map(|room| visitors(server.address, room, VISITORS_EACH, &Signer::SharedSecret));
+    let clients = Clients::new(visitors.collect());
+    (rooms, clients)
 }
 
 /// Sends a request per conference. Each server sends its share over all its connections at the same time.

@@ -8,11 +8,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 
 use super::Run;
-use super::clients::Clients;
+use super::conferences::{ROUNDS, SERVERS, VISITORS_EACH, rooms_with_visitors};
 use super::http::HttpClient;
 use super::report::{Latencies, progress};
 use super::server::Server;
-use super::tokens::{Signer, visitors};
 
 /// Number of measured changes of bookings.
 const CHANGES: usize = 100;
@@ -20,9 +19,6 @@ const CHANGES: usize = 100;
 const AUTO_LIVE: i64 = 10;
 /// A change reaches the room within this time at the median.
 const TARGET_MS: f64 = 300.0;
-const VISITORS_EACH: usize = 15;
-const SERVERS: usize = 4;
-const ROUNDS: usize = 5;
 
 /// The modules in one Prosody server.
 struct Modules {
@@ -190,13 +186,9 @@ fn auto_live() -> Latencies {
 
 /// Conferences of 15 visitors that go live together.
 fn rooms_go_live(run: &mut Run) {
-    let count = run.visitors / VISITORS_EACH;
-    let rooms: Vec<String> = (0..count).map(|n| format!("room{n:04}")).collect();
     let server = Server::start();
-    let visitors = rooms
-        .iter()
-        .flat_map(|room| visitors(server.address, room, VISITORS_EACH, &Signer::SharedSecret));
-    let mut clients = Clients::new(visitors.collect());
+    let (rooms, mut clients) = rooms_with_visitors(run, &server);
+    let count = rooms.len();
     let mut prosodys: Vec<_> = (0..SERVERS)
         .map(|n| Modules::new(&server, &format!("prosody{n}")))
         .collect();

@@ -1,7 +1,7 @@
 //! What runs now: `/api/v1/conferences`. The same state as `GET {queue.path}/conferences`, with reservations and what
 //! Prosody reports.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -128,8 +128,7 @@ async fn running(
         let entry = all.entry(status.conference.clone()).or_default();
         entry.queue = Some(status);
     }
-    let rooms: HashMap<_, _> = shared.prosody.rooms();
-    for (conference, room) in rooms {
+    for (conference, room) in shared.prosody.rooms() {
         all.entry(conference).or_default().room = Some(room);
     }
     Ok(all)

@@ -1,5 +1,5 @@
-//! What a session does in its own time: verifications, its end, and turns. After a bounded amount of work it yields, and a client above its rate pauses. Unfinished
-//! frames count against a bound on all of them together.
+//! What a session does in its own time: verifications, its end, and turns. After a bounded amount of work it yields, and
+//! a client above its rate pauses. Unfinished frames count against a bound on all of them together.
 
 use std::future::Future;
 use std::pin::Pin;

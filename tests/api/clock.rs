@@ -1,33 +1,18 @@
 //! A machine whose clock is not set yet.
 
-use std::path::PathBuf;
-use std::process::Command;
-
 use reqwest::StatusCode;
 use tempfile::TempDir;
 
 use crate::harness::in_seconds;
-use crate::process::{Process, free_address, stderr, stdout, usher, write_config};
-
-/// Compiles the library that sets the clock of a process to a time before 1970.
-fn old_clock(dir: &TempDir) -> PathBuf {
-    let library = dir.path().join("old_clock.so");
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/api/old_clock.c");
-    let compiled = Command::new("cc")
-        .args(["-shared", "-fPIC", "-o"])
-        .arg(&library)
-        .arg(source)
-        .status();
-    assert!(compiled.unwrap().success());
-    library
-}
+use crate::process::{Process, free_address, preload_library, stderr, stdout, usher, write_config};
 
 #[test]
 fn clock_before_1970_is_named_and_panics_nothing() {
     let dir = TempDir::new().unwrap();
     let database = dir.path().join("usher.db");
     write_config(dir.path(), free_address(), &database);
-    let library = old_clock(&dir);
+    // The clock of a process is before 1970 with it.
+    let library = preload_library(dir.path(), "old_clock.c");
     let run = |arguments: &[&str]| {
         let mut command = usher(dir.path());
         command.args(arguments).env("LD_PRELOAD", &library);

@@ -1,6 +1,5 @@
 //! Disks that are full, read-only or failing.
 
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -8,7 +7,9 @@ use reqwest::StatusCode;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::process::{Process, free_address, run, stdout, usher, wait_for, write_config};
+use crate::process::{
+    Process, free_address, preload_library, run, stdout, usher, wait_for, write_config,
+};
 
 /// A separate file system for the database; only root can mount one.
 struct Disk(TempDir);
@@ -124,29 +125,17 @@ fn full_disk_makes_no_booking_seem_to_be_missing() {
     }
 }
 
-/// Compiles the library that simulates a disk that becomes read-only or full under a running process: writes
-/// fail while a flag file exists.
-fn failing_disk(dir: &Path) -> PathBuf {
-    let library = dir.join("failing_disk.so");
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/api/failing_disk.c");
-    let compiled = Command::new("cc")
-        .args(["-shared", "-fPIC", "-o"])
-        .arg(&library)
-        .arg(source)
-        .status();
-    assert!(compiled.unwrap().success());
-    library
-}
-
 #[test]
 fn failing_disk_is_a_503_until_it_recovers() {
     for fault in ["READ_ONLY_FLAG", "FULL_FLAG"] {
         let dir = TempDir::new().unwrap();
         let flag = dir.path().join("flag");
+        // The disk becomes read-only or full under a running process: writes fail while the flag exists.
+        let library = preload_library(dir.path(), "failing_disk.c");
         let address = free_address();
         write_config(dir.path(), address, &dir.path().join("usher.db"));
         let child = usher(dir.path())
-            .env("LD_PRELOAD", failing_disk(dir.path()))
+            .env("LD_PRELOAD", library)
             .env(fault, &flag)
             .stderr(Stdio::null())
             .spawn()

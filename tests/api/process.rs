@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -180,6 +180,22 @@ pub(crate) fn usher(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_usher"));
     command.current_dir(dir).stdin(Stdio::null()).env_clear();
     command
+}
+
+/// Compiles `source`, a file of these tests, to a library for `LD_PRELOAD`.
+pub(crate) fn preload_library(dir: &Path, source: &str) -> PathBuf {
+    let library = dir.join(source).with_extension("so");
+    let compiled = Command::new("cc")
+        .args(["-shared", "-fPIC", "-o"])
+        .arg(&library)
+        .arg(
+            Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("tests/api")
+                .join(source),
+        )
+        .status();
+    assert!(compiled.unwrap().success());
+    library
 }
 
 /// Runs a command to its end, by Debian's `timeout`.

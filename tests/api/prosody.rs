@@ -217,8 +217,8 @@ async fn the_rules_of_a_booking_are_directed_and_follow_its_changes() {
     let directive = &answer["rooms"][0];
     assert_eq!(directive["go_live"], json!({ "owner": "bob@example.com" }));
     assert!(directive.get("moderators").is_none());
-    let nobody = json!({ "room": "other", "live_starters": "owner" });
-    let refused = usher.json(Method::POST, "/api/v1/bookings", &nobody).await;
+    let unowned = json!({ "room": "other", "live_starters": "owner" });
+    let refused = usher.json(Method::POST, "/api/v1/bookings", &unowned).await;
     assert!(refused.refused(400).contains("only the owner may go live"));
 }
 

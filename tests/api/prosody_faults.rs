@@ -176,7 +176,7 @@ async fn a_room_that_cannot_be_is_rejected_alone() {
     let mut modules = Modules::new("one");
     let health = "__jicofo-health-check-1@conference.meet.example.com";
     let rooms = [
-        room("nobody", json!({})),
+        room("no-address", json!({})),
         room("room@conference.evil.org", json!({})),
         room(health, json!({})),
         room("[acme]standup@conference.meet.example.com", json!({})),
@@ -192,7 +192,7 @@ async fn a_room_that_cannot_be_is_rejected_alone() {
         .iter()
         .map(|it| it["room"].as_str().unwrap())
         .collect();
-    assert_eq!(names, ["nobody", "room@conference.evil.org"]);
+    assert_eq!(names, ["no-address", "room@conference.evil.org"]);
     assert!(
         rejected[1]["message"]
             .as_str()
